@@ -1,0 +1,75 @@
+"""Where photos lie: one listing per folder, never a question per photo."""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from caption_utils.errors import InputError
+
+IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+MOST_ENTRIES = 200  # how much of a folder the search for a data set reads
+
+
+def find_images(file: Path, names: Iterable[str]) -> tuple[Path, set[str]]:
+    """The folder, in or below that of caption file ``file`` or one folder up, that holds most of ``names``; and the
+    images in it, written as in ``names``. Raises ``InputError`` if no folder holds any of them.
+    """
+    wanted = set(names)
+    for base in (file.parent, file.parent.parent):
+        best, present = base, set()
+        for folder in _below(base, depth=2):
+            found = _images_in(folder, wanted)
+            if len(found & wanted) > len(present & wanted):
+                best, present = folder, found
+            if wanted <= present:
+                break
+        if present:
+            return best, present
+    raise InputError(f"{file}: none of its {len(wanted)} images found; put the photos into {file.parent / 'Images'}")
+
+
+def _below(base: Path, depth: int) -> Iterator[Path]:
+    """``base``, then its subfolders, then theirs, down to ``depth``; hidden folders are left out."""
+    level = [base]
+    for _ in range(depth + 1):
+        yield from level
+        level = [sub for folder in level for sub in _subfolders(folder)]
+
+
+def _subfolders(folder: Path, most: int | None = None) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in islice(entries, most) if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def _images_in(folder: Path, wanted: set[str]) -> set[str]:
+    present = set()
+    for below in {posixpath.dirname(name) for name in wanted}:
+        try:
+            files = os.listdir(folder / below)
+        except OSError:
+            continue
+        paths = (posixpath.join(below, file) for file in files)
+        present.update(path for path in paths if path in wanted or path.lower().endswith(IMAGE_SUFFIXES))
+    return present
+
+
+def search_kaggle_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
+    """The first folder at most ``depth`` below ``base``, shallow ones first, with ``captions.txt`` and an image folder.
+
+    Of each folder only the first few entries are read, so that folders full of photos cost nothing.
+    """
+    level = [base]
+    for _ in range(depth + 1):
+        for folder in level:
+            images = any((folder / name).is_dir() for name in IMAGE_FOLDERS)
+            if images and (folder / "captions.txt").is_file() and folder.resolve() != skip:
+                return folder
+        level = [sub for folder in level for sub in _subfolders(folder, MOST_ENTRIES)]
+    return None

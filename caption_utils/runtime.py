@@ -1,0 +1,97 @@
+"""Where the code runs: host, device, folders that may be written, seeds, and how much a notebook should do."""
+
+import os
+import platform
+import random
+import tempfile
+from pathlib import Path
+
+from caption_utils.errors import InputError
+
+KAGGLE_WORKING = Path("/kaggle/working")
+PROFILES = ("fast", "full")
+
+
+def host() -> str:
+    """``"kaggle"``, ``"colab"`` or ``"local"``."""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return "kaggle"
+    if "COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ:
+        return "colab"
+    return "local"
+
+
+def device() -> "torch.device":  # noqa: F821
+    """The first CUDA GPU that runs a kernel, else the CPU.
+
+    A GPU that is present but too old for the installed PyTorch fails at its first kernel, so one is tried.
+    """
+    import torch  # takes seconds and hundreds of megabytes, which reading captions does not need
+
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+        return torch.device("cuda")
+    except (RuntimeError, AssertionError):  # AssertionError: PyTorch built without CUDA
+        return torch.device("cpu")
+
+
+def repository() -> Path | None:
+    """The folder that holds ``pyproject.toml`` and ``caption_utils``; ``None`` where only the package is installed."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def writable_dir(name: str) -> Path:
+    """A folder for caches and downloads, created: the repository's ``data/<name>`` if it can be written, else
+    ``/kaggle/working/<name>``, else ``~/.cache/caption_utils/<name>``. Raises ``InputError`` if none can be written.
+    """
+    bases = [KAGGLE_WORKING] if KAGGLE_WORKING.is_dir() else []
+    bases.append(Path.home() / ".cache" / "caption_utils")
+    if repository():
+        bases.insert(0, repository() / "data")
+    for folder in (base / name for base in bases):
+        if _can_write(folder):
+            return folder
+    tried = ", ".join(map(str, bases))
+    raise InputError(f"no folder for {name!r} can be written (tried {tried}); set HOME to a folder that can")
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch (all devices)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def profile(dataset_is_demo: bool) -> str:
+    """``"full"`` on a GPU with a real data set, else ``"fast"``; the variable ``CAPTION_PROFILE`` overrules both.
+
+    Raises ``InputError`` if ``CAPTION_PROFILE`` names neither.
+    """
+    chosen = os.environ.get("CAPTION_PROFILE", "")
+    if chosen and chosen not in PROFILES:
+        raise InputError(f"CAPTION_PROFILE={chosen}: set it to fast or full, or unset it")
+    return chosen or ("full" if not dataset_is_demo and device().type == "cuda" else "fast")
+
+
+def describe_host() -> str:
+    """Versions and device as an aligned table, one ``name  value`` a line."""
+    import torch
+
+    chosen = device()
+    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "none"
+    rows = {"host": host(), "system": platform.platform(terse=True), "python": platform.python_version(),
+            "torch": torch.__version__, "device": chosen.type, "gpu": gpu, "cpu cores": str(os.cpu_count())}
+    return "\n".join(f"{name:<10} {value}" for name, value in rows.items())
