@@ -11,7 +11,7 @@ import pandas as pd
 from caption_utils import duplicates
 from caption_utils.errors import InputError
 from caption_utils.folders import find_images, search_kaggle_layout
-from caption_utils.layouts import find_caption_file, read_captions
+from caption_utils.layouts import find_caption_file, read_captions, summary
 from caption_utils.runtime import repository
 from caption_utils.splits import SPLITS, first6k_split, listed_split, random_split
 
@@ -25,8 +25,9 @@ KAGGLE_DEPTH = 4
 class CaptionDataset:
     """Captions and the photos they describe.
 
-    ``table`` has the columns ``image`` (path below ``images``, with ``/``), ``caption`` and ``split`` (train, val, test).
-    ``notes`` says, a line each, what was chosen, dropped or repaired. ``missing`` lists images named without a file.
+    ``table`` has the columns ``image`` (path below ``images``, with ``/``), ``caption`` and ``split`` (train,
+    val or test). ``notes`` say, a line each, what was chosen, dropped or repaired. ``missing`` names the
+    captioned images that have no file.
     """
 
     name: str
@@ -96,14 +97,16 @@ def load_dataset(root: str | Path, split: str = "official", seed: int = 0,
                  require_images: bool = True) -> CaptionDataset:
     """Read a folder (or its caption file) of any layout in ``layouts``.
 
-    ``official`` takes the split from the file itself, else from the lists (``*trainImages.txt``, …), else draws
-    ``random``: 80/10/10 by image. ``first6k`` takes the first 6,000 images, 80/20 into train and val. Rows whose photo is
-    missing are dropped and counted in ``notes``; ``require_images=False`` reads captions alone and looks for no photo.
-    Raises ``InputError`` for anything that cannot be read.
+    ``official`` takes the split from the file itself, else from the lists (``*trainImages.txt``, …), else
+    draws ``random``: 80/10/10 by image. ``first6k`` takes the first 6,000 images, 80/20 into train and val.
+    Rows whose photo is missing are dropped and counted in ``notes``; ``require_images=False`` reads captions
+    alone and looks for no photo. Raises ``InputError`` for anything that cannot be read.
     """
     if split not in SCHEMES:
         raise InputError(f"split={split!r} is unknown; use one of {', '.join(SCHEMES)}")
-    file = find_caption_file(Path(root).expanduser().resolve())
+    root = Path(root).expanduser().resolve()
+    file = find_caption_file(root)
+    root = file.parent if root == file else root
     rows = read_captions(file)
     table = pd.DataFrame({"image": rows.images, "caption": rows.captions, "split": rows.splits}, dtype="str")
     notes, images, missing = rows.notes, file.parent, []
@@ -113,15 +116,15 @@ def load_dataset(root: str | Path, split: str = "official", seed: int = 0,
     table = _assign_split(table, split, seed, file, notes)
     if table.empty:
         raise InputError(f"{file}: no usable row; check that the file is complete")
-    return CaptionDataset(rows.name or file.parent.name, file.parent, images, table, notes, missing)
+    return CaptionDataset(rows.name or root.name, root, images, table, notes, missing)
 
 
 def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Path, list[str]]:
     names = list(table["image"].unique())
     folder, present = find_images(file, names)
     missing = [name for name in names if name not in present]
-    _note(notes, missing, "captioned images have no file; their rows were dropped")
-    _note(notes, sorted(present.difference(names)), "image files have no caption and are not used")
+    _note(notes, missing, "Captioned images without a file (rows dropped)")
+    _note(notes, sorted(present.difference(names)), "Image files without a caption (not used)")
     return folder, missing
 
 
@@ -132,12 +135,13 @@ def _assign_split(table: pd.DataFrame, scheme: str, seed: int, file: Path, notes
     else:
         assigned = (first6k_split if scheme == "first6k" else random_split)(images, seed)
         notes.append(f"Split: {scheme}, by image, seed {seed}")
-    _note(notes, [name for name in images if name not in assigned], "images are in no split and were dropped")
+    _note(notes, [name for name in images if name not in assigned], "Images in no split (rows dropped)")
     table = table.assign(split=table["image"].map(assigned))
     return table.dropna(subset="split").reset_index(drop=True)
 
 
-def _official_split(table: pd.DataFrame, images: list[str], seed: int, file: Path, notes: list[str]) -> dict[str, str]:
+def _official_split(table: pd.DataFrame, images: list[str], seed: int, file: Path,
+                    notes: list[str]) -> dict[str, str]:
     assigned = _split_column(table, file)
     if assigned:
         notes.append(f"Split: official, given by {file.name}")
@@ -147,7 +151,7 @@ def _official_split(table: pd.DataFrame, images: list[str], seed: int, file: Pat
         notes.append(f"Split: random, by image, seed {seed} (official lists asked for, none found)")
         return random_split(images, seed)
     notes.append(f"Split: official, lists {', '.join(path.name for path in lists)}")
-    _note(notes, sorted(assigned.keys() - set(images)), "listed images have no caption or no file")
+    _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
     return assigned
 
 
@@ -155,20 +159,21 @@ def _split_column(table: pd.DataFrame, file: Path) -> dict[str, str]:
     pairs = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
     twice = pairs.loc[pairs["image"].duplicated(), "image"]
     if len(twice):
-        raise InputError(f"{file}: {twice.iloc[0]} is in two splits; give all captions of an image the same split")
+        raise InputError(f"{file}: {twice.iloc[0]} is in two splits; give all its rows the same one")
     return dict(zip(pairs["image"], pairs["split"], strict=True))
 
 
 def _note(notes: list[str], names: Sequence[str], what: str) -> None:
     if names:
-        notes.append(f"{len(names)} {what}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
+        notes.append(f"{what}: {summary(names)}")
 
 
 def find_dataset(download: bool = False, split: str = "official", seed: int = 0) -> CaptionDataset:
-    """The data set of ``CAPTION_DATA`` (a path, or ``demo``), else ``data/flickr8k``, else one under ``/kaggle/input``,
-    else (only if ``download``) Kaggle's copy, else the demo set. The first note says which one it is.
+    """The data set of ``CAPTION_DATA`` (a path, or ``demo``), else ``data/flickr8k``, else one under
+    ``/kaggle/input``, else (only if ``download``) Kaggle's copy, else the demo set. ``notes[0]`` says which.
 
-    Raises ``InputError`` if ``CAPTION_DATA`` names nothing readable, if the download fails or if there is no data at all.
+    Raises ``InputError`` if ``CAPTION_DATA`` names nothing that can be read, if the download fails or if
+    there is no data at all.
     """
     root, how, name = _locate(download)
     dataset = load_dataset(root, split, seed)
@@ -181,19 +186,20 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     repo, setting = repository() or Path.cwd(), os.environ.get("CAPTION_DATA", "")
     demo, local = repo / "data" / "demo", repo / "data" / "flickr8k"
     if setting and setting != "demo":
-        if not Path(setting).expanduser().exists():
-            raise InputError(f"CAPTION_DATA={setting}: no such folder; correct the path, or set it to demo, or unset it")
-        return Path(setting).expanduser(), "found by CAPTION_DATA", None
+        chosen = Path(setting).expanduser()
+        if not chosen.exists():
+            raise InputError(f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it")
+        return chosen, "found by CAPTION_DATA", None
     if not setting:
         if local.is_dir() and any(local.iterdir()):
             return local, "found in the repository", None
         if found := search_kaggle_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
-            return found, f"found under {KAGGLE_INPUT}", "flickr8k"
+            return found, f"found under {KAGGLE_INPUT}", None
         if download:
             return _download(), "downloaded from Kaggle", "flickr8k"
     if not demo.is_dir():
         raise InputError("no data set found; set CAPTION_DATA to a folder that holds captions.txt and Images")
-    return demo, "chosen by CAPTION_DATA" if setting else "the demo set, since no other was found", "demo"
+    return demo, "found by CAPTION_DATA" if setting else "the demo set, since no other was found", "demo"
 
 
 def _download() -> Path:
@@ -201,10 +207,10 @@ def _download() -> Path:
         import kagglehub
 
         return Path(kagglehub.dataset_download(KAGGLE_NAME))
-    except Exception as error:  # no package, no network, no account: kagglehub raises a different type for each
+    except Exception as error:  # no package, no network, no account: each its own type
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"Kaggle's {KAGGLE_NAME} could not be downloaded ({reason}); pip install kagglehub and check "
-                         "the connection, or download it by hand and set CAPTION_DATA to its folder") from None
+        raise InputError(f"{KAGGLE_NAME}: no download from Kaggle ({reason}); pip install kagglehub, or "
+                         "download it in a browser and set CAPTION_DATA to its folder") from None
 
 
 def _shown(path: Path) -> str:

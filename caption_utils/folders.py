@@ -3,32 +3,33 @@
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from caption_utils.errors import InputError
 
-IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset")
+IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MOST_ENTRIES = 200  # how much of a folder the search for a data set reads
 
 
 def find_images(file: Path, names: Iterable[str]) -> tuple[Path, set[str]]:
-    """The folder, in or below that of caption file ``file`` or one folder up, that holds most of ``names``; and the
-    images in it, written as in ``names``. Raises ``InputError`` if no folder holds any of them.
+    """The folder that holds most of ``names``, and the images in it, written as in ``names``.
+
+    Folders at most two levels below the caption file ``file`` are tried, then well-known ones beside its own
+    folder. Raises ``InputError`` if none holds any of ``names``.
     """
-    wanted = set(names)
-    for base in (file.parent, file.parent.parent):
-        best, present = base, set()
-        for folder in _below(base, depth=2):
-            found = _images_in(folder, wanted)
-            if len(found & wanted) > len(present & wanted):
-                best, present = folder, found
-            if wanted <= present:
-                break
-        if present:
-            return best, present
-    raise InputError(f"{file}: none of its {len(wanted)} images found; put the photos into {file.parent / 'Images'}")
+    wanted, best, present = set(names), file.parent, set()
+    beside = (folder for name in IMAGE_FOLDERS for folder in _below(file.parent.parent / name, depth=1))
+    for folder in chain(_below(file.parent, depth=2), beside):
+        found = _images_in(folder, wanted)
+        if len(found & wanted) > len(present & wanted):
+            best, present = folder, found
+        if wanted <= present:
+            break
+    if not present:
+        raise InputError(f"{file}: found none of its {len(wanted)} images; put them into Images beside it")
+    return best, present
 
 
 def _below(base: Path, depth: int) -> Iterator[Path]:
@@ -36,10 +37,11 @@ def _below(base: Path, depth: int) -> Iterator[Path]:
     level = [base]
     for _ in range(depth + 1):
         yield from level
-        level = [sub for folder in level for sub in _subfolders(folder)]
+        level = [sub for folder in level for sub in subfolders(folder)]
 
 
-def _subfolders(folder: Path, most: int | None = None) -> list[Path]:
+def subfolders(folder: Path, most: int | None = None) -> list[Path]:
+    """Sorted, without hidden ones, from the first ``most`` entries; none if the folder cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             found = [Path(entry.path) for entry in islice(entries, most) if entry.is_dir()]
@@ -61,9 +63,9 @@ def _images_in(folder: Path, wanted: set[str]) -> set[str]:
 
 
 def search_kaggle_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
-    """The first folder at most ``depth`` below ``base``, shallow ones first, with ``captions.txt`` and an image folder.
+    """The first folder at most ``depth`` below ``base`` with ``captions.txt`` and a folder of images.
 
-    Of each folder only the first few entries are read, so that folders full of photos cost nothing.
+    Shallow ones come first. Only the first entries of a folder are read, so thousands of photos cost nothing.
     """
     level = [base]
     for _ in range(depth + 1):
@@ -71,5 +73,5 @@ def search_kaggle_layout(base: Path, depth: int, skip: Path | None = None) -> Pa
             images = any((folder / name).is_dir() for name in IMAGE_FOLDERS)
             if images and (folder / "captions.txt").is_file() and folder.resolve() != skip:
                 return folder
-        level = [sub for folder in level for sub in _subfolders(folder, MOST_ENTRIES)]
+        level = [sub for folder in level for sub in subfolders(folder, MOST_ENTRIES)]
     return None

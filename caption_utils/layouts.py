@@ -1,36 +1,38 @@
 """Caption files in the layouts found in the wild → rows of image, caption and split.
 
-A layout is told by a file's content: a table with a header (Kaggle's ``image,caption``, Flickr30k's ``results.csv``, a
-user's own CSV or TSV), ``name#k<TAB>caption`` (the original distribution), Karpathy's JSON, or JSON lines.
+A layout is told by a file's content: a table with a header (Kaggle's ``image,caption``, Flickr30k's
+``results.csv``, a user's own CSV or TSV), ``name#k<TAB>caption`` lines (the original distribution),
+Karpathy's JSON, or JSON lines.
 """
 
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from caption_utils.errors import InputError
+from caption_utils.folders import subfolders
 
 KNOWN_NAMES = ("captions.txt", "Flickr8k.token.txt", "results.csv", "results_20130124.token")
 SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
-SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "dev": "val", "validation": "val", "test": "test",
-               "": ""}
+SPLIT_NAMES = {"": "", "train": "train", "restval": "train", "val": "val", "dev": "val", "validation": "val",
+               "test": "test"}
 IMAGE_COLUMNS, CAPTION_COLUMNS = ("image", "image_name"), ("caption", "comment")
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
 
 TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 KARPATHY = re.compile(r'"(images|dataset)"\s*:')
-NUMBER_THEN_CAPTION = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")
+NUMBERED = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")
 ROW_START = re.compile(r'"?[^",\t]+\.(jpe?g|png|gif|bmp|webp)"?[,\t]', re.IGNORECASE)
 LONGEST_RECORD = 20  # lines that one quoted caption may span
 
 
 @dataclass
 class Captions:
-    """Rows in file order (three lists of one length; split ``""`` where the file gives none) and what was odd."""
+    """Rows in file order, in three lists (split ``""`` where the file gives none), and notes on oddities."""
 
     name: str = ""
     images: list[str] = field(default_factory=list)
@@ -53,14 +55,14 @@ def find_caption_file(root: Path) -> Path:
         return root
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; point to the folder that holds captions.txt and Images")
-    for folders in ([root], sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))):
+    for folders in ([root], subfolders(root)):
         found = [path for folder in folders for path in _caption_files(folder)]
         if len(found) > 1:
             names = ", ".join(str(path.relative_to(root)) for path in found[:4])
             raise InputError(f"{root}: {len(found)} caption files ({names}); point to the one to read")
         if found:
             return found[0]
-    raise InputError(f"{root}: no caption file; put captions.txt (first line image,caption) beside the images folder")
+    raise InputError(f"{root}: no caption file; put captions.txt (first line image,caption) beside Images")
 
 
 def _caption_files(folder: Path) -> list[Path]:
@@ -72,19 +74,21 @@ def _caption_files(folder: Path) -> list[Path]:
 
 
 def read_captions(path: Path) -> Captions:
-    """Rows of one caption file of any layout: white space collapsed, rows without a caption dropped and counted.
+    """Rows of a caption file of any layout: white space collapsed, rows without a caption dropped, counted.
 
-    Raises ``InputError`` for an empty file, an unknown layout, a wrong encoding, damaged JSON or an unknown split.
+    Raises ``InputError`` for an empty file, an unknown layout, an encoding other than UTF-8, damaged JSON or
+    an unknown split.
     """
     reader = _reader(path)
     if not reader:
-        problem = "is empty" if not path.stat().st_size else f"is no caption file: expected {LAYOUTS}"
-        raise InputError(f"{path}: {problem}; add the header line image,caption or download the file again")
+        if not path.stat().st_size:
+            raise InputError(f"{path}: the file is empty; download it again")
+        raise InputError(f"{path}: no caption file (expected {LAYOUTS}); add the header line image,caption")
     return _clean(path, reader(path, read_text(path)))
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file with its byte-order mark dropped and line ends as ``\\n``; ``InputError`` for other encodings."""
+    """UTF-8 text, byte-order mark dropped, line ends as ``\\n``. ``InputError`` for other encodings."""
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -94,8 +98,8 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _reader(path: Path):
-    """The function that reads this file's layout, told by its first few kilobytes; ``None`` if it is none of them."""
+def _reader(path: Path) -> Callable[[Path, str], Captions] | None:
+    """The function that reads this file's layout, told by its first kilobytes; ``None`` if it is none."""
     with path.open("rb") as file:
         head = file.read(1 << 16).decode("utf-8-sig", errors="replace").lstrip()
     first = re.split(r"[\r\n]", head, maxsplit=1)[0]
@@ -126,7 +130,7 @@ def _clean(path: Path, rows: Captions) -> Captions:
         else:
             empty += 1
     if empty:
-        clean.notes.append(f"{path.name}: {empty} rows with an empty caption or image name dropped")
+        clean.notes.append(f"{path.name}: rows with an empty caption or image name (dropped): {empty}")
     return clean
 
 
@@ -145,35 +149,34 @@ def _read_tokens(path: Path, text: str) -> Captions:
             rows.add(match["image"].strip(), match["caption"])
         elif line.strip():
             odd.append(number)
-    _note_lines(rows, path, odd, "without a caption dropped; if the file was cut off, download it again")
+    _note_lines(rows, path, odd, "without a caption (dropped; if the file was cut off, download it again)")
     return rows
 
 
 def _read_table(path: Path, text: str) -> Captions:
-    lines = text.lstrip("\n ").split("\n")
-    skipped = text.count("\n", 0, len(text) - len(text.lstrip("\n ")))
-    delimiter, names = _columns(lines[0])
+    lines = text.split("\n")
+    header = next(number for number, line in enumerate(lines) if line.strip())
+    delimiter, names = _columns(lines[header])
     image_at = next(names.index(name) for name in IMAGE_COLUMNS if name in names)
     caption_at = next(names.index(name) for name in CAPTION_COLUMNS if name in names)
     split_at = names.index("split") if "split" in names else len(names)
     rows, odd, repaired = Captions(), [], []
-    for number, cells in _records(lines, delimiter):
+    for number, cells in _records(lines, header + 1, delimiter):
         cells = _merge_extra(cells, len(names), caption_at, delimiter)
-        if len(cells) == caption_at and delimiter == "|" and (match := NUMBER_THEN_CAPTION.fullmatch(cells[-1])):
+        if delimiter == "|" and len(cells) == caption_at and (match := NUMBERED.fullmatch(cells[-1])):
             cells.append(match["caption"])
-            repaired.append(number + skipped)
+            repaired.append(number)
         if len(cells) <= max(image_at, caption_at):
-            odd.append(number + skipped)
+            odd.append(number)
             continue
         rows.add(cells[image_at].strip(), cells[caption_at], cells[split_at] if split_at < len(cells) else "")
-    _note_lines(rows, path, repaired, "without the last '|' repaired: what follows the number is the caption")
-    _note_lines(rows, path, odd, "without a caption dropped; if the file was cut off, download it again")
+    _note_lines(rows, path, repaired, "without the last '|' (repaired: the caption follows the number)")
+    _note_lines(rows, path, odd, "without a caption (dropped; if the file was cut off, download it again)")
     return rows
 
 
-def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every record below the header; blank lines are skipped."""
-    start = 1
+def _records(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every record from ``lines[start]`` on; blank lines are skipped."""
     while start < len(lines):
         end = start + 1 if delimiter == "|" else _end_of_record(lines, start)
         if record := "\n".join(lines[start:end]).strip("\n "):
@@ -182,7 +185,7 @@ def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]
 
 
 def _end_of_record(lines: list[str], start: int) -> int:
-    """A quoted caption may hold line breaks; a quotation mark that is never closed must not swallow other rows."""
+    """A quoted caption may hold line breaks; a quotation mark never closed must not swallow other rows."""
     if lines[start].count('"') % 2 == 0:
         return start + 1
     for number, line in enumerate(islice(lines, start + 1, start + LONGEST_RECORD), start + 1):
@@ -204,14 +207,20 @@ def _cells(record: str, delimiter: str) -> list[str]:
 
 def _merge_extra(cells: list[str], width: int, caption_at: int, delimiter: str) -> list[str]:
     """Delimiters beyond the header's belong to an unquoted caption."""
-    end = caption_at + max(len(cells) - width, 0) + 1
-    return [*cells[:caption_at], delimiter.join(cells[caption_at:end]), *cells[end:]] if len(cells) > width else cells
+    if len(cells) <= width:
+        return cells
+    end = caption_at + len(cells) - width + 1
+    return [*cells[:caption_at], delimiter.join(cells[caption_at:end]), *cells[end:]]
+
+
+def summary(items: Sequence, prefix: str = "") -> str:
+    """Count and the first three: ``"5 (a, b, c, …)"``."""
+    return f"{len(items)} ({prefix}{', '.join(map(str, items[:3]))}{', …' if len(items) > 3 else ''})"
 
 
 def _note_lines(rows: Captions, path: Path, numbers: list[int], what: str) -> None:
     if numbers:
-        shown = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")
-        rows.notes.append(f"{path.name}: {len(numbers)} lines (line {shown}) {what}")
+        rows.notes.append(f"{path.name}: lines {what}: {summary(numbers, 'line ')}")
 
 
 def _read_json_lines(path: Path, text: str) -> Captions:
@@ -221,9 +230,9 @@ def _read_json_lines(path: Path, text: str) -> Captions:
             continue
         try:
             row = json.loads(line)
-            rows.add(str(row["image"]), str(row["caption"]), str(row.get("split") or ""))
+            rows.add(str(row["image"] or ""), str(row["caption"] or ""), str(row.get("split") or ""))
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: line {number} is no object with image and caption; correct or delete it") from None
+            raise InputError(f"{path}: line {number} lacks image or caption; correct or delete it") from None
     return rows
 
 
@@ -232,22 +241,22 @@ def _read_karpathy(path: Path, text: str) -> Captions:
     try:
         content = json.loads(text, object_hook=_sentence_or_object)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: damaged JSON at line {error.lineno}, column {error.colno}; download it again") from None
-    images = content.get("images") if isinstance(content, dict) else None
-    rows = Captions(str(content.get("dataset", "")) if isinstance(content, dict) else "")
-    for number, entry in enumerate(images if isinstance(images, list) else []):
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{path}: damaged JSON at {where}; download the file again") from None
+    rows = Captions(str(content.get("dataset") or ""))
+    for number, entry in enumerate(content.get("images") or []):
         try:
             name = "/".join(filter(None, (entry.get("filepath"), entry["filename"])))
             for sentence in entry["sentences"]:
-                rows.add(name, sentence.strip(), entry.get("split", ""))
+                rows.add(name, sentence.strip(), str(entry.get("split") or ""))
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: images[{number}] lacks filename or sentences, so this is not Karpathy's JSON; "
-                             "use dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json") from None
+            raise InputError(f"{path}: images[{number}] lacks filename or sentences; "
+                             "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO") from None
     return rows
 
 
 def _sentence_or_object(entry: dict) -> object:
-    """Keeps a sentence's raw text alone: the tokens are most of the file, and freed at once they cost no memory."""
+    """Keeps a sentence's text alone: tokens are most of the file, and freed at once they cost no memory."""
     if "raw" in entry or "tokens" in entry:
-        return entry.get("raw") or " ".join(entry["tokens"])
+        return entry.get("raw") or " ".join(entry.get("tokens") or [])
     return entry

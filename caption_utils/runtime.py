@@ -1,4 +1,4 @@
-"""Where the code runs: host, device, folders that may be written, seeds, and how much a notebook should do."""
+"""Where the code runs: host, device, folders that may be written, seeds, and how much a notebook does."""
 
 import os
 import platform
@@ -36,14 +36,14 @@ def device() -> "torch.device":  # noqa: F821
 
 
 def repository() -> Path | None:
-    """The folder that holds ``pyproject.toml`` and ``caption_utils``; ``None`` where only the package is installed."""
+    """The folder with ``pyproject.toml`` and ``caption_utils``; ``None`` if the package alone is here."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
 def writable_dir(name: str) -> Path:
-    """A folder for caches and downloads, created: the repository's ``data/<name>`` if it can be written, else
-    ``/kaggle/working/<name>``, else ``~/.cache/caption_utils/<name>``. Raises ``InputError`` if none can be written.
+    """A folder for caches and downloads, created: the repository's ``data/<name>`` if it can be written,
+    else ``/kaggle/working/<name>``, else ``~/.cache/caption_utils/<name>``. ``InputError`` if none can.
     """
     bases = [KAGGLE_WORKING] if KAGGLE_WORKING.is_dir() else []
     bases.append(Path.home() / ".cache" / "caption_utils")
@@ -76,7 +76,7 @@ def seed_everything(seed: int) -> None:
 
 
 def profile(dataset_is_demo: bool) -> str:
-    """``"full"`` on a GPU with a real data set, else ``"fast"``; the variable ``CAPTION_PROFILE`` overrules both.
+    """``"full"`` on a GPU with a real data set, else ``"fast"``; ``CAPTION_PROFILE`` overrules both.
 
     Raises ``InputError`` if ``CAPTION_PROFILE`` names neither.
     """

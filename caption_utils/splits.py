@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from caption_utils.errors import InputError
+from caption_utils.folders import subfolders
 from caption_utils.layouts import read_text
 
 SPLITS = ("train", "val", "test")
@@ -13,7 +14,7 @@ FIRST = 6000
 
 
 def shuffled(images: list[str], seed: int) -> list[str]:
-    """A permutation that depends on the names and the seed alone: not on file order, platform or library version."""
+    """A permutation that depends on names and seed alone: not on file order, platform or library version."""
     return sorted(images, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
 
 
@@ -23,7 +24,7 @@ def random_split(images: list[str], seed: int) -> dict[str, str]:
 
 
 def first6k_split(images: list[str], seed: int) -> dict[str, str]:
-    """Image → split for the first 6,000 images in file order, 80/20 into train and val; the others are left out."""
+    """Image → split for the first 6,000 images in file order, 80/20 into train and val; others left out."""
     return _cut(shuffled(images[:FIRST], seed), {"train": 0.8, "val": 1.0})
 
 
@@ -37,11 +38,11 @@ def _cut(images: list[str], ends: dict[str, float]) -> dict[str, str]:
 
 
 def listed_split(folder: Path, images: set[str]) -> tuple[dict[str, str], list[Path]]:
-    """Image → split by the official lists, and the lists' paths; both empty if no list names any of ``images``.
+    """Image → split by the official lists, and the lists' paths; both empty if none names any of ``images``.
 
-    Lists are looked for in ``folder``, its subfolders, its parent and the parent's subfolders; the first of these with
-    a list that names some of ``images`` counts. They may be incomplete. Raises ``InputError`` if two of its lists put an
-    image into different splits.
+    Lists are looked for in ``folder``, its subfolders, its parent and the parent's subfolders; the first of
+    these with a list that names some of ``images`` counts. They may be incomplete. Raises ``InputError`` if
+    two of them put an image into different splits.
     """
     for place in _places(folder):
         names = {path: _names(path) for path in _list_files(place)}
@@ -52,8 +53,7 @@ def listed_split(folder: Path, images: set[str]) -> tuple[dict[str, str], list[P
 
 
 def _places(folder: Path) -> list[Path]:
-    near, far = (sorted(p for p in base.iterdir() if p.is_dir()) for base in (folder, folder.parent))
-    return list(dict.fromkeys([folder, *near, folder.parent, *far]))
+    return list(dict.fromkeys([folder, *subfolders(folder), folder.parent, *subfolders(folder.parent)]))
 
 
 def _list_files(place: Path) -> list[Path]:
@@ -73,5 +73,5 @@ def _assign(lists: dict[Path, list[str]]) -> dict[str, str]:
         split = next(split for end, split in LIST_ENDS.items() if path.name.endswith(end))
         for name in names:
             if assigned.setdefault(name, split) != split:
-                raise InputError(f"{path}: {name} is listed for {assigned[name]} as well; keep it in one list")
+                raise InputError(f"{path}: {name} is also listed for {assigned[name]}; keep it in one list")
     return assigned
