@@ -60,7 +60,7 @@ def close_pairs(hashes: list[np.ndarray], max_distance: int) -> tuple[np.ndarray
 
     Hashes are vectors of ±1: a distance is ``(length - dot product) / 2``, a block of them a matrix product.
     """
-    signs, found = np.array(hashes, dtype=np.float32).reshape(len(hashes), -1), [np.empty((0, 3), int)]
+    signs, found = np.array(hashes, dtype=np.float32), [np.empty((0, 3), int)]
     for start in range(0, len(signs), BLOCK):
         distance = (signs.shape[1] - signs[start:start + BLOCK] @ signs[start:].T) / 2
         i, j = np.nonzero(np.triu(distance <= max_distance, k=1))

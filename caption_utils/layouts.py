@@ -21,6 +21,7 @@ SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
 SPLIT_NAMES = {"": "", "train": "train", "restval": "train", "val": "val", "dev": "val", "validation": "val",
                "test": "test"}
 IMAGE_COLUMNS, CAPTION_COLUMNS = ("image", "image_name"), ("caption", "comment")
+USE_KARPATHY = "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO"
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
 
 TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
@@ -243,15 +244,16 @@ def _read_karpathy(path: Path, text: str) -> Captions:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: damaged JSON at {where}; download the file again") from None
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        raise InputError(f"{path}: holds no list of images; {USE_KARPATHY}")
     rows = Captions(str(content.get("dataset") or ""))
-    for number, entry in enumerate(content.get("images") or []):
+    for number, entry in enumerate(content["images"]):
         try:
             name = "/".join(filter(None, (entry.get("filepath"), entry["filename"])))
             for sentence in entry["sentences"]:
                 rows.add(name, sentence.strip(), str(entry.get("split") or ""))
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: images[{number}] lacks filename or sentences; "
-                             "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO") from None
+            raise InputError(f"{path}: images[{number}] lacks filename or sentences; {USE_KARPATHY}") from None
     return rows
 
 

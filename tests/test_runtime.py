@@ -1,0 +1,122 @@
+import errno
+import random
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+
+from caption_utils import runtime
+from caption_utils.errors import InputError
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    """A repository, a home and no Kaggle, all in a temporary folder."""
+    (tmp_path / "repo").mkdir()
+    monkeypatch.setattr(runtime, "repository", lambda: tmp_path / "repo")
+    monkeypatch.setattr(runtime, "KAGGLE_WORKING", tmp_path / "kaggle")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "repo"
+
+
+@pytest.fixture
+def read_only(repo, monkeypatch):
+    """Writing into the repository fails as on a read-only mount."""
+    real = tempfile.TemporaryFile
+
+    def refuse(*args, dir, **options):
+        if repo in dir.parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(dir))
+        return real(*args, dir=dir, **options)
+
+    monkeypatch.setattr(runtime.tempfile, "TemporaryFile", refuse)
+
+
+@pytest.mark.parametrize(("variable", "expected"), [("KAGGLE_KERNEL_RUN_TYPE", "kaggle"),
+                                                    ("COLAB_RELEASE_TAG", "colab"), (None, "local")])
+def test_host_is_told_by_the_environment(monkeypatch, variable, expected):
+    for name in ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "x")
+    assert runtime.host() == expected
+
+
+def test_device_is_the_cpu_if_the_gpu_runs_no_kernel(monkeypatch):
+    def too_old(*args, **options):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch, "ones", too_old)
+    assert runtime.device() == torch.device("cpu")
+
+
+def test_repository_is_above_the_package(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "caption_utils" / "runtime.py"))
+    assert runtime.repository() == tmp_path
+
+
+def test_an_installed_package_has_no_repository(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "caption_utils" / "runtime.py"))
+    assert runtime.repository() is None
+
+
+def test_writable_dir_is_in_the_repository(repo):
+    assert runtime.writable_dir("cache") == repo / "data" / "cache"
+    assert not list((repo / "data" / "cache").iterdir())
+
+
+def test_writable_dir_leaves_a_read_only_repository(read_only, tmp_path):
+    assert runtime.writable_dir("cache") == tmp_path / "home" / ".cache" / "caption_utils" / "cache"
+    assert (tmp_path / "home" / ".cache" / "caption_utils" / "cache").is_dir()
+
+
+def test_writable_dir_on_kaggle(read_only, tmp_path):
+    (tmp_path / "kaggle").mkdir()
+    assert runtime.writable_dir("cache") == tmp_path / "kaggle" / "cache"
+
+
+def test_writable_dir_where_the_folder_cannot_even_be_made(repo, tmp_path):
+    (repo / "data").write_text("a file in the way")
+    assert runtime.writable_dir("cache") == tmp_path / "home" / ".cache" / "caption_utils" / "cache"
+
+
+def test_no_writable_dir_is_an_input_error(repo, tmp_path):
+    (repo / "data").write_text("")
+    (tmp_path / "home").write_text("")
+    with pytest.raises(InputError, match=r"no folder for 'cache' can be written .*; set HOME to a folder that can"):
+        runtime.writable_dir("cache")
+
+
+def test_seeding_repeats_all_generators():
+    draws = []
+    for _ in range(2):
+        runtime.seed_everything(3)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize(("demo", "kind", "expected"), [(True, "cuda", "fast"), (False, "cuda", "full"),
+                                                        (False, "cpu", "fast")])
+def test_profile_goes_by_data_and_device(monkeypatch, demo, kind, expected):
+    monkeypatch.delenv("CAPTION_PROFILE", raising=False)
+    monkeypatch.setattr(runtime, "device", lambda: torch.device(kind))
+    assert runtime.profile(demo) == expected
+
+
+def test_profile_is_overruled(monkeypatch):
+    monkeypatch.setenv("CAPTION_PROFILE", "full")
+    assert runtime.profile(dataset_is_demo=True) == "full"
+
+
+def test_unknown_profile(monkeypatch):
+    monkeypatch.setenv("CAPTION_PROFILE", "quick")
+    with pytest.raises(InputError, match="^CAPTION_PROFILE=quick: set it to fast or full, or unset it$"):
+        runtime.profile(dataset_is_demo=True)
+
+
+def test_describe_host_names_versions_and_device():
+    rows = dict(line.split(maxsplit=1) for line in runtime.describe_host().splitlines())
+    assert rows["torch"] == torch.__version__
+    assert rows["device"] == runtime.device().type
