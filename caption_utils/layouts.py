@@ -253,7 +253,8 @@ def _read_karpathy(path: Path, text: str) -> Captions:
             for sentence in entry["sentences"]:
                 rows.add(name, sentence.strip(), str(entry.get("split") or ""))
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: images[{number}] lacks filename or sentences; {USE_KARPATHY}") from None
+            problem = f"images[{number}] lacks filename or sentences"
+            raise InputError(f"{path}: {problem}; {USE_KARPATHY}") from None
     return rows
 
 

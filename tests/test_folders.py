@@ -10,8 +10,9 @@ def touch(*paths):
         path.touch()
 
 
-@pytest.mark.parametrize("folder", ["Images", "images", "Flicker8k_Dataset", "Flicker8k_Dataset/Flicker8k_Dataset",
-                                    "any/name", "", "../Flickr8k_Dataset/Flicker8k_Dataset", "../Images"])
+@pytest.mark.parametrize("folder", [
+    "Images", "images", "Flicker8k_Dataset", "Flicker8k_Dataset/Flicker8k_Dataset", "any/name", "",
+    "../Flickr8k_Dataset/Flicker8k_Dataset", "../Images"])
 def test_images_are_found_by_content(tmp_path, folder):
     images = (tmp_path / "data" / folder).resolve()
     touch(images / "a.jpg", images / "b.JPG", images / "notes.md", tmp_path / "data" / "other" / "c.jpg")

@@ -1,5 +1,4 @@
 import json
-import re
 
 import pytest
 
@@ -50,7 +49,8 @@ def test_line_ends_and_byte_order_mark(tmp_path, end, mark):
 
 
 @pytest.mark.parametrize("caption", [
-    'A 5" pipe', '"Stop', 'A "big, red" dog', "Dog", "word " * 99 + "end", "un café – « né » “où” 犬\u2028x"])
+    'A 5" pipe', '"Stop', 'A "big, red" dog', "Dog", "word " * 99 + "end",
+    "un café – « né » “où” 犬\u2028x"])
 def test_captions_survive_as_they_are(tmp_path, caption):
     captions = read(tmp_path, f"image,caption\na.jpg,{caption}\nb.jpg,A cat\n")
     assert rows(captions) == [("a.jpg", " ".join(caption.split())), ("b.jpg", "A cat")]
@@ -70,7 +70,8 @@ def test_last_line_cut_before_its_comma(tmp_path):
     captions = read(tmp_path, "image,caption\na.jpg,A dog\nb.j")
     assert rows(captions) == [("a.jpg", "A dog")]
     assert captions.notes == [
-        "captions.txt: lines without a caption (dropped; if the file was cut off, download it again): 1 (line 3)"]
+        "captions.txt: lines without a caption (dropped; if the file was cut off, download it again): "
+        "1 (line 3)"]
 
 
 def test_empty_captions_are_dropped_and_counted(tmp_path):
@@ -95,7 +96,8 @@ def test_own_files_with_a_split(tmp_path, name, text):
 def test_flickr30k_results_and_its_malformed_row(tmp_path):
     captions = read(tmp_path, "image_name| comment_number| comment\n1.jpg| 0| Two men , \"one\" old .\n"
                               "1.jpg| 4   A dog runs .\n2.jpg| 0| A | B\n", "results.csv")
-    assert rows(captions) == [("1.jpg", 'Two men , "one" old .'), ("1.jpg", "A dog runs ."), ("2.jpg", "A | B")]
+    assert rows(captions) == [
+        ("1.jpg", 'Two men , "one" old .'), ("1.jpg", "A dog runs ."), ("2.jpg", "A | B")]
     assert captions.notes == [
         "results.csv: lines without the last '|' (repaired: the caption follows the number): 1 (line 3)"]
 
@@ -112,7 +114,8 @@ def test_original_distribution(tmp_path):
 def test_karpathy(tmp_path):
     captions = read(tmp_path, json.dumps(KARPATHY, indent=1), "dataset_coco.json")
     assert captions.name == "coco"
-    assert rows(captions) == [("val2014/a.jpg", "A dog ."), ("val2014/a.jpg", "two dogs"), ("b.jpg", "A cat .")]
+    assert rows(captions) == [
+        ("val2014/a.jpg", "A dog ."), ("val2014/a.jpg", "two dogs"), ("b.jpg", "A cat .")]
     assert captions.splits == ["train", "train", "test"]
 
 
@@ -148,9 +151,7 @@ def test_damaged_json_lines(tmp_path, line):
 
 def test_damaged_karpathy(tmp_path):
     path = write(tmp_path / "dataset_coco.json", json.dumps(KARPATHY)[:60])
-    with pytest.raises(InputError, match=re.escape(str(path)) + ": damaged JSON at line 1, column .*; download the "
-                                                                "file again"):
-        read_captions(path)
+    fails(path, f"{path}: damaged JSON at line 1, column 56; download the file again")
 
 
 def test_json_that_is_not_karpathys(tmp_path):
@@ -170,7 +171,8 @@ def test_json_without_images(tmp_path, text):
 
 @pytest.mark.parametrize(("name", "text"), [
     ("captions.txt", "image,caption\na.jpg,A dog\n"), ("odd.txt", "a.jpg#0\tA dog\n"),
-    ("text/any.txt", "a.jpg#0\tA dog\n"), ("all.csv", "image_name| comment_number| comment\na.jpg| 0| A dog\n"),
+    ("text/any.txt", "a.jpg#0\tA dog\n"),
+    ("all.csv", "image_name| comment_number| comment\na.jpg| 0| A dog\n"),
     ("x.json", json.dumps(KARPATHY))])
 def test_files_are_found_by_content(tmp_path, name, text):
     write(tmp_path / "readme.txt", "Some words, no captions\n")

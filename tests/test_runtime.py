@@ -97,8 +97,8 @@ def test_seeding_repeats_all_generators():
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize(("demo", "kind", "expected"), [(True, "cuda", "fast"), (False, "cuda", "full"),
-                                                        (False, "cpu", "fast")])
+@pytest.mark.parametrize(("demo", "kind", "expected"), [
+    (True, "cuda", "fast"), (False, "cuda", "full"), (False, "cpu", "fast")])
 def test_profile_goes_by_data_and_device(monkeypatch, demo, kind, expected):
     monkeypatch.delenv("CAPTION_PROFILE", raising=False)
     monkeypatch.setattr(runtime, "device", lambda: torch.device(kind))

@@ -11,7 +11,8 @@ def counts(assigned):
 
 
 def test_random_is_80_10_10():
-    assert counts(random_split([f"{i}.jpg" for i in range(1000)], seed=0)) == {"train": 800, "val": 100, "test": 100}
+    assigned = random_split([f"{i}.jpg" for i in range(1000)], seed=0)
+    assert counts(assigned) == {"train": 800, "val": 100, "test": 100}
 
 
 def test_first6k_leaves_the_rest_out():
