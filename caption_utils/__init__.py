@@ -1,0 +1,1 @@
+"""Image captioning with attention after *Show, Attend and Tell*: the package behind the notebooks."""

@@ -1,0 +1,115 @@
+"""``python -m caption_utils train | evaluate | caption``: what the notebooks do, for scripts and clusters."""
+
+import argparse
+import json
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from caption_utils.errors import InputError
+
+FROM_DATA = {"vocab_size", "feature_dim"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 1 if a photo failed, 2 if the input was wrong."""
+    options = vars(_parser().parse_args(arguments))
+    try:
+        return options.pop("run")(**options)
+    except InputError as error:
+        print(f"caption_utils: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("caption_utils: interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+
+
+def train(data: str, out: str, encoder: str, split: str, min_count: int, **settings: object) -> int:
+    """Train a model into the folder ``out``, or go on with the run that was interrupted there."""
+    from caption_utils.experiment import train_model
+
+    history = train_model(data, out, encoder, split, min_count, settings)
+    best = history.loc[history["val_perplexity"].idxmin()]
+    print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
+    return 0
+
+
+def evaluate(model: str, data: str, split: str, as_json: bool, record: str | None) -> int:
+    """Print how a model does on one split; ``record`` names the csv that takes the row as well."""
+    from caption_utils.experiment import append_row, evaluate_model
+
+    row = evaluate_model(model, data, split)
+    if record:
+        append_row(record, row)
+    print(json.dumps(row) if as_json else "\n".join(f"{name:<14} {value}" for name, value in row.items()))
+    return 0
+
+
+def caption(model: str, photos: list[str], as_json: bool) -> int:
+    """Print a line for each photo: its caption, or why it has none."""
+    from caption_utils.captioner import Captioner
+    from caption_utils.runtime import device
+
+    captioner = Captioner.load(model, device())
+    failed = 0
+    for photo in photos:
+        try:
+            found = captioner.caption(Path(photo))
+            line = {"image": photo, "caption": found.text, "log_probability": round(found.log_probability, 4),
+                    "tokens": found.tokens, "attention": found.attention.round(4).tolist()}
+        except InputError as error:
+            failed, line = failed + 1, {"image": photo, "error": str(error)}
+        _print_caption(line, as_json)
+    return 1 if failed else 0
+
+
+def _print_caption(line: dict, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+    elif "error" in line:
+        print(f"caption_utils: {line['error']}", file=sys.stderr, flush=True)
+    else:
+        print(f"{line['image']}: {line['caption']}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m caption_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    _add_train(commands.add_parser("train", help="train a model, or go on with an interrupted run"))
+
+    command = commands.add_parser("evaluate", help="measure a model on one split")
+    command.add_argument("--model", required=True, help="model folder")
+    command.add_argument("--data", required=True, help="data set: folder or caption file")
+    command.add_argument("--split", default="val", help="train, val or test")
+    command.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    command.add_argument("--record", help="append the row to this csv")
+    command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("caption", help="caption photographs")
+    command.add_argument("--model", required=True, help="model folder")
+    command.add_argument("photos", nargs="+", metavar="PHOTO")
+    command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
+    command.set_defaults(run=caption)
+    return parser
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    """Options for data and folder, and one for each field of ``DecoderConfig`` and ``TrainConfig``."""
+    from caption_utils.decoder import DecoderConfig
+    from caption_utils.training import TrainConfig
+
+    command.add_argument("--data", required=True, help="data set: folder or caption file")
+    command.add_argument("--out", required=True, help="model folder to write")
+    command.add_argument("--encoder", default="efficientnet_lite2", help="efficientnet_lite2 or resnet101")
+    command.add_argument("--split", default="official", help="official, first6k or random")
+    command.add_argument("--min-count", type=int, default=3, help="a word needs this many uses (default 3)")
+    for field in (*fields(DecoderConfig), *fields(TrainConfig)):
+        if field.name in FROM_DATA or field.default is MISSING:
+            continue
+        kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
+        command.add_argument(f"--{field.name.replace('_', '-')}", default=field.default, help="(%(default)s)", **kind)
+    command.set_defaults(run=train)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

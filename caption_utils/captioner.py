@@ -1,0 +1,53 @@
+"""A model folder to a ``Captioner``: photo in, sentence out, with where the model looked for each word."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caption_utils.checkpoint import Model, load_model
+from caption_utils.encoder import Encoder, load_encoder
+from caption_utils.errors import InputError
+from caption_utils.images import Source, load_image
+from caption_utils.search import Hypothesis, greedy_search
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about a picture. ``attention (T, H', W')`` holds one map for each token; each map sums to 1."""
+
+    text: str
+    log_probability: float
+    tokens: list[str]
+    attention: np.ndarray
+
+
+class Captioner:
+    """Encoder, decoder and vocabulary together. Build it with ``Captioner.load``."""
+
+    def __init__(self, model: Model, encoder: Encoder):
+        """Raises ``InputError`` if the decoder was trained on another encoder's features."""
+        if encoder.fingerprint != model.fingerprint:
+            raise InputError(
+                f"encoder {encoder.name}: its weights differ from those the model was trained with "
+                f"({encoder.fingerprint}, not {model.fingerprint}); install the locked packages, or train again"
+            )
+        self.model, self.encoder = model, encoder
+        self.device = next(encoder.parameters()).device
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "Captioner":
+        """The captioner of a model folder. Raises ``InputError`` if anything in it is missing or does not fit."""
+        model = load_model(folder, device)
+        return cls(model, load_encoder(model.encoder, device))
+
+    def caption(self, image: Source) -> Caption:
+        """Caption one picture: a path, bytes or an open image. Raises ``InputError`` if it cannot be read."""
+        pixels = self.encoder.transform(load_image(image))[None].to(self.device)
+        return self._caption(greedy_search(self.model.decoder, self.encoder(pixels))[0])
+
+    def _caption(self, found: Hypothesis) -> Caption:
+        words = [self.model.vocab.words[i] for i in found.ids]
+        maps = found.alphas.reshape(len(words), self.encoder.grid, self.encoder.grid).numpy()
+        return Caption(self.model.vocab.decode(found.ids), found.log_probability, words, maps)

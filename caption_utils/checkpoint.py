@@ -1,0 +1,128 @@
+"""Model folders: weights as safetensors, everything else as JSON, nothing that can run code.
+
+A model folder holds ``model.safetensors`` (float16), ``config.json`` (decoder, encoder and how it was trained) and
+``vocab.json``. Training adds ``last.safetensors``, from which it resumes, and ``log.csv``.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from caption_utils.decoder import Decoder, DecoderConfig, build_decoder
+from caption_utils.errors import InputError
+from caption_utils.vocab import Vocabulary
+
+WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder with all that is needed to use it. ``training`` tells how it came about."""
+
+    decoder: Decoder
+    vocab: Vocabulary
+    encoder: str
+    fingerprint: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all. Raises ``InputError`` when the disk will not take it."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error}); free some disk space; the last good file is kept") from None
+
+
+def save_model(folder: str | Path, model: Model) -> None:
+    """Write the model folder; the weights come last, so that a folder which has them is whole."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.vocab.save(folder / VOCAB)
+    config = {
+        "decoder": asdict(model.decoder.config),
+        "encoder": {"name": model.encoder, "fingerprint": model.fingerprint},
+        "training": model.training,
+    }
+    write_json(folder / CONFIG, config)
+    tied = {"output.weight"} if model.decoder.config.tie_weights else set()
+    weights = {name: tensor.half() for name, tensor in model.decoder.state_dict().items() if name not in tied}
+    save_tensors(folder / WEIGHTS, weights)
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Read a model folder, the decoder ready for evaluation in float32.
+
+    Raises ``InputError`` for a missing or damaged file, and for weights, configuration and vocabulary that differ in
+    size.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    vocab = Vocabulary.load(_inside(folder, VOCAB))
+    try:
+        decoder = build_decoder(DecoderConfig(**config["decoder"]))
+        encoder = config["encoder"]["name"], config["encoder"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / CONFIG}: setting missing or unknown ({error}); restore the file") from None
+    if len(vocab) != decoder.config.vocab_size:
+        raise InputError(
+            f"{folder / VOCAB}: {len(vocab)} words, but the model was trained with {decoder.config.vocab_size}; "
+            "restore the vocabulary that belongs to it"
+        )
+    load_weights(decoder, folder)
+    return Model(decoder.to(device).eval(), vocab, *encoder, config.get("training", {}))
+
+
+def load_weights(decoder: Decoder, folder: Path) -> None:
+    """Fill ``decoder`` from ``model.safetensors``. Raises ``InputError`` if file and decoder do not fit."""
+    path = _inside(folder, WEIGHTS)
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        if decoder.config.tie_weights:
+            weights["output.weight"] = weights["embedding.weight"]
+        decoder.load_state_dict(weights)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no weights here; train a model into this folder first") from None
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: does not fit {folder / CONFIG} ({reason}); restore the pair") from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ``InputError`` if it is missing or damaged."""
+    try:
+        content = json.loads(_inside(path.parent, path.name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); restore the file or train again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a JSON object is expected; restore the file or train again")
+    return content
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """``folder/name``, refused if a link leads it out of the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path}: leads outside its model folder; copy the file into it")
+    return path

@@ -1,0 +1,201 @@
+"""Regions to words: LSTM decoders that attend, one with Bahdanau's attention and one with Luong's.
+
+Shapes: **B** captions · **G** images (those captions are of) · **T** caption steps · **N** regions · **D** feature width ·
+**E** embedding · **H** hidden · **A** attention width · **V** vocabulary · **K** beams · **P** real tokens of a batch,
+packed: ``torch.nn.utils.rnn.PackedSequence`` order, captions from longest to shortest, no padding anywhere.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from caption_utils.attention import BahdanauAttention, LuongAttention
+from caption_utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'."""
+
+    vocab_size: int
+    feature_dim: int
+    attention: str = "bahdanau"
+    score: str = "general"
+    input_feeding: bool = False
+    embed_dim: int = 512
+    hidden_dim: int = 256
+    attention_dim: int = 256
+    dropout: float = 0.5
+    tie_weights: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """What a decoder carries from word to word. ``hidden`` and ``cell`` may be ``(B, K, H)`` for K beams of each image."""
+
+    features: Tensor  # (B, N, D)
+    keys: Tensor  # (B, N, A)
+    hidden: Tensor  # (B, H)
+    cell: Tensor  # (B, H)
+    attentional: Tensor | None = None  # (B, H), only with input feeding
+
+    def select(self, rows: Tensor | slice) -> "State":
+        """The state of some rows of the batch."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return State(**{name: value if value is None else value[rows] for name, value in values.items()})
+
+
+class Decoder(nn.Module):
+    """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
+
+    def __init__(self, config: DecoderConfig, attention: nn.Module, fed_dim: int):
+        """``fed_dim``: width of what enters the LSTM beside the embedding, 0 for nothing."""
+        super().__init__()
+        self.config = config
+        self.attention = attention
+        self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.lstm = nn.LSTM(config.embed_dim, config.hidden_dim)
+        self.fed_gates = nn.Linear(fed_dim, 4 * config.hidden_dim, bias=False) if fed_dim else None
+        self.initial = nn.Linear(config.feature_dim, 2 * config.hidden_dim)
+        self.to_embedding = nn.Linear(config.hidden_dim, config.embed_dim) if config.tie_weights else nn.Identity()
+        self.output = nn.Linear(config.embed_dim if config.tie_weights else config.hidden_dim, config.vocab_size)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        if config.tie_weights:
+            self.output.weight = self.embedding.weight
+
+    def init_state(self, features: Tensor) -> State:
+        """The state before the first word, from the mean feature (Xu et al. 2015, section 3.1.2)."""
+        hidden, cell = torch.tanh(self.initial(features.mean(dim=1))).chunk(2, dim=-1)
+        return State(features, self.attention.keys(features), hidden, cell)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Read one word: tokens ``(B,)`` to logits ``(B, V)`` of the next word, alpha ``(B, N)`` and the new state.
+
+        With beams: tokens ``(B, K)``, logits ``(B, K, V)``, alpha ``(B, K, N)``.
+        """
+        output, alpha, state = self.recur(self.input_gates(self.dropout(self.embedding(tokens))), state)
+        return self.logits(output), alpha, state
+
+    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: logits ``(P, V)`` of the word after each token, and alphas ``(P, N)``.
+
+        ``features (G, N, D)`` belong to G images; ``owner (B,)`` says whose image each packed caption describes.
+        Everything that does not wait for the recurrence (keys, the embedding's half of the gates, the vocabulary) is
+        one product for all steps; captions that have ended leave the loop.
+        """
+        sizes = tokens.batch_sizes.tolist()
+        gates = self.input_gates(self.dropout(self.embedding(tokens.data))).split(sizes)  # T × (b, 4H)
+        state = self.init_state(features).select(owner)
+        outputs, alphas = [], []
+        for gate, size in zip(gates, sizes, strict=True):
+            if size < len(state.hidden):
+                state = state.select(slice(size))
+            output, alpha, state = self.recur(gate, state)
+            outputs.append(output)
+            alphas.append(alpha)
+        return self.logits(torch.cat(outputs)), torch.cat(alphas)
+
+    def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """One step from the embedding's gates ``(B, 4H)``: output vector ``(B, H)``, alpha ``(B, N)``, new state."""
+        raise NotImplementedError
+
+    def input_gates(self, embedded: Tensor) -> Tensor:
+        """The embedding's part of the LSTM's gates, ``(..., E)`` to ``(..., 4H)``, both biases included."""
+        return F.linear(embedded, self.lstm.weight_ih_l0, self.lstm.bias_ih_l0 + self.lstm.bias_hh_l0)
+
+    def lstm_step(self, gates: Tensor, fed: Tensor | None, state: State) -> tuple[Tensor, Tensor]:
+        """New hidden and cell state from the embedding's gates and ``fed``.
+
+        ``W [embedding; fed]`` is computed as ``W_1 embedding + W_2 fed``, since only the second has to wait.
+        """
+        gates = gates + F.linear(state.hidden, self.lstm.weight_hh_l0)
+        if fed is not None:
+            gates = gates + self.fed_gates(fed)
+        i, f, g, o = gates.chunk(4, dim=-1)
+        cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
+        return o.sigmoid() * cell.tanh(), cell
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Output vectors ``(..., H)`` to logits ``(..., V)``."""
+        return self.output(self.to_embedding(self.dropout(output)))
+
+
+class BahdanauDecoder(Decoder):
+    """Attend with ``h_{t-1}``, then step the LSTM on ``[embedding; context]``.
+
+    Source: Bahdanau et al. 2015, section 3.1; Xu et al. 2015, section 3.1.2.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        attention = BahdanauAttention(config.feature_dim, config.hidden_dim, config.attention_dim)
+        super().__init__(config, attention, fed_dim=config.feature_dim)
+
+    def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        context, alpha = self.attention(state.hidden, state.features, state.keys)
+        hidden, cell = self.lstm_step(gates, context, state)
+        return hidden, alpha, replace(state, hidden=hidden, cell=cell)
+
+
+class LuongDecoder(Decoder):
+    """Step the LSTM on the embedding, attend with ``h_t``, then form the attentional vector ``h̃_t``.
+
+    ``h̃_t = tanh(W_c [context; h_t])``; with input feeding ``h̃_{t-1}`` enters the LSTM beside the embedding.
+    Source: Luong et al. 2015, sections 3.1 and 3.3, equation 5.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        attention = LuongAttention(config.feature_dim, config.hidden_dim, config.attention_dim, config.score)
+        super().__init__(config, attention, fed_dim=config.hidden_dim if config.input_feeding else 0)
+        self.combine = nn.Linear(config.feature_dim + config.hidden_dim, config.hidden_dim)
+
+    def init_state(self, features: Tensor) -> State:
+        state = super().init_state(features)
+        return replace(state, attentional=torch.zeros_like(state.hidden)) if self.config.input_feeding else state
+
+    def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        hidden, cell = self.lstm_step(gates, state.attentional, state)
+        attentional, alpha = self.attend(hidden, state)
+        fed = attentional if self.config.input_feeding else None
+        return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
+
+    def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Attentional vectors ``(B, H)`` and alpha ``(B, N)`` of hidden states ``(B, H)``; also ``(B, T, H)``."""
+        context, alpha = self.attention(hidden, state.features, state.keys)
+        return torch.tanh(self.combine(torch.cat([context, hidden], dim=-1))), alpha
+
+    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """As in ``Decoder``. Without input feeding no step waits for the attention: one LSTM call, one attention."""
+        if self.config.input_feeding:
+            return super().forward(features, tokens, owner)
+        state = self.init_state(features)
+        embedded = tokens._replace(data=self.dropout(self.embedding(tokens.data)))
+        start = (state.hidden[owner][None], state.cell[owner][None])
+        hidden = self.lstm(embedded, start)[0].data  # (P, H)
+        image, place = group_by_image(tokens.batch_sizes, owner, len(features))
+        queries = hidden.new_zeros(len(features), int(place.max()) + 1, hidden.shape[-1])
+        attentional, alphas = self.attend(queries.index_put((image, place), hidden), state)
+        return self.logits(attentional[image, place]), alphas[image, place]
+
+
+def group_by_image(batch_sizes: Tensor, owner: Tensor, images: int) -> tuple[Tensor, Tensor]:
+    """For each of P packed tokens its image ``(P,)`` and its place among that image's tokens ``(P,)``."""
+    image = torch.cat([owner[:size] for size in batch_sizes.tolist()])
+    counts = torch.bincount(image, minlength=images)
+    order = torch.argsort(image, stable=True)
+    place = torch.empty_like(image)
+    place[order] = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image[order]]
+    return image, place
+
+
+DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder}
+
+
+def build_decoder(config: DecoderConfig) -> Decoder:
+    """The decoder that ``config`` describes. Raises ``InputError`` for an unknown attention."""
+    if config.attention not in DECODERS:
+        raise InputError(f"attention {config.attention!r} is unknown; choose one of {', '.join(DECODERS)}")
+    return DECODERS[config.attention](config)

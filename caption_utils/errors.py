@@ -1,0 +1,5 @@
+"""The one exception meant for the person at the keyboard."""
+
+
+class InputError(ValueError):
+    """Something handed in cannot be used. The message is one line: the file or setting at fault, and the remedy."""

@@ -1,0 +1,124 @@
+"""Every image through the encoder once: a float16 store on disk, memory-mapped, safe to interrupt."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from caption_utils.datasets import CaptionDataset
+from caption_utils.encoder import Encoder
+from caption_utils.errors import InputError
+from caption_utils.images import load_image
+from caption_utils.runtime import writable_dir
+
+BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
+
+
+class FeatureStore:
+    """Features of named images: ``store[names]`` is a float16 tensor ``(B, N, D)``.
+
+    On disk: ``features.npy`` (all rows), ``done.npy`` (which rows are valid) and ``index.json`` (whose they are).
+    """
+
+    def __init__(self, folder: Path):
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self.folder, self.encoder, self.fingerprint = folder, index["encoder"], index["fingerprint"]
+        self.row = {name: i for i, name in enumerate(index["names"])}
+        self.array = np.load(folder / "features.npy", mmap_mode="r")  # (images, N, D)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, names: Sequence[str]) -> Tensor:
+        return torch.from_numpy(self.array[[self.row[name] for name in names]])
+
+
+def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False) -> FeatureStore:
+    """The store of ``dataset``'s images through ``encoder``; only rows that are missing are computed.
+
+    ``mirror`` stores the features of the left-right mirrored images instead. The store's folder lies in ``cache`` (by
+    default the writable data folder) under a name made from encoder, weights, transform and files, so that a change in
+    any of them makes a new store. Raises ``InputError`` naming the images that cannot be decoded, after the rest.
+    """
+    names = dataset.image_names
+    folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
+    if not (folder / "index.json").exists():
+        _create(folder, names, encoder)
+    done = np.load(folder / "done.npy", mmap_mode="r+")
+    missing = np.flatnonzero(~done)
+    if len(missing):
+        _fill(folder, dataset, encoder, mirror, done, missing)
+    return FeatureStore(folder)
+
+
+def _key(dataset: CaptionDataset, encoder: Encoder, mirror: bool) -> str:
+    digest = hashlib.blake2b(f"{encoder.fingerprint} {mirror}".encode(), digest_size=8)
+    for name in dataset.image_names:
+        status = dataset.path(name).stat()
+        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
+    """An empty store; ``index.json`` comes last, so a folder that has it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(names), encoder.grid**2, encoder.width)
+    try:
+        np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape).flush()
+        np.save(folder / "done.npy", np.zeros(len(names), dtype=bool))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
+    index = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "names": names}
+    (folder / "index.tmp").write_text(json.dumps(index), encoding="utf-8")
+    os.replace(folder / "index.tmp", folder / "index.json")
+
+
+def _fill(
+    folder: Path, dataset: CaptionDataset, encoder: Encoder, mirror: bool, done: np.ndarray, missing: np.ndarray
+) -> None:
+    """Compute the missing rows batch by batch, marking each batch as done after it is written."""
+    features = np.load(folder / "features.npy", mmap_mode="r+")
+    device = next(encoder.parameters()).device
+    damaged: list[str] = []
+    bar = tqdm(total=len(missing), desc=f"{encoder.name} features", unit="image")
+    for rows, images, errors in _batches(dataset, encoder, missing):
+        damaged += errors
+        if len(rows):
+            images = images.to(device)
+            features[rows] = encoder(images.flip(3) if mirror else images).half().cpu().numpy()
+            done[rows] = True
+        bar.update(len(rows) + len(errors))
+    bar.close()
+    if damaged:
+        raise InputError(f"{len(damaged)} of {len(missing)} images cannot be read: {'; '.join(damaged[:3])}")
+
+
+def _batches(dataset: CaptionDataset, encoder: Encoder, missing: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, list]]:
+    """Rows, images ``(B, 3, S, S)`` and messages; the next batch is decoded while the encoder works on this one."""
+    names = dataset.image_names
+    chunks = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
+    with ThreadPoolExecutor(max_workers=max(2, (os.cpu_count() or 2) // 2)) as pool:
+
+        def start(chunk: np.ndarray) -> list[Future]:
+            return [pool.submit(_decode, dataset.path(names[row]), encoder) for row in chunk]
+
+        ahead = start(chunks[0])
+        for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
+            current, ahead = [future.result() for future in ahead], start(following)
+            good = [i for i, item in enumerate(current) if isinstance(item, Tensor)]
+            images = torch.stack([current[i] for i in good]) if good else torch.empty(0)
+            yield chunk[good], images, [str(item) for item in current if isinstance(item, InputError)]
+
+
+def _decode(path: Path, encoder: Encoder) -> Tensor | InputError:
+    try:
+        return encoder.transform(load_image(path))
+    except InputError as error:
+        return error

@@ -1,0 +1,87 @@
+"""Text to tokens to ids, and back."""
+
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nltk.tokenize import word_tokenize
+from nltk.tokenize.treebank import TreebankWordDetokenizer
+
+from caption_utils.errors import InputError
+
+PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+SPECIALS = (PAD, BOS, EOS, UNK)
+TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": " - ", "…": " "})
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-case Penn Treebank tokens without punctuation: ``"The dog's ball."`` → ``["the", "dog", "'s", "ball"]``.
+
+    Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that neither perplexity nor
+    BLEU earns anything from full stops. A token stays if it holds a letter or a digit in any script.
+    """
+    plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
+    tokens = (token.rstrip(".") for token in word_tokenize(plain, preserve_line=True))
+    return [token for token in tokens if any(map(str.isalnum, token))]
+
+
+def detokenize(tokens: Sequence[str]) -> str:
+    """Tokens to readable text: clitics such as ``'s`` and ``n't`` rejoin their word."""
+    return TreebankWordDetokenizer().detokenize(tokens)
+
+
+class Vocabulary:
+    """The words a model knows, each with an id; ids 0 to 3 are ``<pad> <bos> <eos> <unk>``."""
+
+    pad, bos, eos, unk = range(len(SPECIALS))
+
+    def __init__(self, counts: dict[str, int], min_count: int = 3):
+        """Keep the words seen at least ``min_count`` times, most frequent first, ties in alphabetical order."""
+        kept = sorted((word for word, n in counts.items() if n >= min_count), key=lambda word: (-counts[word], word))
+        self.min_count = min_count
+        self.counts = {word: counts[word] for word in kept}
+        self.words = [*SPECIALS, *kept]
+        self.ids = {word: i for i, word in enumerate(self.words)}
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int = 3) -> "Vocabulary":
+        """Count the tokens of ``captions``, which should be training captions alone."""
+        return cls(Counter(token for caption in captions for token in tokenize(caption)), min_count)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, text: str) -> list[int]:
+        """``[<bos>, ids of the tokens, <eos>]``; a token outside the vocabulary becomes ``<unk>``."""
+        return [self.bos, *(self.ids.get(token, self.unk) for token in tokenize(text)), self.eos]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ``ids`` up to the first ``<eos>``; ``<pad>`` and ``<bos>`` are left out, ``<unk>`` is shown."""
+        words = []
+        for i in map(int, ids):
+            if i == self.eos:
+                break
+            if i not in (self.pad, self.bos):
+                words.append(self.words[i])
+        return detokenize(words)
+
+    def save(self, path: str | Path) -> None:
+        """Write the vocabulary as JSON."""
+        text = json.dumps({"min_count": self.min_count, "counts": self.counts}, ensure_ascii=False, indent=0)
+        temporary = Path(f"{path}.tmp")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Read what ``save`` wrote. Raises ``InputError`` for a missing or damaged file."""
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(stored["counts"], stored["min_count"])
+        except FileNotFoundError:
+            raise InputError(f"{path}: no vocabulary here; point to a model folder that training wrote") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not a vocabulary ({error}); restore the file or train again") from None
