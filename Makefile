@@ -1,0 +1,49 @@
+# Everything that runs or checks the project. `make run` and `make test` set up .venv by themselves.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DEMO := CAPTION_DATA=demo CAPTION_PROFILE=fast
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab notebooks bench links demo lock hosts
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: $(READY) ## run all notebooks on the demo set, then caption sample photographs
+	@$(DEMO) $(BIN)/python tools/notebooks.py run
+
+test: $(READY) ## check style, run the tests, compare the notebooks with their stored outputs
+	$(BIN)/ruff check .
+	$(DEMO) $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(READY) ## run the notebooks again and store their outputs
+	$(DEMO) $(BIN)/python tools/notebooks.py refresh
+
+links: $(READY) ## write badges and bootstrap cells, from the address in pyproject.toml
+	$(BIN)/python tools/notebooks.py links
+
+bench: $(READY) ## measure speed, each measurement against its baseline
+	for file in benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+demo: $(READY) ## draw the demo set in data/demo again
+	$(BIN)/python -m caption_utils.scenes
+
+lock: ## pin the newest allowed packages in requirements.lock (needs uv)
+	uv pip compile --universal --python-version 3.11 --all-extras --upgrade --quiet \
+	    --no-header --no-annotate --no-emit-index-url pyproject.toml --output-file requirements.lock
+
+hosts: ## test with the oldest and the newest supported packages, in environments of their own
+	tools/hosts
+
+# The stamp comes last. Where it is missing, the last set-up did not end, and this one starts from nothing.
+$(READY): requirements.lock pyproject.toml
+	@python=$$(tools/find_python) && \
+	echo "Setting up $(VENV) (once; a few minutes, mostly PyTorch's download)" && \
+	if [ ! -f $@ ]; then "$$python" -m venv --clear $(VENV); fi && rm -f $@
+	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

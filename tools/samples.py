@@ -1,0 +1,28 @@
+"""What ``make run`` ends with: the models that were trained, and captions of sample photographs."""
+
+import skimage.data
+from PIL import Image
+
+from caption_utils.captioner import Captioner
+from caption_utils.checkpoint import CONFIG, read_json
+from caption_utils.runtime import device, repository, writable_dir
+
+MODEL = "results/checkpoints/bahdanau-flickr8k"
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # scikit-image carries them
+
+
+def describe_models() -> str:
+    """A line for each model folder below ``data/models``: its name and its best validation perplexity."""
+    folders = sorted(path.parent for path in writable_dir("models").rglob(CONFIG))
+    lines = []
+    for folder in folders:
+        best = read_json(folder / CONFIG)["training"]["best"]
+        lines.append(f"  {folder}: validation perplexity {best['val_perplexity']:.2f} after epoch {best['epoch']}")
+    return "\n".join(lines) or "  nothing"
+
+
+def caption_samples() -> str:
+    """A line for each sample photograph: its name and its caption."""
+    captioner = Captioner.load(repository() / MODEL, device())
+    captions = {name: captioner.caption(Image.fromarray(getattr(skimage.data, name)())) for name in PHOTOGRAPHS}
+    return "\n".join(f"  {name:<10} {caption.text}" for name, caption in captions.items())
