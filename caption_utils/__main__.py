@@ -20,8 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"caption_utils: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("caption_utils: interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
+        print("caption_utils: interrupted; train goes on after its last whole epoch if started again", file=sys.stderr)
         return 130
+    except OSError as error:
+        print(f"caption_utils: {error}; check the path, its permissions and the disk space", file=sys.stderr)
+        return 2
 
 
 def train(data: str, out: str, encoder: str, split: str, min_count: int, **settings: object) -> int:
@@ -39,9 +42,9 @@ def evaluate(model: str, data: str, split: str, as_json: bool, record: str | Non
     from caption_utils.experiment import append_row, evaluate_model
 
     row = evaluate_model(model, data, split)
+    print(json.dumps(row) if as_json else "\n".join(f"{name:<14} {value}" for name, value in row.items()), flush=True)
     if record:
         append_row(record, row)
-    print(json.dumps(row) if as_json else "\n".join(f"{name:<14} {value}" for name, value in row.items()))
     return 0
 
 
@@ -112,4 +115,5 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may hold bytes that are no text
     sys.exit(main())

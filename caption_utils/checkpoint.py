@@ -5,7 +5,6 @@ A model folder holds ``model.safetensors`` (float16), ``config.json`` (decoder, 
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from caption_utils.decoder import Decoder, DecoderConfig, build_decoder
 from caption_utils.errors import InputError
+from caption_utils.files import replacing
 from caption_utils.vocab import Vocabulary
 
 WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
@@ -35,19 +35,17 @@ class Model:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all. Raises ``InputError`` when the disk will not take it."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error}); free some disk space; the last good file is kept") from None
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(ready, temporary, metadata)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from None
 
 
 def save_model(folder: str | Path, model: Model) -> None:
     """Write the model folder; the weights come last, so that a folder which has them is whole."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     model.vocab.save(folder / VOCAB)
     config = {
         "decoder": asdict(model.decoder.config),
@@ -71,8 +69,11 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     vocab = Vocabulary.load(_inside(folder, VOCAB))
     try:
         decoder = build_decoder(DecoderConfig(**config["decoder"]))
-        encoder = config["encoder"]["name"], config["encoder"]["fingerprint"]
-    except (KeyError, TypeError) as error:
+        encoder = str(config["encoder"]["name"]), str(config["encoder"]["fingerprint"])
+        training = dict(config.get("training", {}))
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder / CONFIG}: setting missing or unknown ({error}); restore the file") from None
     if len(vocab) != decoder.config.vocab_size:
         raise InputError(
@@ -80,7 +81,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
             "restore the vocabulary that belongs to it"
         )
     load_weights(decoder, folder)
-    return Model(decoder.to(device).eval(), vocab, *encoder, config.get("training", {}))
+    return Model(decoder.to(device).eval(), vocab, *encoder, training)
 
 
 def load_weights(decoder: Decoder, folder: Path) -> None:
@@ -91,7 +92,7 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
         if decoder.config.tie_weights:
             weights["output.weight"] = weights["embedding.weight"]
         decoder.load_state_dict(weights)
-    except FileNotFoundError:
+    except OSError:
         raise InputError(f"{path}: no weights here; train a model into this folder first") from None
     except (SafetensorError, KeyError) as error:
         raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
@@ -102,16 +103,15 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON whole or not at all."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ``InputError`` if it is missing or damaged."""
     try:
         content = json.loads(_inside(path.parent, path.name).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); restore the file or train again") from None

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.error import URLError
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def _load_resnet101() -> nn.Module:
     weights = ResNet101_Weights.IMAGENET1K_V2
     try:
         return resnet101(weights=weights)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:  # no network, or a file cut short
         raise InputError(
             f"resnet101: ImageNet weights could not be had ({error}); connect to the internet once, or put "
             f"{weights.url.rsplit('/')[-1]} into {torch.hub.get_dir()}/checkpoints, or use efficientnet_lite2"
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def transform(self, image: Image.Image) -> Tensor:
-        """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: a caption may name what is at the edge."""
+        """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -103,12 +103,18 @@ class Encoder(nn.Module):
         return self.model(self._normalized(images)).softmax(dim=1)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (self.spec.mean, self.spec.std))
+        pair = self.spec.mean, self.spec.std
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in pair)
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     """The frozen encoder called ``name``. Raises ``InputError`` for an unknown name or weights that cannot be had."""
+    return Encoder(name, encoder_spec(name)).to(device)
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """What is known of the encoder called ``name`` without loading it. Raises ``InputError`` for an unknown name."""
     if name not in ENCODERS:
         raise InputError(f"encoder {name!r} is unknown; choose one of {', '.join(ENCODERS)}")
-    return Encoder(name, ENCODERS[name]).to(device)
+    return ENCODERS[name]

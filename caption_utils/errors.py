@@ -3,3 +3,6 @@
 
 class InputError(ValueError):
     """Something handed in cannot be used. The message is one line: the file or setting at fault, and the remedy."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))

@@ -1,7 +1,6 @@
 """A run from data set to measured model: what the command line and the notebooks call."""
 
 import csv
-import os
 import subprocess
 import sys
 import time
@@ -16,16 +15,23 @@ from caption_utils.batches import CaptionBatches
 from caption_utils.checkpoint import Model, load_model
 from caption_utils.datasets import CaptionDataset, load_dataset
 from caption_utils.decoder import DecoderConfig, build_decoder
-from caption_utils.encoder import load_encoder
+from caption_utils.encoder import encoder_spec, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.features import extract
+from caption_utils.files import replacing
 from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
 from caption_utils.runtime import device, repository, seed_everything
 from caption_utils.search import greedy_search
-from caption_utils.training import TrainConfig, fit
+from caption_utils.training import SCHEDULES, TrainConfig, fit
 from caption_utils.vocab import Vocabulary
 
 BATCH = 50  # images at a time in evaluation
+LIMITS = {
+    "embed_dim": (1, 1e5), "hidden_dim": (1, 1e5), "attention_dim": (1, 1e5), "dropout": (0, 0.99),
+    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "learning_rate": (0, 1), "weight_decay": (0, 1e3),
+    "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3), "clip_norm": (0, 1e6),
+    "patience": (1, 1e6), "seed": (0, 2**32 - 1),
+}
 
 
 def train_model(
@@ -34,21 +40,50 @@ def train_model(
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
 
-    ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``. Raises ``InputError`` as its parts do.
+    ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``. Raises ``InputError`` as its parts do, and for
+    settings unknown or out of range before any work is done.
     """
     settings = settings or {}
+    check_settings(encoder_name, settings)
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
     config = TrainConfig(**_fields_of(TrainConfig, settings))
     dataset = data if isinstance(data, CaptionDataset) else _read(data, split)
     train, val = dataset.split("train"), dataset.split("val")
-    vocab = Vocabulary.build(train.table["caption"], min_count)
+    vocab = build_vocabulary(train, min_count)
     seed_everything(config.seed)
     encoder = load_encoder(encoder_name, device())
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
     store = extract(dataset, encoder)
     mirrored = extract(train, encoder, mirror=True) if config.mirror else None
     batches = CaptionBatches(train, store, vocab, config.images_per_batch, device(), mirrored, config.seed)
-    model = Model(decoder.to(device()), vocab, encoder.name, encoder.fingerprint, {"data": dataset.name, "split": split})
+    source = {"data": dataset.name, "split": split}
+    model = Model(decoder.to(device()), vocab, encoder.name, encoder.fingerprint, source)
     return fit(model, batches, CaptionBatches(val, store, vocab, BATCH, device()), config, out)
+
+
+def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
+    """Raises ``InputError`` for the first setting that is unknown, out of range or does not fit the others."""
+    known = {field.name for config in (DecoderConfig, TrainConfig) for field in fields(config)}
+    for name, value in settings.items():
+        if name not in known - {"vocab_size", "feature_dim"}:
+            raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
+        low, high = LIMITS.get(name, (value, value))
+        if not low <= value <= high:
+            raise InputError(f"{name}={value} is out of range; choose a value from {low} to {high:g}")
+    schedule = settings.get("schedule", TrainConfig.schedule)
+    if schedule not in SCHEDULES:
+        raise InputError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    with torch.device("meta"):  # building costs nothing there and finds what does not fit together
+        build_decoder(DecoderConfig(1, encoder_spec(encoder_name).width, **_fields_of(DecoderConfig, settings)))
+
+
+def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
+    """The words of the training captions. Raises ``InputError`` if none is frequent enough."""
+    vocab = Vocabulary.build(train.table["caption"], min_count)
+    if not vocab.counts:
+        raise InputError(f"min_count={min_count}: no word of {train.name} is used that often; choose a smaller number")
+    return vocab
 
 
 def evaluate_model(folder: str | Path, data: str | Path | CaptionDataset, split: str = "val") -> dict[str, object]:
@@ -75,17 +110,26 @@ def evaluate_model(folder: str | Path, data: str | Path | CaptionDataset, split:
 
 
 def append_row(path: str | Path, row: Mapping[str, object]) -> None:
-    """Add a row to a csv whose columns are the row's names, creating it; whole or not at all."""
-    path = Path(path)
-    rows = list(csv.DictReader(path.open(newline="", encoding="utf-8"))) if path.exists() else []
-    if rows and list(rows[0]) != list(row):
+    """Add a row to a csv whose columns are the row's names, creating it; whole or not at all.
+
+    Raises ``InputError`` for a file with other columns or one that cannot be written.
+    """
+    rows = _read_rows(Path(path)) or [list(row)]
+    if any(len(cells) != len(row) for cells in rows) or rows[0] != list(row):
         raise InputError(f"{path}: its columns are not {', '.join(row)}; record into another file")
-    temporary = Path(f"{path}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*rows, row])
-    os.replace(temporary, path)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([*rows, row.values()])
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """Rows of a csv, header first; none if there is no such file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [cells for cells in csv.reader(file) if cells]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as csv ({error}); record into another file") from None
 
 
 def _read(data: str | Path, scheme: str) -> CaptionDataset:
@@ -101,7 +145,9 @@ def _fields_of(config: type, settings: Mapping[str, object]) -> dict[str, object
 
 def _commit() -> str:
     """Short hash of the repository's commit, empty outside one."""
-    folder = repository()
-    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True) if folder else None
-    return found.stdout.strip() if found and found.returncode == 0 else ""
+    command = ["git", "-C", str(repository()), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from caption_utils.datasets import CaptionDataset
 from caption_utils.encoder import Encoder
 from caption_utils.errors import InputError
+from caption_utils.files import replacing
 from caption_utils.images import load_image
 from caption_utils.runtime import writable_dir
 
@@ -31,7 +33,7 @@ class FeatureStore:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self.folder, self.encoder, self.fingerprint = folder, index["encoder"], index["fingerprint"]
         self.row = {name: i for i, name in enumerate(index["names"])}
-        self.array = np.load(folder / "features.npy", mmap_mode="r")  # (images, N, D)
+        self.array = _mapped(folder / "features.npy", "r")  # (images, N, D)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -51,7 +53,7 @@ def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
     if not (folder / "index.json").exists():
         _create(folder, names, encoder)
-    done = np.load(folder / "done.npy", mmap_mode="r+")
+    done = _mapped(folder / "done.npy", "r+")
     missing = np.flatnonzero(~done)
     if len(missing):
         _fill(folder, dataset, encoder, mirror, done, missing)
@@ -61,30 +63,54 @@ def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None
 def _key(dataset: CaptionDataset, encoder: Encoder, mirror: bool) -> str:
     digest = hashlib.blake2b(f"{encoder.fingerprint} {mirror}".encode(), digest_size=8)
     for name in dataset.image_names:
-        status = dataset.path(name).stat()
-        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(f"{name} {_stamp(dataset.path(name))}\n".encode())
     return digest.hexdigest()
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:  # a link that leads nowhere; reading the picture says so
+        return "unreadable"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
     """An empty store; ``index.json`` comes last, so a folder that has it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(names), encoder.grid**2, encoder.width)
+    path, shape = folder / "features.npy", (len(names), encoder.grid**2, encoder.width)
     try:
-        np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape).flush()
+        folder.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
+        _reserve(path)
         np.save(folder / "done.npy", np.zeros(len(names), dtype=bool))
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()
         raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
     index = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "names": names}
-    (folder / "index.tmp").write_text(json.dumps(index), encoding="utf-8")
-    os.replace(folder / "index.tmp", folder / "index.json")
+    with replacing(folder / "index.json") as temporary:
+        temporary.write_text(json.dumps(index), encoding="utf-8")
+
+
+def _reserve(path: Path) -> None:
+    """Claim the disk space: on a full disk, writing into the holes of a memory-mapped file would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _mapped(path: Path, mode: str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mode)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete its folder to have it computed again") from None
 
 
 def _fill(
     folder: Path, dataset: CaptionDataset, encoder: Encoder, mirror: bool, done: np.ndarray, missing: np.ndarray
 ) -> None:
     """Compute the missing rows batch by batch, marking each batch as done after it is written."""
-    features = np.load(folder / "features.npy", mmap_mode="r+")
+    features = _mapped(folder / "features.npy", "r+")
     device = next(encoder.parameters()).device
     damaged: list[str] = []
     bar = tqdm(total=len(missing), desc=f"{encoder.name} features", unit="image")
@@ -100,7 +126,9 @@ def _fill(
         raise InputError(f"{len(damaged)} of {len(missing)} images cannot be read: {'; '.join(damaged[:3])}")
 
 
-def _batches(dataset: CaptionDataset, encoder: Encoder, missing: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, list]]:
+def _batches(
+    dataset: CaptionDataset, encoder: Encoder, missing: np.ndarray
+) -> Iterator[tuple[np.ndarray, Tensor, list[str]]]:
     """Rows, images ``(B, 3, S, S)`` and messages; the next batch is decoded while the encoder works on this one."""
     names = dataset.image_names
     chunks = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]

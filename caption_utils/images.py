@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from caption_utils.errors import InputError
 
 DECODE_SIDE = 1024  # a JPEG is decoded at a fraction of its size while both sides stay above this
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 178_000_000  # Pillow refuses little more
 
 Source = str | Path | bytes | Image.Image
 
@@ -19,17 +19,19 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
     """Upright 8-bit RGB picture: EXIF rotation applied, transparency laid on white, the first frame of an animation.
 
     ``name`` stands for the picture in messages (a path names itself). Raises ``InputError`` for whatever cannot be
-    decoded whole: a missing, empty, truncated or foreign file, or one of more than 200 megapixels.
+    decoded whole: a missing, empty, truncated or foreign file, or one of more than 178 megapixels.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # large pictures and damaged EXIF: both are dealt with
             return _upright_rgb(_open(source, name))
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
         raise InputError(f"{name}: a folder, not a picture; name the files in it") from None
+    except PermissionError:
+        raise InputError(f"{name}: may not be read; change its permissions") from None
     except UnidentifiedImageError:
         raise InputError(f"{name}: not a picture that can be read; convert it to JPEG or PNG") from None
     except Image.DecompressionBombError:
@@ -65,9 +67,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Deep greyscale to 8 bits: 16-bit files by their full range, any other by the range they use."""
-    values = np.asarray(image, dtype=np.float64)
-    if values.min() >= 0 and 255 < values.max() <= 65535:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    if low >= 0 and 255 < high <= 65535:
         values = values / 257
-    elif values.min() < 0 or values.max() > 255:
-        values = (values - values.min()) * (255 / np.ptp(values))
+    elif low < 0 or high > 255:
+        values = (values - low) * (255 / (high - low or 1.0))
     return Image.fromarray(values.round().astype(np.uint8))

@@ -16,7 +16,10 @@ BLEU_WEIGHTS = {f"bleu{n}": (1 / n,) * n for n in (1, 2, 3, 4)}
 
 @torch.no_grad()
 def perplexity(decoder: Decoder, batches: Iterable[Batch]) -> float:
-    """``exp(total negative log-likelihood / total tokens)``: ``<eos>`` counts, padding does not, dropout is off."""
+    """``exp(total negative log-likelihood / total tokens)``: ``<eos>`` counts, padding does not, dropout is off.
+
+    Infinite for a model that has diverged beyond all numbers.
+    """
     was_training = decoder.training
     decoder.eval()
     total, tokens = 0.0, 0
@@ -25,7 +28,7 @@ def perplexity(decoder: Decoder, batches: Iterable[Batch]) -> float:
         total += F.cross_entropy(logits, batch.targets, reduction="sum").item()
         tokens += len(batch.targets)
     decoder.train(was_training)
-    return math.exp(total / tokens)
+    return math.exp(total / tokens) if total / tokens < 700 else math.inf
 
 
 def unknown_rate(batches: Iterable[Batch], unk: int) -> float:

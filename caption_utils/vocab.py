@@ -1,7 +1,6 @@
 """Text to tokens to ids, and back."""
 
 import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from nltk.tokenize import word_tokenize
 from nltk.tokenize.treebank import TreebankWordDetokenizer
 
 from caption_utils.errors import InputError
+from caption_utils.files import replacing
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
@@ -69,11 +69,10 @@ class Vocabulary:
         return detokenize(words)
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary as JSON."""
+        """Write the vocabulary as JSON, whole or not at all."""
         text = json.dumps({"min_count": self.min_count, "counts": self.counts}, ensure_ascii=False, indent=0)
-        temporary = Path(f"{path}.tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
@@ -81,7 +80,7 @@ class Vocabulary:
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(stored["counts"], stored["min_count"])
-        except FileNotFoundError:
+        except OSError:
             raise InputError(f"{path}: no vocabulary here; point to a model folder that training wrote") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a vocabulary ({error}); restore the file or train again") from None

@@ -1,0 +1,41 @@
+import pytest
+
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
+
+
+def test_a_file_is_replaced_at_the_end(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(InputError, match=r"a\.txt: cannot be written \(No space left on device\); .*free disk space"):
+        with replacing(path):
+            raise OSError(28, "No space left on device")
+    assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/a\.txt: cannot be written"), replacing(tmp_path / "file" / "a.txt"):
+        pytest.fail("there is nothing to write to")
+
+
+def test_messages_have_one_line():
+    assert str(InputError("a\nb.jpg: no such file\r\nhere")) == "a b.jpg: no such file here"
