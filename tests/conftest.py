@@ -1,0 +1,173 @@
+"""Fixtures that several test files share: tiny data sets, a tiny encoder, the real one, a model folder."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from caption_utils.batches import CaptionBatches
+from caption_utils.checkpoint import Model, save_model
+from caption_utils.datasets import load_dataset
+from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.encoder import load_encoder
+from caption_utils.vocab import Vocabulary
+
+COLOURS = ("red", "green", "blue", "white")
+
+
+class FakeEncoder(nn.Module):
+    """Two by two regions; each one's features are its mean colour, twice. ``seen`` counts the images."""
+
+    name, size, grid, width, fingerprint = "fake", 8, 2, 6, "f4ce"
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1 / 255), requires_grad=False)
+        self.seen = 0
+
+    def transform(self, image):
+        return torch.from_numpy(np.array(image.resize((self.size, self.size)))).permute(2, 0, 1)
+
+    def forward(self, images):
+        self.seen += len(images)
+        maps = nn.functional.adaptive_avg_pool2d(images * self.scale, self.grid)  # (B, 3, 2, 2)
+        return maps.flatten(2).transpose(1, 2).repeat(1, 1, 2)
+
+
+@pytest.fixture
+def fake_encoder():
+    return FakeEncoder()
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    return load_encoder("efficientnet_lite2")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Features go below ``tmp_path``, not into the repository."""
+    monkeypatch.setattr("caption_utils.features.writable_dir", lambda name: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def draw(path, left, right):
+    picture = Image.new("RGB", (32, 24), left)
+    picture.paste(right, (16, 0, 32, 24))
+    picture.save(path)
+
+
+def write_dataset(folder, images):
+    """Two-coloured pictures with two captions each, split 2:1:1 into train, val and test."""
+    (folder / "Images").mkdir(parents=True)
+    rows = ["image,caption,split"]
+    for i in range(images):
+        left, right = COLOURS[i % 4], COLOURS[(i // 4 + i + 1) % 4]
+        draw(folder / "Images" / f"{i}.png", left, right)
+        split = ("train", "train", "val", "test")[i % 4]
+        rows += [f"{i}.png,{left} beside {right} .,{split}", f"{i}.png,a {left} half and a {right} half .,{split}"]
+    (folder / "captions.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    """Twelve pictures with two captions each."""
+    return write_dataset(tmp_path / "data", 12)
+
+
+@pytest.fixture
+def dataset(data_folder):
+    return load_dataset(data_folder)
+
+
+class RandomStore:
+    """Features drawn once for each name."""
+
+    def __init__(self, regions, width, seed=0):
+        self.shape, self.seed = (regions, width), seed
+
+    def __getitem__(self, names):
+        rows = [np.random.default_rng([self.seed, *name.encode()]).normal(size=self.shape) for name in names]
+        return torch.tensor(np.stack(rows)).half()
+
+
+class Captioned:
+    """As much of a ``CaptionDataset`` as batches need."""
+
+    def __init__(self, captions):
+        self.captions = captions
+
+    @property
+    def image_names(self):
+        return list(self.captions)
+
+    def captions_of(self, name):
+        return self.captions[name]
+
+
+CAPTIONS = {
+    "a": ["a dog runs", "a brown dog runs on grass"],
+    "b": ["two birds", "two small birds fly over the sea .", "birds"],
+    "c": ["a man with a red hat rides a horse"],
+    "d": ["the sea", "a boat on the sea", "a small boat"],
+}
+
+
+@pytest.fixture
+def vocab():
+    return Vocabulary.build([text for texts in CAPTIONS.values() for text in texts], min_count=1)
+
+
+@pytest.fixture
+def make_batches(vocab):
+    """``CaptionBatches`` over four images with one to three captions each and random features (5, 6)."""
+
+    def make(images_per_batch=4, mirror=False, captions=CAPTIONS, words=vocab, seed=0):
+        mirrored = RandomStore(5, 6, seed=1) if mirror else None
+        return CaptionBatches(
+            Captioned(captions), RandomStore(5, 6), words, images_per_batch, "cpu", mirrored, seed
+        )
+
+    return make
+
+
+VARIANTS = {
+    "bahdanau": {"attention": "bahdanau"},
+    "dot": {"attention": "luong", "score": "dot", "hidden_dim": 6},
+    "general": {"attention": "luong", "score": "general"},
+    "concat": {"attention": "luong", "score": "concat"},
+    "dot-feeding": {"attention": "luong", "score": "dot", "hidden_dim": 6, "input_feeding": True},
+    "general-feeding": {"attention": "luong", "score": "general", "input_feeding": True},
+    "concat-feeding": {"attention": "luong", "score": "concat", "input_feeding": True},
+    "tied": {"attention": "bahdanau", "tie_weights": True},
+}
+
+
+@pytest.fixture
+def make_decoder(vocab):
+    """A small random decoder, features of width 6, ready for evaluation."""
+
+    def make(variant="bahdanau", **settings):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": len(vocab), "feature_dim": 6, "embed_dim": 7, "hidden_dim": 8, "attention_dim": 4}
+        return build_decoder(DecoderConfig(**(sizes | VARIANTS[variant] | settings))).eval()
+
+    return make
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def model_folder(encoder, tmp_path_factory):
+    """A model folder with random weights that fits the real encoder. Not to be changed: copy it first."""
+    torch.manual_seed(0)
+    words = Vocabulary.build(["a red beside blue half and green white"], min_count=1)
+    decoder = build_decoder(DecoderConfig(len(words), encoder.width, hidden_dim=16, embed_dim=8, attention_dim=8))
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(folder, Model(decoder, words, encoder.name, encoder.fingerprint, {"seed": 3, "split": "official"}))
+    return folder
