@@ -47,7 +47,8 @@ def start(cwd, *folders, cell=None, **variables):
     hosts = ("KAGGLE_", "COLAB_", "CAPTION_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hosts)}
     environment |= {"CAPTION_INPUT": str(cwd / "nothing"), **variables}
-    program = PROGRAM.format(folders=[str(folder) for folder in folders or [PACKAGES]], cell=cell or notebooks.bootstrap(""))
+    paths = [str(folder) for folder in folders or [PACKAGES]]
+    program = PROGRAM.format(folders=paths, cell=cell or notebooks.bootstrap(""))
     return subprocess.run([*CHILD, program], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 

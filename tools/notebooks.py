@@ -1,7 +1,6 @@
 """``python tools/notebooks.py run | refresh | links``: run the notebooks, store their outputs, write their links."""
 
 import copy
-import os
 import re
 import sys
 import time
@@ -12,6 +11,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from caption_utils.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -151,9 +152,8 @@ def tagged_cell(notebook: NotebookNode, tag: str) -> NotebookNode:
 
 def write(path: Path, notebook: NotebookNode) -> None:
     """Write the notebook whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
 def main(command: str) -> int:

@@ -1,0 +1,226 @@
+"""The notebooks are whole, in order, executed and compared; and comparing them finds what is broken."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import notebooks
+
+ROOT = Path(__file__).parent.parent
+PATHS = notebooks.paths()
+IGNORED = "nbval-ignore-output"
+MAX_BYTES = 300_000
+MACHINE_PATH = re.compile(r"(?<![\w.<>/-])/(?:home|root|tmp|work|usr|opt|Users|content|kaggle/working)/\w")
+FLICKR8K_PHOTO = re.compile(r"\d{7,}_[0-9a-f]{10}")
+
+every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text_of(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def outputs_of(path):
+    return [output for cell in code_cells(read(path)) for output in cell.outputs]
+
+
+def texts(output):
+    """All that an output says in words: streams, plain text, HTML."""
+    data = output.get("data", {})
+    return [output.get("text", ""), *(content for kind, content in data.items() if kind.startswith("text/"))]
+
+
+def test_names_count_up():
+    numbers = [path.stem[:2] for path in PATHS]
+    assert numbers[0] == "01" and len(set(numbers)) == len(numbers)
+    assert all(re.fullmatch(r"0\d(_[a-z]+)+", path.stem) for path in PATHS)
+
+
+@every_notebook
+def test_valid_and_small(path):
+    nbformat.validate(read(path))
+    assert path.stat().st_size < MAX_BYTES
+    assert path.read_text(encoding="utf-8").endswith("}\n")
+
+
+@every_notebook
+def test_executed_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in code_cells(read(path))]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@every_notebook
+def test_stored_as_make_notebooks_stores(path):
+    assert read(path) == notebooks.normalize(read(path))
+
+
+@every_notebook
+def test_no_cell_failed(path):
+    assert not [output for output in outputs_of(path) if output.output_type == "error"]
+
+
+@every_notebook
+def test_at_least_half_of_the_outputs_are_compared(path):
+    with_output = [cell for cell in code_cells(read(path)) if cell.outputs]
+    compared = [cell for cell in with_output if IGNORED not in tags(cell)]
+    assert len(compared) * 2 >= len(with_output) > 0
+
+
+@every_notebook
+def test_every_cell_is_checked(path):
+    for cell in code_cells(read(path)):
+        assert not {"nbval-skip", "raises-exception"} & set(tags(cell))
+        assert not re.search(r"#\s*(NBVAL_|PYTEST_VALIDATE_)", cell.source)
+
+
+@every_notebook
+def test_words_that_are_not_compared_are_followed_by_an_assertion(path):
+    cells = code_cells(read(path))
+    for number, cell in enumerate(cells):
+        if IGNORED in tags(cell) and any(output.output_type == "stream" for output in cell.outputs):
+            after = [cell.source for cell in cells[number + 1 : number + 3]]
+            assert any(re.search(r"^\s*assert\b", source, re.MULTILINE) for source in after), cell.source
+
+
+@every_notebook
+def test_nothing_of_a_machine_or_of_flickr8k_is_stored(path):
+    notebook = read(path)
+    words = [text for output in outputs_of(path) for text in texts(output)]
+    words += [cell.source for cell in notebook.cells if "bootstrap" not in tags(cell)]
+    for text in words:
+        assert not MACHINE_PATH.search(text), MACHINE_PATH.search(text)
+        assert not FLICKR8K_PHOTO.search(text), FLICKR8K_PHOTO.search(text)
+
+
+@every_notebook
+def test_links_are_as_make_links_writes_them(path):
+    notebook, url = read(path), notebooks.repository_url()
+    assert notebooks.tagged_cell(notebook, "badges").source == notebooks.badges(path.name, url)
+    assert notebooks.tagged_cell(notebook, "bootstrap").source == notebooks.bootstrap(url)
+
+
+@every_notebook
+def test_follows_the_skeleton(path):
+    notebook = read(path)
+    first, second, third = notebook.cells[:3]
+    assert re.match(rf"# {path.stem[:2]} · \S", first.source)
+    assert "badges" in tags(second)
+    assert all(f"**{word}" in third.source for word in ("You will learn", "Needs", "Takes"))
+    start, imports = code_cells(notebook)[:2]
+    assert "bootstrap" in tags(start)
+    assert "from caption_utils" in imports.source
+
+
+@every_notebook
+def test_ends_with_summary_exercises_references_and_next(path):
+    text = text_of(read(path))
+    places = [text.find(mark) for mark in ("\n## Summary\n", "\n## Exercises\n", "\n## References\n", "**Next:**")]
+    assert -1 not in places and places == sorted(places)
+    exercises = text[places[1] : places[2]]
+    assert re.findall(r"^\d\. ", exercises, re.MULTILINE) == ["1. ", "2. ", "3. "]
+
+
+@every_notebook
+def test_links_between_files_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text_of(read(path))):
+        assert (path.parent / target).exists(), target
+
+
+def test_badges_open_this_notebook():
+    text = notebooks.badges("01_x.ipynb", "https://github.com/somebody/project")
+    assert "https://colab.research.google.com/github/somebody/project/blob/main/notebooks/01_x.ipynb" in text
+    assert "kernels/welcome?src=https://github.com/somebody/project/blob/main/notebooks/01_x.ipynb" in text
+
+
+def test_without_an_address_no_link_is_invented():
+    assert "](" not in notebooks.badges("01_x.ipynb", "")
+
+
+CELL = """
+import sys, tqdm.auto
+from IPython.display import HTML
+from caption_utils.runtime import repository
+for i in tqdm.auto.trange(2): pass
+print(repository() / "data/demo", sys.prefix)
+HTML(f"<b>{repository()}</b>")
+"""
+
+
+@pytest.fixture
+def throwaway(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("# t"), nbformat.v4.new_code_cell(CELL)]
+    path = tmp_path / "01_t.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_stored_outputs_hold_no_machine_and_no_widget(throwaway):
+    before = throwaway.read_bytes()
+    stored = notebooks.normalize(notebooks.execute(throwaway))
+    assert throwaway.read_bytes() == before
+    text = nbformat.writes(stored)
+    assert "<repository>/data/demo <python>" in text and "<b><repository></b>" in text
+    assert "widget" not in text and str(ROOT) not in text
+    assert notebooks.normalize(stored) == stored
+
+
+def test_failure_names_notebook_cell_and_error(throwaway):
+    notebook = read(throwaway)
+    notebook.cells[1].source = "shape = (2, 3)\nassert shape == (3, 2), 'transposed'"
+    nbformat.write(notebook, throwaway)
+    with pytest.raises(notebooks.NotebookFailed) as failure:
+        notebooks.execute(throwaway)
+    assert str(failure.value).startswith("01_t.ipynb: cell 1 failed\n\nshape = (2, 3)\n")
+    assert str(failure.value).endswith("AssertionError: transposed")
+
+
+BREAKS = {
+    "nothing": None,
+    "an id": ("vocab.py", "Vocabulary.encode = lambda self, text, encode=Vocabulary.encode: encode(self, text)[::-1]"),
+    "a split": ("splits.py", "listed_split = None"),
+}
+BROKEN_NOTEBOOK = ROOT / "notebooks" / "02_vocabulary.ipynb"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the package, with the demo set and the one notebook."""
+    shutil.copytree(ROOT / "caption_utils", tmp_path / "caption_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for folder in ("data", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data" / "demo").symlink_to(ROOT / "data" / "demo")
+    shutil.copy(BROKEN_NOTEBOOK, tmp_path / "notebooks")
+    return tmp_path
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS)
+def test_comparison_finds_what_is_broken(project, broken):
+    if broken:
+        module, line = broken
+        with (project / "caption_utils" / module).open("a", encoding="utf-8") as file:
+            file.write(f"\n{line}\n")
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-sanitize-with",
+               ROOT / "tests" / "nbval_sanitize.cfg", "notebooks"]
+    variables = {"PYTHONPATH": str(project), "CAPTION_DATA": "demo", "CAPTION_PROFILE": "fast"}
+    result = subprocess.run(command, cwd=project, env=os.environ | variables, capture_output=True, text=True)
+    assert result.returncode == (1 if broken else 0), result.stdout
+    assert bool(re.search(r"\d+ failed", result.stdout)) == bool(broken)
