@@ -5,7 +5,7 @@ READY := $(VENV)/ready
 DEMO := CAPTION_DATA=demo CAPTION_PROFILE=fast
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks bench links demo lock hosts
+.PHONY: help run test check lab notebooks bench links demo lock hosts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -14,8 +14,12 @@ run: $(READY) ## run all notebooks on the demo set, then caption sample photogra
 	@$(DEMO) $(BIN)/python tools/notebooks.py run
 
 test: $(READY) ## check style, run the tests, compare the notebooks with their stored outputs
+	@$(MAKE) --no-print-directory check
+
+check: # what `make test` does, in an environment that is there
 	$(BIN)/ruff check .
-	$(DEMO) $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+	$(DEMO) $(BIN)/python -m pytest --quiet --nbval --nbval-current-env \
+	    --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
