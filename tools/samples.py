@@ -1,5 +1,7 @@
 """What ``make run`` ends with: the models that were trained, and captions of sample photographs."""
 
+import os
+
 import skimage.data
 from PIL import Image
 
@@ -17,7 +19,7 @@ def describe_models() -> str:
     lines = []
     for folder in folders:
         best = read_json(folder / CONFIG)["training"]["best"]
-        lines.append(f"  {folder}: validation perplexity {best['val_perplexity']:.2f} after epoch {best['epoch']}")
+        lines.append(f"  {os.path.relpath(folder)}: validation perplexity {best['val_perplexity']:.2f} after epoch {best['epoch']}")
     return "\n".join(lines) or "  nothing"
 
 
