@@ -65,7 +65,7 @@ def run() -> None:
         print(f"{path.stem:<32}", end="", flush=True)
         execute(path)
         print(f"{time.perf_counter() - start:6.0f} s", flush=True)
-    print(f"\nTrained on the demo set:\n{describe_models()}")
+    print(f"\nTrained models:\n{describe_models()}")
     print(f"\nSample photographs, captioned by the model of this repository:\n{caption_samples()}")
 
 

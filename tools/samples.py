@@ -19,7 +19,8 @@ def describe_models() -> str:
     lines = []
     for folder in folders:
         best = read_json(folder / CONFIG)["training"]["best"]
-        lines.append(f"  {os.path.relpath(folder)}: validation perplexity {best['val_perplexity']:.2f} after epoch {best['epoch']}")
+        score = f"validation perplexity {best['val_perplexity']:.2f} after epoch {best['epoch']}"
+        lines.append(f"  {os.path.relpath(folder)}: {score}")
     return "\n".join(lines) or "  nothing"
 
 
