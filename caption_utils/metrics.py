@@ -4,14 +4,16 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from nltk.translate.bleu_score import corpus_bleu
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 from torch.nn import functional as F
 
 from caption_utils.batches import Batch
 from caption_utils.decoder import Decoder
 from caption_utils.vocab import tokenize
 
-BLEU_WEIGHTS = {f"bleu{n}": (1 / n,) * n for n in (1, 2, 3, 4)}
+Texts = dict[int, list[str]]
 
 
 @torch.no_grad()
@@ -40,22 +42,25 @@ def unknown_rate(batches: Iterable[Batch], unk: int) -> float:
 def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Corpus BLEU-1 to 4 in percent (Papineni et al. 2002), each caption against all its references.
 
-    Both sides pass through ``tokenize`` alone, never through a vocabulary: an unknown word can match nothing.
+    By the papers' scorer, ``pycocoevalcap``; NLTK's differs where captions have fewer than four words.
     """
-    hypotheses = [tokenize(caption) for caption in captions]
-    targets = [[tokenize(text) for text in texts] for texts in references]
-    scores = corpus_bleu(targets, hypotheses, weights=list(BLEU_WEIGHTS.values()))
-    return dict(zip(BLEU_WEIGHTS, (100 * score for score in scores), strict=True))
+    scores, _ = Bleu(4).compute_score(*_tokenized(captions, references), verbose=0)
+    return {f"bleu{n}": 100 * float(score) for n, score in enumerate(scores, 1)}
 
 
 def cider_rouge(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """CIDEr (Vedantam et al. 2015) and ROUGE-L (Lin 2004), times 100, by the papers' scorer, ``pycocoevalcap``."""
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    hypotheses = {i: [" ".join(tokenize(text))] for i, text in enumerate(captions)}
-    targets = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
+    """CIDEr (Vedantam et al. 2015) and ROUGE-L (Lin 2004), times 100, by the papers' scorer."""
+    tokenized = _tokenized(captions, references)
     return {
-        "rouge_l": 100 * float(Rouge().compute_score(targets, hypotheses)[0]),
-        "cider": 100 * float(Cider().compute_score(targets, hypotheses)[0]),
+        "rouge_l": 100 * float(Rouge().compute_score(*tokenized)[0]),
+        "cider": 100 * float(Cider().compute_score(*tokenized)[0]),
     }
+
+
+def _tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:
+    """References and captions as the scorer takes them.
+
+    Both pass through ``tokenize`` alone, never through a vocabulary: an unknown word can match nothing.
+    """
+    targets = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
+    return targets, {i: [" ".join(tokenize(text))] for i, text in enumerate(captions)}

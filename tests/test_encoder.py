@@ -131,4 +131,4 @@ def test_resnet_features(monkeypatch):
 
 
 def test_every_spec_can_be_asked_without_loading():
-    assert [(name, encoder_spec(name).width) for name in ENCODERS] == [("efficientnet_lite2", 1280), ("resnet101", 2048)]
+    assert {name: encoder_spec(name).width for name in ENCODERS} == {"efficientnet_lite2": 1280, "resnet101": 2048}

@@ -1,0 +1,136 @@
+import math
+
+import pytest
+import torch
+from nltk.translate.bleu_score import corpus_bleu
+from torch.nn import functional as F
+
+from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
+from caption_utils.vocab import Vocabulary
+
+CAPTIONS = ["a dog runs on the grass", "two birds", "the man rides a horse", "a small boat on the sea"]
+REFERENCES = [
+    ["a dog is running on the green grass", "the brown dog runs on grass", "a dog runs"],
+    ["two small birds fly", "two birds over the sea"],
+    ["a man in a red hat rides a brown horse", "a man rides a horse"],
+    ["a boat on the sea", "a small white boat on the water", "the sea"],
+]
+
+
+def test_bleu_equals_hand_computed_values():
+    """``the cat sat`` against ``the cat sat down`` and ``the the dog``.
+
+    Unigrams 3 of 3, bigrams 2 of 2, trigrams 1 of 1, and no 4-gram; both references are one word off or none: the
+    closest has 3 words, so nothing is taken off for brevity.
+    """
+    scores = bleu(["the cat sat"], [["the cat sat down", "the the dog"]])
+    assert [scores["bleu1"], scores["bleu2"], scores["bleu3"]] == pytest.approx([100, 100, 100])
+
+
+def test_bleu_clips_repeated_words_and_punishes_brevity():
+    """``the the the the`` has 2 of 4 words in a reference with two; ``the cat`` lacks 2 of 4 words: exp(1 - 4 / 2)."""
+    assert bleu(["the the the the"], [["the cat the mat"]])["bleu1"] == pytest.approx(50)
+    short = bleu(["the cat"], [["the cat sat down"]])
+    assert short["bleu1"] == pytest.approx(100 * math.exp(-1))
+    assert short["bleu2"] == pytest.approx(100 * math.exp(-1))
+
+
+def test_bleu_is_taken_over_the_corpus_not_averaged():
+    """3 of 4 words in one caption and 1 of 2 in the other: 4 of 6 together, not the mean of 3/4 and 1/2."""
+    scores = bleu(["a b c x", "d y"], [["a b c d"], ["d e"]])
+    assert scores["bleu1"] == pytest.approx(100 * 4 / 6)
+    assert scores["bleu2"] == pytest.approx(100 * math.sqrt(4 / 6 * 2 / 4))
+
+
+@pytest.mark.filterwarnings("error")
+def test_bleu_equals_the_papers_scorer():
+    """Values of ``pycocoevalcap`` 1.2 on these captions, one of which is too short for trigrams."""
+    expected = {"bleu1": 89.8796, "bleu2": 82.5937, "bleu3": 70.6748, "bleu4": 53.7922}
+    assert bleu(CAPTIONS, REFERENCES) == pytest.approx(expected, abs=1e-4)
+
+
+def test_case_and_punctuation_earn_nothing():
+    plain = bleu(CAPTIONS, REFERENCES)
+    dressed = bleu([f"{c.capitalize()} ." for c in CAPTIONS], [[f"{r} !" for r in texts] for texts in REFERENCES])
+    assert dressed == plain
+
+
+def test_bleu_equals_nltk_s_where_every_caption_has_four_words():
+    captions, references = ([texts[i] for i in (0, 2, 3)] for texts in (CAPTIONS, REFERENCES))
+    theirs = corpus_bleu([[r.split() for r in texts] for texts in references], [c.split() for c in captions],
+                         weights=[(1 / n,) * n for n in (1, 2, 3, 4)])
+    assert list(bleu(captions, references).values()) == pytest.approx([100 * score for score in theirs], abs=1e-4)
+
+
+def test_unknown_words_never_match():
+    vocab = Vocabulary.build(["a dog"], min_count=1)
+    text = vocab.decode(vocab.encode("a zebra"))
+    assert text == "a <unk>"
+    assert bleu([text], [["a zebra", "a horse"]])["bleu1"] == pytest.approx(50)
+
+
+def test_nothing_in_common_scores_nothing():
+    scores = bleu(["red green"], [["blue white"]])
+    assert all(score == pytest.approx(0, abs=1e-6) for score in scores.values())
+
+
+def test_cider_and_rouge_are_those_of_the_papers_scorer():
+    scores = cider_rouge(CAPTIONS, REFERENCES)
+    assert scores == pytest.approx({"rouge_l": 81.93, "cider": 344.70}, abs=0.01)
+    dressed = cider_rouge([f"{c.capitalize()} ." for c in CAPTIONS], REFERENCES)
+    assert dressed == pytest.approx(scores)
+
+
+def test_rouge_of_one_pair_by_hand():
+    """``a b c d`` and ``a c e``: longest common subsequence 2, precision 2/4, recall 2/3, beta 1.2."""
+    precision, recall, beta = 2 / 4, 2 / 3, 1.2
+    expected = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+    assert cider_rouge(["a b c d"], [["a c e"]])["rouge_l"] == pytest.approx(100 * expected)
+
+
+def test_perplexity_counts_every_token_once(make_decoder, make_batches):
+    decoder = make_decoder()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in make_batches(1).in_order():
+            logits = decoder(batch.features, batch.tokens, batch.owner)[0].log_softmax(1)
+            for row, target in zip(logits, batch.targets, strict=True):
+                total, count = total - row[target].item(), count + 1
+    expected = pytest.approx(math.exp(total / count), rel=1e-5)
+    assert all(perplexity(decoder, make_batches(per_batch).in_order()) == expected for per_batch in (1, 3, 4))
+
+
+def test_perplexity_of_a_decoder_that_knows_nothing_is_the_vocabulary_size(make_decoder, make_batches, vocab):
+    decoder = make_decoder()
+    torch.nn.init.zeros_(decoder.output.weight)
+    torch.nn.init.zeros_(decoder.output.bias)
+    assert perplexity(decoder, make_batches().in_order()) == pytest.approx(len(vocab), rel=1e-5)
+
+
+def test_perplexity_is_taken_without_dropout_and_leaves_the_mode_as_it_was(make_decoder, make_batches):
+    decoder = make_decoder()
+    expected = perplexity(decoder, make_batches().in_order())
+    assert not decoder.training
+    decoder.train()
+    assert perplexity(decoder, make_batches().in_order()) == expected
+    assert decoder.training
+
+
+@pytest.mark.parametrize("bias", [1e4, math.nan])
+def test_a_diverged_model_has_infinite_perplexity(make_decoder, make_batches, bias):
+    decoder = make_decoder()
+    with torch.no_grad():
+        decoder.output.bias[0] = bias
+    assert perplexity(decoder, make_batches().in_order()) == math.inf
+
+
+def test_perplexity_equals_cross_entropy_of_one_batch(make_decoder, make_batches):
+    decoder = make_decoder("general")
+    (batch,) = make_batches().in_order()
+    loss = F.cross_entropy(decoder(batch.features, batch.tokens, batch.owner)[0], batch.targets)
+    assert perplexity(decoder, [batch]) == pytest.approx(loss.exp().item(), rel=1e-5)
+
+
+def test_unknown_rate_counts_the_end_token(make_batches, vocab):
+    batches = make_batches(1, captions={"a": ["a dog", "a zebra"], "b": ["zebra yak quagga"]})
+    assert unknown_rate(batches.in_order(), vocab.unk) == pytest.approx(4 / 10)
