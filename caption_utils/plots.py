@@ -1,0 +1,94 @@
+"""Figures. Each function returns a ``matplotlib.figure.Figure`` and never shows it; a notebook's last line does."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+# Okabe and Ito's palette, told apart with any colour vision
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vP"
+WRAP = 44  # characters of a caption on a line
+DPI = 80
+
+
+def panels(count: int, width: float = 8.0, height: float = 3.0,
+           columns: int | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` inches with ``count`` axes in rows of ``columns``, each row ``height`` inches high."""
+    columns = columns or count
+    rows = -(-count // columns)
+    figure = Figure((width, rows * height), dpi=DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, list(axes[:count])
+
+
+def sample_grid(images: Sequence[Image.Image], texts: Sequence[Sequence[str]], columns: int = 3) -> Figure:
+    """Pictures in rows, each above its lines of text. ``texts`` has one sequence of lines for each picture."""
+    lines = [["\n".join(textwrap.wrap(line, WRAP, subsequent_indent="  ")) for line in text] for text in texts]
+    deepest = max("\n".join(text).count("\n") + 1 for text in lines)
+    figure, axes = panels(len(images), height=2.2 + 0.15 * deepest, columns=columns)
+    for ax, image, text in zip(axes, images, lines, strict=True):
+        ax.imshow(image)
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel("\n".join(text), loc="left", fontsize=7)
+    return figure
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
+    """A panel of horizontal bars for each group of label → length, first label on top."""
+    longest = max(map(len, groups.values()))
+    figure, axes = panels(len(groups), height=1 + 0.2 * longest)
+    for ax, (title, lengths), colour in zip(axes, groups.items(), COLOURS, strict=False):
+        ax.barh(list(map(str, lengths)), list(lengths.values()), color=colour)
+        ax.invert_yaxis()
+        ax.set(title=title, xlabel=xlabel)
+    return figure
+
+
+def histogram(values: Mapping[str, Sequence[float]], bins: int | Sequence[float], xlabel: str) -> Figure:
+    """Outlined histograms on one axis, each of the percent of its own values, so that sizes do not matter."""
+    figure, (ax,) = panels(1, width=6.5)
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, float) for v in values.values()]), bins)
+    for (label, numbers), colour in zip(values.items(), COLOURS, strict=False):
+        shares = 100 * np.histogram(numbers, edges)[0] / len(numbers)
+        ax.stairs(shares, edges, label=label, color=colour, fill=True, alpha=0.25)
+        ax.stairs(shares, edges, color=colour, linewidth=1.8)
+    ax.set(xlabel=xlabel, ylabel="percent")
+    ax.legend()
+    return figure
+
+
+def lines(tables: Mapping[str, pd.DataFrame], log_x: bool = False, log_y: bool = False) -> Figure:
+    """A panel for each y label → table: a line for each column over the index, whose name is the x label."""
+    figure, axes = panels(len(tables), width=max(5.0, 4.0 * len(tables)))
+    for ax, (ylabel, table) in zip(axes, tables.items(), strict=True):
+        for column, colour, marker in zip(table, COLOURS, MARKERS, strict=False):
+            ax.plot(table.index, table[column], color=colour, marker=marker, markersize=4, label=str(column))
+        ax.set(xlabel=table.index.name, ylabel=ylabel, xscale="log" if log_x else "linear",
+               yscale="log" if log_y else "linear")
+        ax.legend(fontsize=8)
+        ax.grid(alpha=0.3)
+    return figure
+
+
+def learning_curve(history: pd.DataFrame) -> Figure:
+    """Training loss and validation perplexity over the epochs of a history as ``training.fit`` returns it."""
+    by_epoch = history.set_index("epoch")
+    return lines({"training loss": by_epoch[["train_loss"]], "validation perplexity": by_epoch[["val_perplexity"]]})
+
+
+def padding(batches: Mapping[str, Sequence[int]]) -> Figure:
+    """A panel for each title → caption lengths of a batch: a row for each caption, words dark and padding light."""
+    figure, axes = panels(len(batches), height=2.8)
+    for ax, (title, lengths) in zip(axes, batches.items(), strict=True):
+        words = np.arange(max(lengths)) < np.asarray(lengths)[:, None]  # (B, T)
+        colours = np.array([[0xF3, 0xD9, 0xC6], [0x00, 0x72, 0xB2]], dtype=np.uint8)
+        ax.imshow(colours[words.astype(int)], aspect="auto", interpolation="nearest")
+        ax.set(title=title, xlabel="step", ylabel="caption")
+    return figure

@@ -1,0 +1,79 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from caption_utils import plots
+
+
+def drawn(figure):
+    """The figure, after it has been drawn once."""
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    return figure
+
+
+def test_panels_fill_rows_and_leave_no_empty_axes():
+    figure, axes = plots.panels(4, height=2, columns=3)
+    assert len(axes) == len(figure.axes) == 4
+    assert figure.get_size_inches().tolist() == [8, 4]
+
+
+def test_sample_grid_shows_each_picture_above_its_lines():
+    images = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    figure = drawn(plots.sample_grid(images, [["A red wall.", "word " * 20], []]))
+    assert [ax.images[0].get_array().shape for ax in figure.axes] == [(6, 8, 3)] * 2
+    first = figure.axes[0].get_xlabel().split("\n")
+    assert first[0] == "A red wall." and len(first) > 2
+    assert max(map(len, first)) <= plots.WRAP
+    assert figure.axes[1].get_xlabel() == ""
+
+
+def test_sample_grid_wants_a_text_for_each_picture():
+    with pytest.raises(ValueError):
+        plots.sample_grid([Image.new("RGB", (8, 6))], [["one"], ["two"]])
+
+
+def test_bars_have_the_lengths_given_first_on_top():
+    figure = drawn(plots.bars({"words": {"a": 3, "dog": 1}, "nouns": {"dog": 2}}, "times"))
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == [3, 1]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "dog"]
+    assert left.yaxis_inverted() and right.get_title() == "nouns"
+
+
+def test_bars_of_an_empty_group():
+    assert len(drawn(plots.bars({"words": {"a": 1}, "verbs": {}}, "times")).axes[1].patches) == 0
+
+
+def test_histogram_is_in_percent_of_each_group():
+    figure = drawn(plots.histogram({"small": [1, 1, 2, 2], "large": [1] * 30 + [2] * 10}, [0.5, 1.5, 2.5], "tokens"))
+    shares = [patch.get_data().values.tolist() for patch in figure.axes[0].patches[::2]]
+    assert shares == [[50, 50], [75, 25]]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["small", "large"]
+
+
+def test_lines_draw_every_column_over_the_index():
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=pd.Index([1, 10], name="rank"))
+    figure = drawn(plots.lines({"count": table, "share": table[["a"]]}, log_x=True))
+    left, right = figure.axes
+    assert [line.get_ydata().tolist() for line in left.lines] == [[1, 2], [3, 4]]
+    assert [line.get_xdata().tolist() for line in right.lines] == [[1, 10]]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("rank", "count")
+    assert (left.get_xscale(), left.get_yscale()) == ("log", "linear")
+
+
+def test_lines_are_told_apart_by_more_than_colour():
+    table = pd.DataFrame(np.eye(3), columns=list("abc"))
+    lines = plots.lines({"y": table}).axes[0].lines
+    assert len({line.get_marker() for line in lines}) == len({to_hex(line.get_color()) for line in lines}) == 3
+
+
+def test_padding_is_light_where_a_caption_has_ended():
+    picture = drawn(plots.padding({"batch": [3, 1]})).axes[0].images[0].get_array()
+    assert picture.shape == (2, 3, 3)
+    dark, light = picture[0, 0].tolist(), picture[1, 2].tolist()
+    assert sum(dark) < sum(light)
+    assert [[cell == dark for cell in row] for row in picture.tolist()] == [[True] * 3, [True, False, False]]
