@@ -1,6 +1,6 @@
 """Regions to words: LSTM decoders that attend, one with Bahdanau's attention and one with Luong's.
 
-Shapes: **B** captions · **G** images (those captions are of) · **T** caption steps · **N** regions · **D** feature width ·
+Shapes: **B** captions · **G** images those captions are of · **T** caption steps · **N** regions · **D** features ·
 **E** embedding · **H** hidden · **A** attention width · **V** vocabulary · **K** beams · **P** real tokens of a batch,
 packed: ``torch.nn.utils.rnn.PackedSequence`` order, captions from longest to shortest, no padding anywhere.
 """
@@ -34,7 +34,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class State:
-    """What a decoder carries from word to word. ``hidden`` and ``cell`` may be ``(B, K, H)`` for K beams of each image."""
+    """What a decoder carries from word to word. ``hidden`` and ``cell`` are ``(B, K, H)`` for K beams of each image."""
 
     features: Tensor  # (B, N, D)
     keys: Tensor  # (B, N, A)

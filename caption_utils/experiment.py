@@ -20,6 +20,7 @@ from caption_utils.errors import InputError
 from caption_utils.features import extract
 from caption_utils.files import replacing
 from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
+from caption_utils.plots import learning_curve
 from caption_utils.runtime import device, repository, seed_everything
 from caption_utils.search import greedy_search
 from caption_utils.training import SCHEDULES, TrainConfig, fit
@@ -40,6 +41,8 @@ def train_model(
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
 
+    Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``.
+
     ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``. Raises ``InputError`` as its parts do, and for
     settings unknown or out of range before any work is done.
     """
@@ -59,7 +62,9 @@ def train_model(
     batches = CaptionBatches(train, store, vocab, config.images_per_batch, device(), mirrored, config.seed)
     source = {"data": dataset.name, "split": split}
     model = Model(decoder.to(device()), vocab, encoder.name, encoder.fingerprint, source)
-    return fit(model, batches, CaptionBatches(val, store, vocab, BATCH, device()), config, out)
+    history = fit(model, batches, CaptionBatches(val, store, vocab, BATCH, device()), config, out)
+    learning_curve(history).savefig(Path(out) / "curve.png")
+    return history
 
 
 def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:

@@ -26,8 +26,8 @@ MODIFIERS = """red orange yellow green blue purple pink brown black white grey g
 bright young old older little small large big tall long short other same wet dry snowy grassy rocky sandy busy dirty
 open wooden asian""".split()
 FUNCTION_WORDS = """is are was were be and or but while as in on at of to from with by for into onto over under above
-below near next through across down up off out behind between beside around along against who that which it he she they there
-front""".split()
+below near next through across down up off out behind between beside around along against who that which it he she they
+there front""".split()
 NO_VERBS = "building swing something during being".split()
 PHRASE = re.compile(
     rf"\b(?:{'|'.join(DETERMINERS)}) "  # two

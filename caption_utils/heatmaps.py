@@ -13,7 +13,7 @@ SHADE = 0.72  # how dark the photo becomes where the model does not look
 
 
 def upsample(attention: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One map ``(H', W')`` stretched smoothly over a picture of ``size`` (width, height): ``(height, width)`` in 0 to 1.
+    """One map ``(H', W')`` stretched over a picture of ``size`` (width, height): ``(height, width)``, 0 to 1.
 
     The brightest point is 1 whatever the map's sum, so a flat map is bright everywhere.
     """

@@ -22,7 +22,7 @@ class Hypothesis:
 
 @torch.inference_mode()
 def greedy_search(decoder: Decoder, features: Tensor, max_length: int = MAX_LENGTH) -> list[Hypothesis]:
-    """The likeliest word at each step, for features ``(B, N, D)`` of B images; at least one word, at most ``max_length``.
+    """The likeliest word at each step, for features ``(B, N, D)`` of B images; 1 to ``max_length`` words.
 
     ``<pad>``, ``<bos>`` and ``<unk>`` are never chosen. At ``max_length`` a caption ends as if ``<eos>`` had come.
     """

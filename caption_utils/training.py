@@ -26,7 +26,7 @@ LOG_FIELDS = ("epoch", "train_loss", "val_perplexity", "learning_rate", "caption
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. ``learning_rate`` is the peak of its ``schedule``; ``patience`` counts epochs without a new best."""
+    """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best."""
 
     epochs: int = 20
     images_per_batch: int = 32
@@ -146,7 +146,7 @@ class Trainer:
             writer.writerows({k: round(v, 6) for k, v in row.items()} for row in self.history)
 
     def resume(self) -> None:
-        """Go on from the folder's last epoch, if it has one. Raises ``InputError`` if it is damaged or another run's."""
+        """Go on from the folder's last epoch, if any. Raises ``InputError`` if it is damaged or another run's."""
         path = self.folder / LAST
         if not path.exists():
             return
@@ -176,7 +176,9 @@ class Trainer:
         self.scheduler.step()
 
 
-def fit(model: Model, train: CaptionBatches, val: CaptionBatches, config: TrainConfig, folder: str | Path) -> pd.DataFrame:
+def fit(
+    model: Model, train: CaptionBatches, val: CaptionBatches, config: TrainConfig, folder: str | Path
+) -> pd.DataFrame:
     """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
 
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings

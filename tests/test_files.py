@@ -25,9 +25,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_full_disk_is_told_in_one_line(tmp_path):
     path = tmp_path / "a.txt"
-    with pytest.raises(InputError, match=r"a\.txt: cannot be written \(No space left on device\); .*free disk space"):
-        with replacing(path):
-            raise OSError(28, "No space left on device")
+    told = r"a\.txt: cannot be written \(No space left on device\); .*free disk space"
+    with pytest.raises(InputError, match=told), replacing(path):
+        raise OSError(28, "No space left on device")
     assert not path.exists()
 
 
