@@ -1,0 +1,441 @@
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import CAPTIONS, Captioned, RandomStore
+from safetensors.torch import load_file
+
+from caption_utils import checkpoint
+from caption_utils.batches import CaptionBatches
+from caption_utils.checkpoint import LAST, Model, load_model
+from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.errors import InputError
+from caption_utils.metrics import perplexity
+from caption_utils.training import SCHEDULES, TrainConfig, Trainer, caption_loss, fit
+from caption_utils.vocab import Vocabulary
+
+CONFIG = TrainConfig(epochs=6, images_per_batch=2, learning_rate=5e-3, schedule="one_cycle", mirror=True, patience=9)
+
+
+@pytest.fixture
+def run(make_decoder, make_batches, vocab):
+    """Train a small model on random features, dropout and mirroring on; returns the history."""
+
+    def start(folder, config=CONFIG, variant="bahdanau", words=vocab, val=None, **settings):
+        model = Model(make_decoder(variant, **settings), words, "fake", "f4ce", {"data": "tiny"})
+        train = make_batches(config.images_per_batch, config.mirror, seed=config.seed)
+        return fit(model, train, val or make_batches(), config, folder)
+
+    return start
+
+
+def weights(folder, name=LAST):
+    return load_file(folder / name)
+
+
+def assert_same_run(folder, other):
+    """Equal to the last bit: weights, the optimiser's moments and the best model."""
+    for name in (LAST, checkpoint.WEIGHTS):
+        one, two = weights(folder, name), weights(other, name)
+        assert one.keys() == two.keys()
+        for key in one:
+            assert torch.equal(one[key], two[key]), key
+    histories = [pd.read_csv(path / "log.csv").drop(columns=["seconds", "captions_per_second"])
+                 for path in (folder, other)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+REGIONS, WIDTH = 4, 32
+
+
+class HotRegion:
+    """All images hold the same regions; one of them, told by its name, is marked. A mean over regions hides which."""
+
+    def __getitem__(self, names):
+        features = torch.zeros(len(names), REGIONS, WIDTH)
+        features[:, :, :REGIONS] = 3 * torch.eye(REGIONS)
+        for row, name in enumerate(names):
+            features[row, int(name), -1] = 3.0
+        return features.half()
+
+
+@pytest.mark.parametrize(
+    ("attention", "score", "feeding"),
+    [("bahdanau", "general", False), ("luong", "general", False), ("luong", "concat", False),
+     ("luong", "general", True)],
+)
+def test_a_caption_told_by_the_marked_region_is_learned_to_its_entropy(tmp_path, attention, score, feeding):
+    """``place_r`` is certain, ``day`` or ``night`` a coin: ln 2 in three tokens, so perplexity 2^(1/3) and no less."""
+    captions = {str(r): [f"place{r} day", f"place{r} night"] for r in range(REGIONS)}
+    words = Vocabulary.build([text for texts in captions.values() for text in texts], min_count=1)
+    batches = CaptionBatches(Captioned(captions), HotRegion(), words, images_per_batch=REGIONS)
+    torch.manual_seed(0)
+    decoder = build_decoder(DecoderConfig(len(words), WIDTH, attention, score, feeding, embed_dim=16, hidden_dim=WIDTH,
+                                          attention_dim=16, dropout=0.0))
+    config = TrainConfig(epochs=130, learning_rate=1e-2, patience=200)
+    history = fit(Model(decoder, words, "fake", "f4ce"), batches, batches, config, tmp_path)
+    floor = 2 ** (1 / 3)
+    assert history["val_perplexity"].min() >= floor - 1e-6
+    assert history["val_perplexity"].iloc[-1] < 1.02 * floor
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] / 4
+    (batch,) = batches.in_order()
+    first_words = decoder(batch.features, batch.tokens, batch.owner)[0][: len(batch.owner)].argmax(1)
+    assert [words.words[i] for i in first_words] == [f"place{r}" for r in batch.owner.tolist()]
+
+
+def test_a_finished_run_leaves_a_model_a_state_and_a_log(run, tmp_path):
+    history = run(tmp_path / "new" / "model")
+    assert sorted(path.name for path in (tmp_path / "new" / "model").iterdir()) == [
+        "config.json", LAST, "log.csv", "model.safetensors", "vocab.json"]
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
+    log = pd.read_csv(tmp_path / "new" / "model" / "log.csv")
+    assert list(log["epoch"]) == list(history["epoch"])
+    assert list(log["val_perplexity"]) == pytest.approx(list(history["val_perplexity"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("variant_name", ["bahdanau", "general", "concat-feeding", "tied"])
+@pytest.mark.parametrize("crash_after", [1, 4])
+def test_a_run_that_crashed_between_epochs_goes_on_to_the_same_bits(
+    run, tmp_path, monkeypatch, variant_name, crash_after
+):
+    run(tmp_path / "whole", variant=variant_name)
+    crashing = Trainer.save
+
+    def save(trainer):
+        crashing(trainer)
+        if len(trainer.history) == crash_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "crashed", variant=variant_name)
+    monkeypatch.undo()
+    torch.manual_seed(12345)  # whatever the process had drawn before
+    history = run(tmp_path / "crashed", variant=variant_name)
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert_same_run(tmp_path / "whole", tmp_path / "crashed")
+
+
+@pytest.mark.parametrize("victim", ["save_model", "save_tensors"])
+def test_a_crash_while_saving_costs_one_epoch(run, tmp_path, monkeypatch, victim):
+    """Before the model is written, or after it and before the state to resume from."""
+    run(tmp_path / "whole")
+    real, calls = getattr(checkpoint, victim), []
+
+    def crash(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(f"caption_utils.training.{victim}", crash)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "crashed")
+    monkeypatch.undo()
+    run(tmp_path / "crashed")
+    assert_same_run(tmp_path / "whole", tmp_path / "crashed")
+
+
+def test_a_crash_in_the_middle_of_an_epoch_costs_that_epoch(run, tmp_path, monkeypatch):
+    run(tmp_path / "whole")
+    real, calls = Trainer.train_step, []
+
+    def step(trainer, batch):
+        calls.append(batch)
+        if len(calls) == 6:  # the second of the third epoch's two steps
+            raise KeyboardInterrupt
+        return real(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "crashed")
+    monkeypatch.undo()
+    run(tmp_path / "crashed")
+    assert_same_run(tmp_path / "whole", tmp_path / "crashed")
+
+
+KILLED = """
+import os, random, signal, sys, time
+sys.path.insert(0, {tests!r})
+import torch
+from test_training import tiny_run
+
+torch.set_num_threads(1)
+moments = random.Random(0)
+for _ in range(6):
+    child = os.fork()
+    if not child:
+        tiny_run({folder!r})
+        os._exit(0)
+    time.sleep(moments.uniform(0.02, 0.4))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+tiny_run({folder!r})
+"""
+
+
+def tiny_run(folder):
+    words = Vocabulary.build([text for texts in CAPTIONS.values() for text in texts], min_count=1)
+    torch.manual_seed(0)
+    decoder = build_decoder(DecoderConfig(len(words), 6, embed_dim=7, hidden_dim=8, attention_dim=4))
+    train = CaptionBatches(Captioned(CAPTIONS), RandomStore(5, 6), words, 2, "cpu", RandomStore(5, 6, seed=1))
+    val = CaptionBatches(Captioned(CAPTIONS), RandomStore(5, 6), words)
+    return fit(Model(decoder, words, "fake", "f4ce"), train, val, replace(CONFIG, epochs=40, patience=99), folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
+    tiny_run(tmp_path / "whole")
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert load_model(tmp_path / "killed").encoder == "fake"
+
+
+def test_a_finished_run_is_not_trained_again(run, tmp_path):
+    first = run(tmp_path)
+    before = (tmp_path / LAST).read_bytes()
+    pd.testing.assert_frame_equal(run(tmp_path), first)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", [0, 0.3, 0.99])
+def test_a_damaged_state_is_named(run, tmp_path, keep):
+    run(tmp_path, replace(CONFIG, epochs=1))
+    data = (tmp_path / LAST).read_bytes()
+    (tmp_path / LAST).write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(InputError, match=r"last\.safetensors: damaged \(.*\); delete it to start again"):
+        run(tmp_path, replace(CONFIG, epochs=1))
+
+
+def test_a_state_of_something_else_is_named(run, tmp_path):
+    checkpoint.save_tensors(tmp_path / LAST, {"a": torch.ones(1)})
+    with pytest.raises(InputError, match=r"last\.safetensors: damaged"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "names"),
+    [
+        (replace(CONFIG, learning_rate=1e-3), {}, "learning_rate"),
+        (replace(CONFIG, epochs=7, seed=3), {}, "epochs, seed"),
+        (CONFIG, {"dropout": 0.1}, "dropout"),
+        (CONFIG, {"hidden_dim": 4}, "hidden_dim"),
+        (CONFIG, {"attention": "luong"}, "attention"),
+    ],
+)
+def test_changed_settings_are_named(run, tmp_path, config, settings, names):
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=rf"last\.safetensors: another run, which differs in {names}; choose a new"):
+        run(tmp_path, config, **settings)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_words_are_another_run(run, tmp_path, vocab):
+    """As many words, but not the same ones: their ids would mean something else."""
+    run(tmp_path)
+    other = Vocabulary({f"{word}x": count for word, count in vocab.counts.items()}, min_count=1)
+    with pytest.raises(InputError, match="another run"):
+        run(tmp_path, words=other)
+
+
+def test_other_captions_are_another_run(make_decoder, make_batches, vocab, run, tmp_path):
+    run(tmp_path)
+    fewer = {name: texts[:1] for name, texts in CAPTIONS.items()}
+    model = Model(make_decoder(), vocab, "fake", "f4ce")
+    with pytest.raises(InputError, match="another run"):
+        fit(model, make_batches(2, True, captions=fewer), make_batches(), CONFIG, tmp_path)
+
+
+def fake_perplexities(monkeypatch, values):
+    remaining = iter(values)
+    monkeypatch.setattr("caption_utils.training.perplexity", lambda *args: next(remaining))
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "epochs"),
+    [([9, 8, 8, 8, 7, 6, 5, 4], 2, 4), ([9, 8, 7, 6, 5, 4, 3, 2], 2, 8), ([5, 6, 7, 8, 9, 9, 9, 9], 3, 4),
+     ([9, 8, 8.5, 7, 7.5, 8, 9, 9], 3, 7)],
+)
+def test_training_stops_when_patience_is_spent(run, tmp_path, monkeypatch, values, patience, epochs):
+    fake_perplexities(monkeypatch, values)
+    history = run(tmp_path, replace(CONFIG, epochs=8, patience=patience))
+    assert list(history["val_perplexity"]) == values[:epochs]
+
+
+def test_the_model_kept_is_that_of_the_best_epoch(run, tmp_path, monkeypatch):
+    fake_perplexities(monkeypatch, [9, 5, 8, 7, 6, 5.5])
+    best = {}
+    real = Trainer.save
+
+    def save(trainer):
+        if len(trainer.history) == 2:
+            best.update({name: tensor.clone() for name, tensor in trainer.model.decoder.state_dict().items()})
+        real(trainer)
+
+    monkeypatch.setattr(Trainer, "save", save)
+    run(tmp_path)
+    model = load_model(tmp_path)
+    assert model.training["best"]["epoch"] == 2
+    assert model.training["best"]["val_perplexity"] == 5
+    assert (model.training["data"], model.training["seed"]) == ("tiny", 0)
+    for name, tensor in model.decoder.state_dict().items():
+        assert torch.equal(tensor, best[name].half().float()), name
+
+
+def test_the_perplexity_logged_is_that_of_the_model_kept(run, make_batches, tmp_path):
+    history = run(tmp_path)
+    found = perplexity(load_model(tmp_path).decoder, make_batches().in_order())
+    assert found == pytest.approx(history["val_perplexity"].min(), rel=1e-3)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_full_disk_keeps_the_last_good_files(run, tmp_path, monkeypatch, failing):
+    """The first epoch writes the model and the state; the third write is the next epoch's."""
+    real, calls = checkpoint.save_file, []
+
+    def save_file(tensors, path, metadata):
+        calls.append(path)
+        if len(calls) == failing:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    with pytest.raises(InputError, match=r"safetensors: cannot be written \(No space left on device\)"):
+        run(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert (tmp_path / LAST).exists() == (failing == 3)
+    monkeypatch.undo()
+    run(tmp_path)
+    run(tmp_path.parent / "whole")
+    assert_same_run(tmp_path, tmp_path.parent / "whole")
+    shutil.rmtree(tmp_path.parent / "whole")
+
+
+def test_a_full_disk_does_not_cost_the_log(run, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "finished", lambda trainer: len(trainer.history) >= 2)
+    run(tmp_path)
+    before = (tmp_path / "log.csv").read_text()
+    monkeypatch.undo()
+    monkeypatch.setattr("csv.writer", full)
+    with pytest.raises(InputError, match=r"log\.csv: cannot be written"):
+        run(tmp_path)
+    assert (tmp_path / "log.csv").read_text() == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file"):
+        run(tmp_path / "file")
+
+
+@pytest.mark.filterwarnings("error")
+def test_neither_a_run_nor_its_continuation_warns(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "finished", lambda trainer: len(trainer.history) >= 2)
+    run(tmp_path)
+    monkeypatch.undo()
+    run(tmp_path)
+
+
+def test_the_surroundings_randomness_is_left_alone(run, tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    model_made = torch.get_rng_state()
+    run(tmp_path / "a")  # making the decoder seeds with 0
+    torch.set_rng_state(model_made)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_seeds_decide(run, tmp_path):
+    runs = (("a", 1), ("b", 1), ("c", 2))
+    one, same, other = (run(tmp_path / name, replace(CONFIG, seed=seed)) for name, seed in runs)
+    assert list(one["train_loss"]) == list(same["train_loss"])
+    assert list(one["train_loss"]) != list(other["train_loss"])
+
+
+def shape(name, warmup=0.25, steps=100):
+    return [SCHEDULES[name](step / steps, warmup) for step in range(steps + 1)]
+
+
+def test_schedules_have_their_shapes():
+    assert shape("constant") == [1.0] * 101
+    cosine, one_cycle = shape("cosine"), shape("one_cycle")
+    assert (cosine[0], cosine[50], cosine[100]) == pytest.approx((1, 0.5, 0))
+    assert cosine == sorted(cosine, reverse=True)
+    assert (one_cycle[0], one_cycle[25], one_cycle[100]) == pytest.approx((0.04, 1, 0))
+    assert one_cycle[:26] == sorted(one_cycle[:26])
+    assert one_cycle[25:] == sorted(one_cycle[25:], reverse=True)
+    assert max(abs(a - b) for a, b in zip(one_cycle, one_cycle[1:], strict=False)) < 0.07
+    assert shape("one_cycle", warmup=0) == cosine
+
+
+def test_the_learning_rate_follows_the_schedule(run, tmp_path):
+    history = run(tmp_path, replace(CONFIG, warmup=0.5))
+    assert list(history["learning_rate"]) == pytest.approx(
+        [CONFIG.learning_rate * SCHEDULES["one_cycle"](2 * epoch / 12, 0.5) for epoch in range(1, 7)])
+
+
+def test_an_unknown_schedule_is_told_the_known_ones(run, tmp_path):
+    with pytest.raises(InputError, match="schedule 'linear' is unknown; choose one of constant, cosine, one_cycle"):
+        run(tmp_path, replace(CONFIG, schedule="linear"))
+
+
+def test_the_doubly_stochastic_penalty_by_hand(make_decoder, make_batches):
+    decoder = make_decoder()
+    (batch,) = make_batches().in_order()
+    plain = caption_loss(decoder, batch, TrainConfig())
+    penalized = caption_loss(decoder, batch, TrainConfig(doubly_stochastic=2.0))
+    _, alphas = decoder(batch.features, batch.tokens, batch.owner)
+    looked = torch.zeros(len(batch.owner), 5)
+    position = 0
+    for size in batch.tokens.batch_sizes.tolist():
+        looked[:size] += alphas[position : position + size]
+        position += size
+    expected = sum((1 - total) ** 2 for row in looked.tolist() for total in row) / len(looked)
+    assert (penalized - plain).item() == pytest.approx(2 * expected, rel=1e-5)
+    assert plain.item() == pytest.approx(math.log(perplexity(decoder, [batch])), rel=1e-5)
+
+
+def test_the_penalty_alone_evens_out_where_the_model_looks(make_decoder, make_batches):
+    """Its gradient flows: with nothing else to learn, what each region gets over a caption draws near 1."""
+    decoder = make_decoder()
+    (batch,) = make_batches().in_order()
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-2)
+    penalties = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = (caption_loss(decoder, batch, TrainConfig(doubly_stochastic=1.0))
+                - caption_loss(decoder, batch, TrainConfig()))
+        loss.backward()
+        optimizer.step()
+        penalties.append(loss.item())
+    assert penalties[-1] < penalties[0]
+
+
+def test_label_smoothing_is_for_training_alone(run, tmp_path):
+    config = replace(CONFIG, label_smoothing=0.9, epochs=1, learning_rate=0.0)
+    smooth, plain = run(tmp_path / "a", config), run(tmp_path / "b", replace(config, label_smoothing=0.0))
+    assert smooth["val_perplexity"][0] == plain["val_perplexity"][0]
+    assert smooth["train_loss"][0] != plain["train_loss"][0]
+
+
+def test_the_state_tells_the_settings(run, tmp_path):
+    run(tmp_path, replace(CONFIG, epochs=1))
+    header = (tmp_path / LAST).read_bytes()
+    metadata = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
+    assert json.loads(metadata["settings"])["schedule"] == "one_cycle"
+    assert os.path.getsize(tmp_path / LAST) > len(json.dumps(metadata))
