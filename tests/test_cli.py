@@ -1,0 +1,206 @@
+import json
+import shutil
+
+import pytest
+import skimage
+import torch
+
+from caption_utils.__main__ import main
+
+PHOTO = f"{skimage.__path__[0]}/data/coffee.png"
+SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epochs", "2", "--min-count", "1"]
+
+
+@pytest.fixture(autouse=True)
+def one_encoder(monkeypatch, cache, encoder):
+    """The encoder is loaded once for all tests, on the CPU."""
+    from caption_utils import captioner, experiment
+    from caption_utils.encoder import encoder_spec
+
+    for module in (captioner, experiment):
+        monkeypatch.setattr(module, "load_encoder", lambda name, device: encoder_spec(name) and encoder)
+    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("caption_utils.runtime.device", lambda: torch.device("cpu"))
+
+
+@pytest.fixture
+def model(model_folder, tmp_path):
+    return shutil.copytree(model_folder, tmp_path / "model")
+
+
+def refused(capsys, *arguments):
+    """The one line that a wrong input gives."""
+    assert main(list(map(str, arguments))) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    assert line.startswith("caption_utils: ")
+    return line
+
+
+def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
+    out, record = tmp_path / "runs" / "tiny", tmp_path / "results" / "metrics.csv"
+    assert main(["train", "--data", str(data_folder), "--out", str(out), *SMALL, "--no-input-feeding"]) == 0
+    assert f"{out}: best validation perplexity " in capsys.readouterr().out
+    evaluate = ["evaluate", "--model", str(out), "--data", str(data_folder), "--split", "test"]
+    assert main([*evaluate, "--json", "--record", str(record)]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["images"], row["model"], row["encoder"]) == (3, "tiny", "efficientnet_lite2")
+    assert len(record.read_text().splitlines()) == 2
+    assert main(evaluate) == 0
+    assert f"vocab_size     {row['vocab_size']}" in capsys.readouterr().out
+    assert main(["caption", "--model", str(out), PHOTO]) == 0
+    assert capsys.readouterr().out.startswith(f"{PHOTO}: ")
+
+
+def test_a_second_start_of_a_finished_run_trains_nothing(data_folder, tmp_path, capsys):
+    arguments = ["train", "--data", str(data_folder), "--out", str(tmp_path / "tiny"), *SMALL]
+    assert main(arguments) == main(arguments) == 0
+    assert capsys.readouterr().out.count("epoch 2: ") == 1
+
+
+def test_one_good_and_one_bad_photo(model, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    assert main(["caption", "--model", str(model), "--json", PHOTO, str(tmp_path / "bad.jpg"), PHOTO]) == 1
+    output = capsys.readouterr()
+    good, bad, again = map(json.loads, output.out.splitlines())
+    assert good == again
+    assert good["image"] == PHOTO and good["caption"]
+    assert len(good["attention"]) == len(good["tokens"]) and len(good["attention"][0]) == 7
+    assert bad == {"image": str(tmp_path / "bad.jpg"),
+                   "error": f"{tmp_path / 'bad.jpg'}: the file is empty; copy or download it again"}
+    assert output.err == ""
+
+
+def test_a_bad_photo_in_plain_words(model, tmp_path, capsys):
+    assert main(["caption", "--model", str(model), str(tmp_path / "gone.jpg"), PHOTO]) == 1
+    output = capsys.readouterr()
+    assert output.err == f"caption_utils: {tmp_path}/gone.jpg: no such file; check the path\n"
+    assert output.out.startswith(f"{PHOTO}: ")
+
+
+def damage(text):
+    def change(folder):
+        (folder / "captions.txt").write_text(text)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), "no such folder; point to the folder that holds captions.txt"),
+        (lambda folder: (folder / "captions.txt").unlink(), "no caption file; put captions.txt"),
+        (lambda folder: shutil.rmtree(folder / "Images"), "captions.txt: found none of its 12 images"),
+        (damage(""), "no caption file (expected|; put)|captions.txt: the file is empty"),
+        (damage("image,capt"), "captions.txt"),
+        (damage("image,caption\n"), "captions.txt: no usable row; check that the file is complete"),
+        (damage("image,caption\n0.png"), "captions.txt: no usable row; check that the file is complete"),
+        (damage('{"images": [{"filename": "0.png", "sent'), "damaged JSON at line 1"),
+        (damage("image,caption,split\n0.png,red,trian\n"), "split 'trian' of 0.png is unknown; use train, val or test"),
+        (lambda folder: (folder / "captions.txt").write_bytes(b"image,caption\n0.png,\xff"), "line 2 is not UTF-8"),
+    ],
+)
+def test_a_broken_data_set_is_one_line(data_folder, tmp_path, capsys, change, message):
+    change(data_folder)
+    line = refused(capsys, "train", "--data", data_folder, "--out", tmp_path / "out", *SMALL)
+    assert pytest.importorskip("re").search(message, line), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--encoder", "vgg", "encoder 'vgg' is unknown; choose one of efficientnet_lite2, resnet101"),
+        ("--attention", "self", "attention 'self' is unknown; choose one of bahdanau, luong"),
+        ("--schedule", "linear", "schedule 'linear' is unknown"),
+        ("--split", "mine", "split='mine' is unknown; use one of official, first6k, random"),
+        ("--epochs", "0", "epochs=0 is out of range"),
+        ("--dropout", "2", "dropout=2.0 is out of range"),
+        ("--images-per-batch", "0", "images_per_batch=0 is out of range"),
+        ("--seed", "-1", "seed=-1 is out of range"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(data_folder, tmp_path, capsys, option, value, message):
+    line = refused(capsys, "train", "--data", data_folder, "--out", tmp_path / "out", option, value)
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(data_folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert "a file, not a folder" in refused(capsys, "train", "--data", data_folder, "--out", tmp_path / "file", *SMALL)
+    assert main(["train", "--data", str(data_folder), "--out", str(tmp_path / "file" / "below"), *SMALL]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("caption_utils: ")
+
+
+def test_a_corrupt_photo_stops_training_with_its_name(data_folder, tmp_path, capsys):
+    (data_folder / "Images" / "5.png").write_bytes(b"no picture")
+    assert main(["train", "--data", str(data_folder), "--out", str(tmp_path / "out"), *SMALL]) == 2
+    assert "5.png: not a picture that can be read" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x08\0\0\0\0\0\0\0[]      "])
+@pytest.mark.parametrize("command", ["caption", "evaluate"])
+def test_a_damaged_model_is_one_line(model, data_folder, capsys, name, content, command):
+    (model / name).write_bytes(content)
+    rest = [PHOTO] if command == "caption" else ["--data", data_folder]
+    assert f"{model}/{name}" in refused(capsys, command, "--model", model, *rest)
+
+
+def test_no_model_is_one_line(tmp_path, capsys):
+    line = refused(capsys, "caption", "--model", tmp_path / "none", PHOTO)
+    assert line.endswith("none/config.json: not found; point to a model folder that training wrote")
+
+
+def test_a_model_of_other_weights_is_one_line(model, capsys):
+    config = json.loads((model / "config.json").read_text())
+    config["encoder"]["fingerprint"] = "0ther"
+    (model / "config.json").write_text(json.dumps(config))
+    assert "its weights differ" in refused(capsys, "caption", "--model", model, PHOTO)
+
+
+def test_a_row_that_cannot_be_recorded_is_printed_all_the_same(model, data_folder, tmp_path, capsys):
+    (tmp_path / "metrics.csv").write_text("other,columns\n")
+    arguments = ["--model", str(model), "--data", str(data_folder), "--json", "--record", str(tmp_path / "metrics.csv")]
+    assert main(["evaluate", *arguments]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["images"] == 3
+    assert "metrics.csv: its columns are not" in output.err.splitlines()[-1]
+
+
+def test_an_unreadable_disk_is_one_line(model, capsys, monkeypatch):
+    def fail(*args):
+        raise OSError(5, "Input/output error", "somewhere")
+
+    monkeypatch.setattr("caption_utils.captioner.load_model", fail)
+    assert "Input/output error: 'somewhere'; check the path" in refused(capsys, "caption", "--model", model, PHOTO)
+
+
+def test_an_interruption_is_one_line_and_its_own_status(model, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("caption_utils.captioner.load_model", interrupt)
+    assert main(["caption", "--model", str(model), PHOTO]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("caption_utils: interrupted")
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["caption", "--model", "m"], ["fly"],
+                                       ["train", "--data", "d", "--out", "o", "--epochs", "many"]])
+def test_a_wrong_command_line_is_status_two(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_setting_is_an_option(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    for option in ("--attention", "--score", "--input-feeding", "--no-mirror", "--learning-rate", "--seed"):
+        assert option in text
+    assert "--vocab-size" not in text and "--feature-dim" not in text

@@ -1,0 +1,199 @@
+import csv
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from caption_utils import experiment
+from caption_utils.checkpoint import load_model
+from caption_utils.datasets import load_dataset
+from caption_utils.errors import InputError
+from caption_utils.experiment import append_row, check_settings, evaluate_model, train_model
+from caption_utils.vocab import Vocabulary
+
+SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch, cache, fake_encoder):
+    """The fake encoder under a real name, on the CPU, with its features below ``tmp_path``."""
+    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
+    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    return fake_encoder
+
+
+def test_from_a_folder_of_photos_to_a_measured_model(data_folder, tmp_path, capsys):
+    out = tmp_path / "runs" / "small"
+    history = train_model(data_folder, out, min_count=1, settings=SMALL | {"mirror": True, "seed": 4})
+    assert list(history["epoch"]) == [1, 2]
+    assert "Split: official, given by captions.txt" in capsys.readouterr().err
+    model = load_model(out)
+    assert (model.encoder, model.fingerprint) == ("fake", "f4ce")
+    assert (model.training["data"], model.training["seed"]) == ("data", 4)
+    row = evaluate_model(out, data_folder, "test")
+    assert (row["images"], row["split"], row["model"], row["seed"], row["device"]) == (3, "test", "small", 4, "cpu")
+    assert row["vocab_size"] == len(model.vocab)
+    assert row["perplexity"] > 1
+    assert {"bleu1", "bleu4", "cider", "rouge_l", "unknown_rate", "seconds", "commit"} <= row.keys()
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_validation_perplexity_is_that_of_the_best_epoch(data_folder, tmp_path):
+    history = train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    row = evaluate_model(tmp_path / "model", data_folder, "val")
+    assert row["perplexity"] == pytest.approx(history["val_perplexity"].min(), rel=2e-3)
+
+
+def test_words_come_from_training_captions_alone(data_folder, tmp_path):
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("2.png,a zebra,val\n3.png,a quagga,test\n")
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    vocab = load_model(tmp_path / "model").vocab
+    train = load_dataset(data_folder).split("train")
+    assert vocab.words == Vocabulary.build(train.table["caption"], 1).words
+    assert not {"zebra", "quagga"} & set(vocab.words)
+    assert evaluate_model(tmp_path / "model", data_folder, "val")["unknown_rate"] > 0
+
+
+def test_the_same_seed_gives_the_same_model(data_folder, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train_model(data_folder, tmp_path / name, min_count=1, settings=SMALL | {"seed": seed})
+    one, same, other = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_each_photo_is_encoded_once_for_training_and_once_more_mirrored(data_folder, tmp_path, fake):
+    train_model(data_folder, tmp_path / "a", min_count=1, settings=SMALL | {"mirror": True})
+    assert fake.seen == 12 + 6
+    train_model(data_folder, tmp_path / "b", min_count=1, settings=SMALL | {"mirror": True, "attention": "luong"})
+    assert fake.seen == 12 + 6
+
+
+def test_an_interrupted_run_goes_on(data_folder, tmp_path, monkeypatch):
+    train_model(data_folder, tmp_path / "whole", min_count=1, settings=SMALL)
+    monkeypatch.setattr("caption_utils.training.Trainer.finished", lambda trainer: len(trainer.history) >= 1)
+    train_model(data_folder, tmp_path / "cut", min_count=1, settings=SMALL)
+    monkeypatch.undo()
+    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_again())
+    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("caption_utils.features.writable_dir", lambda name: tmp_path / "cache")
+    train_model(data_folder, tmp_path / "cut", min_count=1, settings=SMALL)
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def fake_again():
+    from conftest import FakeEncoder
+
+    return FakeEncoder()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong"),
+        ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of dot, general, concat"),
+        ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
+        ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, cosine, one_cycle"),
+        ({"leraning_rate": 1}, "setting 'leraning_rate' is unknown"),
+        ({"vocab_size": 9}, "setting 'vocab_size' is unknown"),
+        ({"epochs": 0}, "epochs=0 is out of range; choose a value from 1 to 1e.06"),
+        ({"images_per_batch": 0}, "images_per_batch=0 is out of range"),
+        ({"hidden_dim": -1}, "hidden_dim=-1 is out of range"),
+        ({"dropout": 1.5}, "dropout=1.5 is out of range; choose a value from 0 to 0.99"),
+        ({"warmup": 1.0}, "warmup=1.0 is out of range"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan is out of range"),
+        ({"learning_rate": -0.1}, "learning_rate=-0.1 is out of range"),
+        ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
+        ({"patience": 0}, "patience=0 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+    ],
+)
+def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        train_model(tmp_path / "no data here", tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_setting_has_limits_or_names():
+    check_settings("resnet101", {})
+    names = {field.name for config in (experiment.DecoderConfig, experiment.TrainConfig)
+             for field in experiment.fields(config) if field.type in (int, float)}
+    assert names - {"vocab_size", "feature_dim"} == experiment.LIMITS.keys()
+
+
+def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2, resnet101"):
+        train_model(tmp_path / "no data here", tmp_path / "out", encoder_name="vgg")
+
+
+def test_a_file_in_place_of_the_output_folder_is_named(data_folder, tmp_path, fake):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match="out: a file, not a folder; name a folder"):
+        train_model(data_folder, tmp_path / "out", settings=SMALL)
+    assert fake.seen == 0
+
+
+def test_words_too_rare_for_the_vocabulary(data_folder, tmp_path, fake):
+    with pytest.raises(InputError, match="min_count=100: no word of data is used that often; choose a smaller number"):
+        train_model(data_folder, tmp_path / "out", min_count=100, settings=SMALL)
+    assert fake.seen == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_is_not_there(data_folder, tmp_path):
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    with pytest.raises(InputError, match="split 'dev' of data has no images; choose one of: train, val, test"):
+        evaluate_model(tmp_path / "model", data_folder, "dev")
+
+
+ROW = {"model": "a, b", "bleu4": 20.5}
+
+
+def test_rows_are_added_below_a_header(tmp_path):
+    path = tmp_path / "new" / "metrics.csv"
+    append_row(path, ROW)
+    append_row(path, ROW | {"bleu4": 21})
+    assert path.read_text() == 'model,bleu4\n"a, b",20.5\n"a, b",21\n'
+    assert list(path.parent.iterdir()) == [path]
+    assert list(pd.read_csv(path)["bleu4"]) == [20.5, 21]
+
+
+@pytest.mark.parametrize("content", ["model,cider\nx,1\n", "model\n", "bleu4,model\n", "model,bleu4\nx,1,2\n"])
+def test_other_columns_are_refused_and_the_file_kept(tmp_path, content):
+    (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(InputError, match="metrics.csv: its columns are not model, bleu4; record into another file"):
+        append_row(tmp_path / "metrics.csv", ROW)
+    assert (tmp_path / "metrics.csv").read_text() == content
+
+
+def test_what_is_no_csv_is_refused(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "metrics.csv", tmp_path):
+        with pytest.raises(InputError, match="cannot be read as csv"):
+            append_row(path, ROW)
+
+
+def test_a_failed_write_keeps_the_rows(tmp_path, monkeypatch):
+    append_row(tmp_path / "metrics.csv", ROW)
+    before = (tmp_path / "metrics.csv").read_text()
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(csv, "writer", full)
+    with pytest.raises(InputError, match="metrics.csv: cannot be written"):
+        append_row(tmp_path / "metrics.csv", ROW)
+    assert (tmp_path / "metrics.csv").read_text() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("found", [FileNotFoundError, None])
+def test_the_commit_is_empty_without_git(monkeypatch, tmp_path, found):
+    monkeypatch.setattr(experiment, "repository", lambda: tmp_path)
+    if found:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert experiment._commit() == ""
