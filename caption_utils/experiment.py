@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from caption_utils.batches import CaptionBatches
 from caption_utils.checkpoint import Model, load_model
@@ -57,12 +56,12 @@ def train_model(
     seed_everything(config.seed)
     encoder = load_encoder(encoder_name, device())
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
-    store = extract(dataset, encoder)
+    seen, held_out = extract(train, encoder), extract(val, encoder)
     mirrored = extract(train, encoder, mirror=True) if config.mirror else None
-    batches = CaptionBatches(train, store, vocab, config.images_per_batch, device(), mirrored, config.seed)
+    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, device(), mirrored, config.seed)
     source = {"data": dataset.name, "split": split}
     model = Model(decoder.to(device()), vocab, encoder.name, encoder.fingerprint, source)
-    history = fit(model, batches, CaptionBatches(val, store, vocab, BATCH, device()), config, out)
+    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, device()), config, out)
     learning_curve(history).savefig(Path(out) / "curve.png")
     return history
 
@@ -79,8 +78,8 @@ def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
     schedule = settings.get("schedule", TrainConfig.schedule)
     if schedule not in SCHEDULES:
         raise InputError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
-    with torch.device("meta"):  # building costs nothing there and finds what does not fit together
-        build_decoder(DecoderConfig(1, encoder_spec(encoder_name).width, **_fields_of(DecoderConfig, settings)))
+    # building one finds what does not fit together, and costs little without a vocabulary
+    build_decoder(DecoderConfig(1, encoder_spec(encoder_name).width, **_fields_of(DecoderConfig, settings)))
 
 
 def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
