@@ -12,8 +12,9 @@ from PIL import Image
 # Okabe and Ito's palette, told apart with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
-WRAP = 44  # characters of a caption on a line
+WRAP = 42  # characters of a caption on a line
 DPI = 80
+FEW = 20  # points of a line that are marked
 
 
 def panels(count: int, width: float = 8.0, height: float = 3.0,
@@ -32,18 +33,18 @@ def sample_grid(images: Sequence[Image.Image], texts: Sequence[Sequence[str]], c
     """Pictures in rows, each above its lines of text. ``texts`` has one sequence of lines for each picture."""
     lines = [["\n".join(textwrap.wrap(line, WRAP, subsequent_indent="  ")) for line in text] for text in texts]
     deepest = max("\n".join(text).count("\n") + 1 for text in lines)
-    figure, axes = panels(len(images), height=2.2 + 0.15 * deepest, columns=columns)
+    figure, axes = panels(len(images), height=2.0 + 0.17 * deepest, columns=columns)
     for ax, image, text in zip(axes, images, lines, strict=True):
         ax.imshow(image)
         ax.set(xticks=[], yticks=[])
-        ax.set_xlabel("\n".join(text), loc="left", fontsize=7)
+        ax.set_xlabel("\n".join(text), loc="left", fontsize=8)
     return figure
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
     """A panel of horizontal bars for each group of label → length, first label on top."""
     longest = max(map(len, groups.values()))
-    figure, axes = panels(len(groups), height=1 + 0.2 * longest)
+    figure, axes = panels(len(groups), width=3 * len(groups), height=0.8 + 0.18 * longest)
     for ax, (title, lengths), colour in zip(axes, groups.items(), COLOURS, strict=False):
         ax.barh(list(map(str, lengths)), list(lengths.values()), color=colour)
         ax.invert_yaxis()
@@ -68,8 +69,9 @@ def lines(tables: Mapping[str, pd.DataFrame], log_x: bool = False, log_y: bool =
     """A panel for each y label → table: a line for each column over the index, whose name is the x label."""
     figure, axes = panels(len(tables), width=max(5.0, 4.0 * len(tables)))
     for ax, (ylabel, table) in zip(axes, tables.items(), strict=True):
+        size = 4 if len(table) <= FEW else 0
         for column, colour, marker in zip(table, COLOURS, MARKERS, strict=False):
-            ax.plot(table.index, table[column], color=colour, marker=marker, markersize=4, label=str(column))
+            ax.plot(table.index, table[column], color=colour, marker=marker, markersize=size, label=str(column))
         ax.set(xlabel=table.index.name, ylabel=ylabel, xscale="log" if log_x else "linear",
                yscale="log" if log_y else "linear")
         ax.legend(fontsize=8)
