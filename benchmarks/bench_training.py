@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from caption_utils.batches import Batch
 from caption_utils.decoder import DecoderConfig, build_decoder
-from caption_utils.training import TrainConfig, caption_loss
+from caption_utils.recipe import TrainConfig
+from caption_utils.training import caption_loss
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 7
 

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(command: argparse.ArgumentParser) -> None:
     """Options for data and folder, and one for each field of ``DecoderConfig`` and ``TrainConfig``."""
     from caption_utils.decoder import DecoderConfig
-    from caption_utils.training import TrainConfig
+    from caption_utils.recipe import TrainConfig
 
     command.add_argument("--data", required=True, help="data set: folder or caption file")
     command.add_argument("--out", required=True, help="model folder to write")

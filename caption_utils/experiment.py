@@ -20,9 +20,10 @@ from caption_utils.features import extract
 from caption_utils.files import replacing
 from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
 from caption_utils.plots import learning_curve
+from caption_utils.recipe import SCHEDULES, TrainConfig
 from caption_utils.runtime import device, repository, seed_everything
 from caption_utils.search import greedy_search
-from caption_utils.training import SCHEDULES, TrainConfig, fit
+from caption_utils.training import fit
 from caption_utils.vocab import Vocabulary
 
 BATCH = 50  # images at a time in evaluation

@@ -2,9 +2,8 @@
 
 import csv
 import json
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -20,46 +19,9 @@ from caption_utils.checkpoint import LAST, Model, save_model, save_tensors
 from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
+from caption_utils.recipe import SCHEDULES, TrainConfig
 
 LOG_FIELDS = ("epoch", "train_loss", "val_perplexity", "learning_rate", "captions_per_second", "seconds")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best."""
-
-    epochs: int = 20
-    images_per_batch: int = 32
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup: float = 0.15
-    label_smoothing: float = 0.0
-    doubly_stochastic: float = 0.0
-    clip_norm: float = 5.0
-    patience: int = 5
-    mirror: bool = False
-    seed: int = 0
-
-
-def constant(progress: float, warmup: float) -> float:
-    """The same rate throughout."""
-    return 1.0
-
-
-def one_cycle(progress: float, warmup: float) -> float:
-    """Up along a half cosine for the ``warmup`` share of the run, then down along another to nothing (Smith 2018)."""
-    if progress < warmup:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warmup)) / 2
-    return (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
-
-
-def cosine(progress: float, warmup: float) -> float:
-    """Down along a half cosine to nothing."""
-    return one_cycle(progress, 0.0)
-
-
-SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 
 
 def caption_loss(decoder: Decoder, batch: Batch, config: TrainConfig) -> Tensor:

@@ -1,13 +1,11 @@
 """Text to tokens to ids, and back."""
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from nltk.tokenize import word_tokenize
-from nltk.tokenize.treebank import TreebankWordDetokenizer
 
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
@@ -15,6 +13,7 @@ from caption_utils.files import replacing
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
 TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": " - ", "…": " "})
+CLITIC = re.compile(r" (?=(?:n't|'(?:s|m|d|re|ve|ll))\b)")  # the space that tokenising put before it
 
 
 def tokenize(text: str) -> list[str]:
@@ -23,6 +22,8 @@ def tokenize(text: str) -> list[str]:
     Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that neither perplexity nor
     BLEU earns anything from full stops. A token stays if it holds a letter or a digit in any script.
     """
+    from nltk.tokenize import word_tokenize  # takes a second, which captioning a photo does not need
+
     plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
     tokens = (token.rstrip(".") for token in word_tokenize(plain, preserve_line=True))
     return [token for token in tokens if any(map(str.isalnum, token))]
@@ -30,7 +31,7 @@ def tokenize(text: str) -> list[str]:
 
 def detokenize(tokens: Sequence[str]) -> str:
     """Tokens to readable text: clitics such as ``'s`` and ``n't`` rejoin their word."""
-    return TreebankWordDetokenizer().detokenize(tokens)
+    return CLITIC.sub("", " ".join(tokens))
 
 
 class Vocabulary:

@@ -19,7 +19,8 @@ from caption_utils.checkpoint import LAST, Model, load_model
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
-from caption_utils.training import SCHEDULES, TrainConfig, Trainer, caption_loss, fit
+from caption_utils.recipe import SCHEDULES, TrainConfig
+from caption_utils.training import Trainer, caption_loss, fit
 from caption_utils.vocab import Vocabulary
 
 CONFIG = TrainConfig(epochs=6, images_per_batch=2, learning_rate=5e-3, schedule="one_cycle", mirror=True, patience=9)
