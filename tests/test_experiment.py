@@ -65,11 +65,13 @@ def test_the_same_seed_gives_the_same_model(data_folder, tmp_path):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_each_photo_is_encoded_once_for_training_and_once_more_mirrored(data_folder, tmp_path, fake):
+def test_each_photo_is_encoded_once_and_once_more_mirrored(data_folder, tmp_path, fake):
+    """Six photos to train on, three to validate on, and the six mirrored; the second run needs no more."""
     train_model(data_folder, tmp_path / "a", min_count=1, settings=SMALL | {"mirror": True})
-    assert fake.seen == 12 + 6
+    assert fake.seen == 6 + 3 + 6
     train_model(data_folder, tmp_path / "b", min_count=1, settings=SMALL | {"mirror": True, "attention": "luong"})
-    assert fake.seen == 12 + 6
+    evaluate_model(tmp_path / "a", data_folder, "val")
+    assert fake.seen == 6 + 3 + 6
 
 
 def test_an_interrupted_run_goes_on(data_folder, tmp_path, monkeypatch):
