@@ -6,7 +6,10 @@ import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+from caption_utils.decoder import DecoderConfig
 from caption_utils.errors import InputError
+from caption_utils.recipe import TrainConfig
+from caption_utils.search import BEAMS
 
 FROM_DATA = {"vocab_size", "feature_dim"}
 
@@ -37,18 +40,18 @@ def train(data: str, out: str, encoder: str, split: str, min_count: int, **setti
     return 0
 
 
-def evaluate(model: str, data: str, split: str, as_json: bool, record: str | None) -> int:
+def evaluate(model: str, data: str, split: str, beams: int, as_json: bool, record: str | None) -> int:
     """Print how a model does on one split; ``record`` names the csv that takes the row as well."""
     from caption_utils.experiment import append_row, evaluate_model
 
-    row = evaluate_model(model, data, split)
+    row = evaluate_model(model, data, split, beams)
     print(json.dumps(row) if as_json else "\n".join(f"{name:<14} {value}" for name, value in row.items()), flush=True)
     if record:
         append_row(record, row)
     return 0
 
 
-def caption(model: str, photos: list[str], as_json: bool) -> int:
+def caption(model: str, photos: list[str], beams: int, as_json: bool) -> int:
     """Print a line for each photo: its caption, or why it has none."""
     from caption_utils.captioner import Captioner
     from caption_utils.runtime import device
@@ -57,7 +60,7 @@ def caption(model: str, photos: list[str], as_json: bool) -> int:
     failed = 0
     for photo in photos:
         try:
-            found = captioner.caption(Path(photo))
+            found = captioner.caption(Path(photo), beams)
             line = {"image": photo, "caption": found.text, "log_probability": round(found.log_probability, 4),
                     "tokens": found.tokens, "attention": found.attention.round(4).tolist()}
         except InputError as error:
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", required=True, help="model folder")
     command.add_argument("--data", required=True, help="data set: folder or caption file")
     command.add_argument("--split", default="val", help="train, val or test")
+    _add_beam(command)
     command.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     command.add_argument("--record", help="append the row to this csv")
     command.set_defaults(run=evaluate)
@@ -91,16 +95,18 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("caption", help="caption photographs")
     command.add_argument("--model", required=True, help="model folder")
     command.add_argument("photos", nargs="+", metavar="PHOTO")
+    _add_beam(command)
     command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
     command.set_defaults(run=caption)
     return parser
 
 
+def _add_beam(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--beam", type=int, default=BEAMS, dest="beams", help="beams, 1 for greedy (%(default)s)")
+
+
 def _add_train(command: argparse.ArgumentParser) -> None:
     """Options for data and folder, and one for each field of ``DecoderConfig`` and ``TrainConfig``."""
-    from caption_utils.decoder import DecoderConfig
-    from caption_utils.recipe import TrainConfig
-
     command.add_argument("--data", required=True, help="data set: folder or caption file")
     command.add_argument("--out", required=True, help="model folder to write")
     command.add_argument("--encoder", default="efficientnet_lite2", help="efficientnet_lite2 or resnet101")

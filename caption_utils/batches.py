@@ -1,5 +1,6 @@
 """Captions and features to training batches: grouped by image, packed by length, no padding computed."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,6 +44,12 @@ class CaptionBatches:
         self.captions = [[torch.tensor(vocab.encode(text)) for text in dataset.captions_of(n)] for n in self.names]
         self.store, self.mirrored = store, mirrored
         self.images_per_batch, self.device, self.seed = images_per_batch, torch.device(device), seed
+
+    def fingerprint(self) -> str:
+        """Hash of the images' names and their encoded captions."""
+        digest = hashlib.blake2b(repr(self.names).encode(), digest_size=8)
+        digest.update(repr([[ids.tolist() for ids in captions] for captions in self.captions]).encode())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return -(-len(self.names) // self.images_per_batch)

@@ -10,7 +10,7 @@ from caption_utils.checkpoint import Model, load_model
 from caption_utils.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.images import Source, load_image
-from caption_utils.search import Hypothesis, greedy_search
+from caption_utils.search import BEAMS, Hypothesis, beam_search
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Captioner:
         model = load_model(folder, device)
         return cls(model, load_encoder(model.encoder, device))
 
-    def caption(self, image: Source) -> Caption:
+    def caption(self, image: Source, beams: int = BEAMS) -> Caption:
         """Caption one picture: a path, bytes or an open image. Raises ``InputError`` if it cannot be read."""
         pixels = self.encoder.transform(load_image(image))[None].to(self.device)
-        return self._caption(greedy_search(self.model.decoder, self.encoder(pixels))[0])
+        return self._caption(beam_search(self.model.decoder, self.encoder(pixels), beams)[0][0])
 
     def _caption(self, found: Hypothesis) -> Caption:
         words = [self.model.vocab.words[i] for i in found.ids]

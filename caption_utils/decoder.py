@@ -5,6 +5,7 @@ Shapes: **B** captions · **G** images those captions are of · **T** caption st
 packed: ``torch.nn.utils.rnn.PackedSequence`` order, captions from longest to shortest, no padding anywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -46,6 +47,11 @@ class State:
         """The state of some rows of the batch."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return State(**{name: value if value is None else value[rows] for name, value in values.items()})
+
+    def map_recurrent(self, change: Callable[[Tensor], Tensor]) -> "State":
+        """The state with ``change`` made to what the recurrence carries; features and keys stay as they are."""
+        fed = None if self.attentional is None else change(self.attentional)
+        return replace(self, hidden=change(self.hidden), cell=change(self.cell), attentional=fed)
 
 
 class Decoder(nn.Module):

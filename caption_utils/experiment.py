@@ -22,7 +22,7 @@ from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
 from caption_utils.plots import learning_curve
 from caption_utils.recipe import SCHEDULES, TrainConfig
 from caption_utils.runtime import device, repository, seed_everything
-from caption_utils.search import greedy_search
+from caption_utils.search import BEAMS, beam_search
 from caption_utils.training import fit
 from caption_utils.vocab import Vocabulary
 
@@ -91,7 +91,9 @@ def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
     return vocab
 
 
-def evaluate_model(folder: str | Path, data: str | Path | CaptionDataset, split: str = "val") -> dict[str, object]:
+def evaluate_model(
+    folder: str | Path, data: str | Path | CaptionDataset, split: str = "val", beams: int = BEAMS
+) -> dict[str, object]:
     """One row of ``results/metrics.csv``: perplexity by teacher forcing, scores of freely decoded captions."""
     start = time.perf_counter()
     model = load_model(folder, device())
@@ -100,7 +102,7 @@ def evaluate_model(folder: str | Path, data: str | Path | CaptionDataset, split:
     encoder = load_encoder(model.encoder, device())
     batches = CaptionBatches(dataset, extract(dataset, encoder), model.vocab, BATCH, device())
     captions = [model.vocab.decode(found.ids) for batch in batches.in_order()
-                for found in greedy_search(model.decoder, batch.features)]
+                for found, *_ in beam_search(model.decoder, batch.features, beams)]
     references = [dataset.captions_of(name) for name in dataset.image_names]
     scores = {"unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk),
               "perplexity": perplexity(model.decoder, batches.in_order()),
@@ -108,7 +110,8 @@ def evaluate_model(folder: str | Path, data: str | Path | CaptionDataset, split:
     return {
         "commit": _commit(), "data": dataset.name, "scheme": scheme, "split": split, "images": len(references),
         "model": Path(folder).name, "encoder": model.encoder, "attention": model.decoder.config.attention,
-        "search": "greedy", "seed": model.training.get("seed"), "vocab_size": len(model.vocab),
+        "search": f"beam {beams}" if beams > 1 else "greedy", "seed": model.training.get("seed"),
+        "vocab_size": len(model.vocab),
         **{name: round(value, 4) for name, value in scores.items()},
         "seconds": round(time.perf_counter() - start, 1), "device": device().type,
     }

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from caption_utils.captioner import Caption
 
-PANEL = 1.9  # inches
+PANEL, PIXELS = 1.9, 256  # a panel's width in inches, and the most pixels of a photo's side that it shows
 SHADE = 0.72  # how dark the photo becomes where the model does not look
 
 
@@ -30,6 +30,7 @@ def spotlight(image: Image.Image, attention: np.ndarray) -> np.ndarray:
 
 def attention_figure(image: Image.Image, caption: Caption, columns: int = 5) -> Figure:
     """The photo, then a panel for each word, lit where the model looked (Xu et al. 2015, figure 3)."""
+    image = ImageOps.contain(image, (PIXELS, PIXELS))
     words = zip(caption.attention, caption.tokens, strict=True)
     panels = [(image, "photo"), *((spotlight(image, attention), word) for attention, word in words)]
     columns = min(columns, len(panels))

@@ -1,13 +1,16 @@
 """From next-word probabilities to sentences, on nothing but ``init_state`` and ``step``, many images at once."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from caption_utils.decoder import Decoder
+from caption_utils.errors import InputError
 from caption_utils.vocab import Vocabulary
 
+BEAMS = 5
 MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
 
 
@@ -21,26 +24,49 @@ class Hypothesis:
 
 
 @torch.inference_mode()
-def greedy_search(decoder: Decoder, features: Tensor, max_length: int = MAX_LENGTH) -> list[Hypothesis]:
-    """The likeliest word at each step, for features ``(B, N, D)`` of B images; 1 to ``max_length`` words.
+def beam_search(decoder: Decoder, features: Tensor, beams: int, max_length: int = MAX_LENGTH) -> list[list[Hypothesis]]:
+    """The ``beams`` best captions found for each image of ``features (B, N, D)``, best log-probability per word first.
 
-    ``<pad>``, ``<bos>`` and ``<unk>`` are never chosen. At ``max_length`` a caption ends as if ``<eos>`` had come.
+    Of all one-word continuations of its K captions, each image keeps the K likeliest; a caption that has ended keeps
+    its place for as long as its probability does. One beam is greedy search. A caption has 1 to ``max_length`` words;
+    ``<pad>``, ``<bos>`` and ``<unk>`` are never among them.
     """
-    state = decoder.init_state(features)
-    tokens = torch.full((len(features),), Vocabulary.bos, device=features.device)
-    ended = torch.zeros(len(features), dtype=torch.bool, device=features.device)
-    chosen, gains, alphas = [], [], []
+    if beams < 1:
+        raise InputError(f"beam={beams}: choose 1, which is greedy search, or more")
+    state = decoder.init_state(features).map_recurrent(lambda h: h.unsqueeze(1))  # one beam for a start
+    scores = features.new_zeros(len(features), 1)  # (B, K)
+    ids = torch.full((len(features), 1, 1), Vocabulary.bos, device=features.device)  # (B, K, T)
+    alphas = features.new_empty(len(features), 1, 0, features.shape[1])  # (B, K, T, N)
     for position in range(max_length + 1):
-        logits, alpha, state = decoder.step(tokens, state)
-        gain, tokens = _allowed(logits, position, max_length).max(dim=-1)
-        gains.append(gain.masked_fill(ended, 0.0))
-        tokens = tokens.masked_fill(ended, Vocabulary.eos)
-        chosen.append(tokens)
-        alphas.append(alpha)
-        ended = ended | (tokens == Vocabulary.eos)
-        if ended.all():
+        logits, alpha, state = decoder.step(ids[..., -1], state)
+        ended = (ids[..., -1] == Vocabulary.eos).unsqueeze(-1)
+        gains = torch.where(ended, _only_end(logits), _allowed(logits, position, max_length))  # (B, K, V)
+        scores, best = (scores.unsqueeze(-1) + gains).flatten(1).topk(min(beams, gains[0].numel()))
+        parent, word = best // gains.shape[-1], best % gains.shape[-1]
+        state = state.map_recurrent(lambda h, parent=parent: _follow(h, parent))
+        ids = torch.cat([_follow(ids, parent), word.unsqueeze(-1)], dim=-1)
+        alphas = _follow(torch.cat([alphas, alpha.unsqueeze(2)], dim=2), parent)
+        if (word == Vocabulary.eos).all():
             break
-    return _hypotheses(torch.stack(chosen, 1), torch.stack(gains, 1).sum(1), torch.stack(alphas, 1))
+    return [_ranked(_hypotheses(*image)) for image in zip(ids[..., 1:], scores, alphas, strict=True)]
+
+
+def _ranked(found: list[Hypothesis]) -> list[Hypothesis]:
+    """Best log-probability per token first, ``<eos>`` counted; what is impossible is left out."""
+    possible = [hypothesis for hypothesis in found if hypothesis.log_probability > -math.inf]
+    return sorted(possible, key=lambda hypothesis: -hypothesis.log_probability / (len(hypothesis.ids) + 1))
+
+
+def _follow(values: Tensor, parent: Tensor) -> Tensor:
+    """For each beam the values of the beam it continues: ``(B, J, ...)`` and parent ``(B, K)`` to ``(B, K, ...)``."""
+    return values[torch.arange(len(parent), device=parent.device).unsqueeze(1), parent]
+
+
+def _only_end(logits: Tensor) -> Tensor:
+    """Gains ``(..., V)`` that allow ``<eos>`` alone, at no cost."""
+    gains = torch.full_like(logits, -torch.inf)
+    gains[..., Vocabulary.eos] = 0.0
+    return gains
 
 
 def _allowed(logits: Tensor, position: int, max_length: int) -> Tensor:
@@ -48,11 +74,7 @@ def _allowed(logits: Tensor, position: int, max_length: int) -> Tensor:
     scores = logits.log_softmax(dim=-1)
     forbidden = [Vocabulary.pad, Vocabulary.bos, Vocabulary.unk] + ([Vocabulary.eos] if position == 0 else [])
     scores[..., forbidden] = -torch.inf
-    if position == max_length:
-        only_end = torch.full_like(scores, -torch.inf)
-        only_end[..., Vocabulary.eos] = scores[..., Vocabulary.eos]
-        return only_end
-    return scores
+    return scores + _only_end(scores) if position == max_length else scores
 
 
 def _hypotheses(ids: Tensor, log_probabilities: Tensor, alphas: Tensor) -> list[Hypothesis]:

@@ -10,7 +10,7 @@ from PIL import Image
 from caption_utils.captioner import Captioner
 from caption_utils.checkpoint import Model, load_model
 from caption_utils.errors import InputError
-from caption_utils.search import greedy_search
+from caption_utils.search import BEAMS, beam_search
 
 PHOTO = f"{skimage.__path__[0]}/data/chelsea.png"
 
@@ -32,7 +32,7 @@ def test_a_caption_is_a_sentence_with_a_map_for_each_token(captioner):
 def test_a_caption_is_what_search_finds_in_the_features(captioner, encoder):
     found = captioner.caption(PHOTO)
     pixels = encoder.transform(Image.open(PHOTO).convert("RGB"))
-    (expected,) = greedy_search(captioner.model.decoder, encoder(pixels[None]))
+    ((expected, *_),) = beam_search(captioner.model.decoder, encoder(pixels[None]), BEAMS)
     assert found.tokens == [captioner.model.vocab.words[i] for i in expected.ids]
     assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-5)
     np.testing.assert_allclose(found.attention.reshape(-1, 49), expected.alphas.numpy(), atol=1e-6)

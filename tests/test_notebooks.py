@@ -208,6 +208,7 @@ def project(tmp_path):
     for folder in ("data", "notebooks"):
         (tmp_path / folder).mkdir()
     (tmp_path / "data" / "demo").symlink_to(ROOT / "data" / "demo")
+    (tmp_path / "results").symlink_to(ROOT / "results")
     shutil.copy(BROKEN_NOTEBOOK, tmp_path / "notebooks")
     return tmp_path
 

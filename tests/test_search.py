@@ -1,10 +1,12 @@
 import math
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import pytest
 import torch
 
-from caption_utils.search import MAX_LENGTH, greedy_search
+from caption_utils.errors import InputError
+from caption_utils.search import MAX_LENGTH, beam_search
 from caption_utils.vocab import Vocabulary
 
 PAD, BOS, EOS, UNK = Vocabulary.pad, Vocabulary.bos, Vocabulary.eos, Vocabulary.unk
@@ -16,8 +18,8 @@ class Position:
     image: torch.Tensor
     step: int
 
-    def select(self, rows):
-        return Position(self.image[rows], self.step)
+    def map_recurrent(self, change):  # all beams of an image are at the same step
+        return self
 
 
 class Script:
@@ -34,18 +36,22 @@ class Script:
         return Position(features[:, 0, 0].long(), 0)
 
     def step(self, tokens, state):
-        logits = torch.full((len(tokens), self.words), -20.0)
+        logits = torch.full((*tokens.shape, self.words), -20.0)  # (B, K, V)
         for row, image in enumerate(state.image.tolist()):
             table = self.tables[image]
             for word, probability in table[min(state.step, len(table) - 1)].items():
-                logits[row, word] = math.log(probability)
-        alpha = torch.zeros(len(tokens), self.regions)
-        alpha[:, state.step] = 1
+                logits[row, :, word] = math.log(probability)
+        alpha = torch.zeros(*tokens.shape, self.regions)  # (B, K, N)
+        alpha[..., state.step] = 1
         return logits, alpha, Position(state.image, state.step + 1)
 
 
+def greedy_search(decoder, features, max_length=MAX_LENGTH):
+    return [best for (best,) in beam_search(decoder, features, 1, max_length)]
+
+
 def features_of(*images):
-    return torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 1)
+    return torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 1).expand(-1, 50, 1)
 
 
 def test_the_likeliest_word_is_taken_at_each_step():
@@ -120,3 +126,67 @@ def test_the_score_is_the_sum_of_the_steps_and_no_step_has_a_better_word(make_de
 def test_no_gradient_is_kept(make_decoder):
     (found,) = greedy_search(make_decoder(), torch.randn(1, 5, 6))
     assert not found.alphas.requires_grad
+
+
+def exhaustive(decoder, features, words, longest):
+    """Every caption of 1 to ``longest`` of ``words``, with its log-probability, worked out one step at a time."""
+    scores = {}
+    for length in range(1, longest + 1):
+        for ids in product(words, repeat=length):
+            state, total = decoder.init_state(features), 0.0
+            for read, said in pairwise([BOS, *ids, EOS]):
+                logits, _, state = decoder.step(torch.tensor([read]), state)
+                total += logits.log_softmax(-1)[0, said].item()
+            scores[ids] = total
+    return scores
+
+
+def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(make_decoder, variant):
+    decoder = make_decoder(variant, vocab_size=7).eval()
+    features = torch.randn(1, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        scores = exhaustive(decoder, features, (A, B, C), longest=3)
+    (found,) = beam_search(decoder, features, beams=len(scores), max_length=3)
+    assert {tuple(hypothesis.ids) for hypothesis in found} == set(scores)
+    for hypothesis in found:
+        assert hypothesis.log_probability == pytest.approx(scores[tuple(hypothesis.ids)], abs=1e-4)
+    per_word = [scores[tuple(hypothesis.ids)] / (len(hypothesis.ids) + 1) for hypothesis in found]
+    assert per_word == sorted(per_word, reverse=True)
+
+
+def test_two_beams_find_what_greed_misses():
+    class Garden:
+        """A is likelier than B, but all that follows A is unlikely."""
+
+        def init_state(self, features):
+            return Position(features[:, 0, 0].long(), 0)
+
+        def step(self, tokens, state):
+            follow = {BOS: {A: 0.6, B: 0.4}, A: {A: 0.3, B: 0.3, C: 0.3, EOS: 0.1}, B: {EOS: 1.0}, EOS: {EOS: 1.0}}
+            logits = torch.full((*tokens.shape, 7), -20.0)
+            for place in product(*map(range, tokens.shape)):
+                for word, probability in follow.get(tokens[place].item(), {EOS: 1.0}).items():
+                    logits[(*place, word)] = math.log(probability)
+            return logits, torch.full((*tokens.shape, 50), 1 / 50), Position(state.image, state.step + 1)
+
+    ((greedy,),) = beam_search(Garden(), features_of(0), beams=1)
+    ((best, _),) = beam_search(Garden(), features_of(0), beams=2)
+    assert greedy.ids[0] == A and best.ids == [B]
+    assert best.log_probability == pytest.approx(math.log(0.4), abs=1e-4)
+    assert best.log_probability > greedy.log_probability
+
+
+def test_the_attention_follows_its_beam(make_decoder, variant):
+    decoder = make_decoder(variant).eval()
+    features = torch.randn(2, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(2))
+    for image, found in enumerate(beam_search(decoder, features, beams=4, max_length=6)):
+        for hypothesis in found:
+            state = decoder.init_state(features[image : image + 1])
+            for read, alpha in zip([BOS, *hypothesis.ids], hypothesis.alphas, strict=False):
+                _, expected, state = decoder.step(torch.tensor([read]), state)
+                torch.testing.assert_close(alpha, expected[0], atol=1e-5, rtol=1e-4)
+
+
+def test_less_than_one_beam_is_refused(make_decoder):
+    with pytest.raises(InputError, match="beam=0: choose 1"):
+        beam_search(make_decoder(), torch.zeros(1, 4, 8), beams=0)
