@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "caption_utils"
-TABLE = re.search(r"\| file \| its one job \|\n(.*?)\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = re.search(r"\| file \| its one job \|\n(.*?)\n\n", README, re.DOTALL)[1]
 ORDER = [name for row in TABLE.splitlines() for name in re.findall(r"`(\w+)\.py`", row.split("|")[1])]
 
 
