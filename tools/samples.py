@@ -10,7 +10,7 @@ from caption_utils.checkpoint import CONFIG, read_json
 from caption_utils.runtime import device, repository, writable_dir
 
 MODEL = "results/checkpoints/bahdanau-flickr8k"
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # scikit-image carries them
+PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # scikit-image carries them
 
 
 def describe_models() -> str:
