@@ -43,10 +43,20 @@ class State:
     cell: Tensor  # (B, H)
     attentional: Tensor | None = None  # (B, H), only with input feeding
 
-    def select(self, rows: Tensor | slice) -> "State":
-        """The state of some rows of the batch."""
+    def select(self, rows: Tensor) -> "State":
+        """The state of some rows of the batch, in this order; a row may come several times.
+
+        The gradient adds up in a fixed order, unlike that of ``value[rows]``, so that runs repeat to the last bit.
+        """
+        return self._map(lambda value: value.index_select(0, rows))
+
+    def first(self, count: int) -> "State":
+        """The state of the first ``count`` rows."""
+        return self._map(lambda value: value[:count])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "State":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return State(**{name: value if value is None else value[rows] for name, value in values.items()})
+        return State(**{name: value if value is None else change(value) for name, value in values.items()})
 
     def map_recurrent(self, change: Callable[[Tensor], Tensor]) -> "State":
         """The state with ``change`` made to what the recurrence carries; features and keys stay as they are."""
@@ -99,7 +109,7 @@ class Decoder(nn.Module):
         outputs, alphas = [], []
         for gate, size in zip(gates, sizes, strict=True):
             if size < len(state.hidden):
-                state = state.select(slice(size))
+                state = state.first(size)
             output, alpha, state = self.recur(gate, state)
             outputs.append(output)
             alphas.append(alpha)
@@ -179,7 +189,7 @@ class LuongDecoder(Decoder):
             return super().forward(features, tokens, owner)
         state = self.init_state(features)
         embedded = tokens._replace(data=self.dropout(self.embedding(tokens.data)))
-        start = (state.hidden[owner][None], state.cell[owner][None])
+        start = state.hidden.index_select(0, owner)[None], state.cell.index_select(0, owner)[None]
         hidden = self.lstm(embedded, start)[0].data  # (P, H)
         image, place = group_by_image(tokens.batch_sizes, owner, len(features))
         queries = hidden.new_zeros(len(features), int(place.max()) + 1, hidden.shape[-1])

@@ -204,7 +204,7 @@ def test_the_state_selects_rows(make_decoder):
     chosen = state.select(torch.tensor([2, 0]))
     for field in fields(State):
         assert torch.equal(getattr(chosen, field.name), getattr(state, field.name)[[2, 0]])
-    assert make_decoder().init_state(torch.randn(4, 5, 6)).select(slice(2)).attentional is None
+    assert make_decoder().init_state(torch.randn(4, 5, 6)).first(2).attentional is None
 
 
 def test_tokens_are_grouped_by_image():
@@ -218,3 +218,21 @@ def test_tokens_are_grouped_by_image():
 def test_an_unknown_attention_is_told_the_known_ones():
     with pytest.raises(InputError, match="attention 'self' is unknown; choose one of bahdanau, luong"):
         build_decoder(DecoderConfig(10, 6, attention="self"))
+
+
+@pytest.mark.parametrize("attention", ["bahdanau", "luong"])
+def test_gradients_repeat_to_the_last_bit(attention):
+    """Large enough that PyTorch shares the work among threads, whose order must not matter."""
+    torch.manual_seed(0)
+    decoder = build_decoder(DecoderConfig(50, 32, attention, embed_dim=16, hidden_dim=256, attention_dim=64))
+    decoder.eval()
+    features, owner = torch.rand(40, 49, 32), torch.randperm(200) // 5
+    tokens = pack_sequence(list(torch.randint(4, 50, (200, 4))))
+
+    def gradients():
+        decoder.zero_grad()
+        decoder(features, tokens, owner)[0].square().mean().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in decoder.parameters()])
+
+    first = gradients()
+    assert all(torch.equal(gradients(), first) for _ in range(10))
