@@ -8,6 +8,7 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -169,3 +170,26 @@ def test_the_cell_imports_the_standard_library_alone():
     lines = notebooks.bootstrap("").splitlines()
     top = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
     assert top <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("arrangement", ["beside", "attached", "cloned"])
+def test_a_whole_notebook_runs_from_an_empty_folder(tmp_path, arrangement):
+    inside = {"beside": ".", "attached": "input/captioning", "cloned": "source"}
+    place = tmp_path / inside[arrangement]
+    put_repository(place)
+    shutil.copytree(ROOT / "data" / "demo", place / "data" / "demo")
+    shutil.copytree(ROOT / "results" / "exploration", place / "results" / "exploration")
+    variables = {"CAPTION_DATA": "demo", "CAPTION_INPUT": str(tmp_path / "input")}
+    if arrangement == "cloned":
+        git = ["git", "-C", place, "-c", "user.name=test", "-c", "user.email=test@localhost"]
+        for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
+            subprocess.run([*git, *command], check=True)
+        variables["CAPTION_REPO"] = place.as_uri()
+    cells = nbformat.read(ROOT / "notebooks" / "02_vocabulary.ipynb", as_version=4).cells
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    result = start(folder, cell="\n".join(line for line in lines if not line.startswith("%")), **variables)
+    assert result.returncode == 0, result.stderr
+    expected = folder / "captioning" if arrangement == "cloned" else place
+    assert Path(result.stdout.splitlines()[-1]).resolve().parent.parent == expected.resolve()
