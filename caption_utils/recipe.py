@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best."""
+    """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best.
+
+    The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
+    """
 
     epochs: int = 20
     images_per_batch: int = 32
