@@ -19,7 +19,11 @@ from caption_utils.errors import InputError
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'."""
+    """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
+
+    ``region_dim``, unless 0, is the width to which features are first projected. ``dropout`` falls on embeddings and
+    output vectors, ``feature_dropout`` on features and their projection.
+    """
 
     vocab_size: int
     feature_dim: int
@@ -29,8 +33,16 @@ class DecoderConfig:
     embed_dim: int = 512
     hidden_dim: int = 256
     attention_dim: int = 256
+    region_dim: int = 0
     dropout: float = 0.5
+    feature_dropout: float = 0.0
+    deep_output: bool = False
     tie_weights: bool = False
+
+    @property
+    def context_dim(self) -> int:
+        """Width of what the decoder attends to, and so of the context vector."""
+        return self.region_dim or self.feature_dim
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,11 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.lstm = nn.LSTM(config.embed_dim, config.hidden_dim)
         self.fed_gates = nn.Linear(fed_dim, 4 * config.hidden_dim, bias=False) if fed_dim else None
-        self.initial = nn.Linear(config.feature_dim, 2 * config.hidden_dim)
-        self.to_embedding = nn.Linear(config.hidden_dim, config.embed_dim) if config.tie_weights else nn.Identity()
-        self.output = nn.Linear(config.embed_dim if config.tie_weights else config.hidden_dim, config.vocab_size)
+        self.project = projection(config)
+        self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
+        through_embedding = config.tie_weights or config.deep_output
+        self.to_embedding = nn.Linear(config.hidden_dim, config.embed_dim) if through_embedding else nn.Identity()
+        self.output = nn.Linear(config.embed_dim if through_embedding else config.hidden_dim, config.vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
@@ -85,16 +99,18 @@ class Decoder(nn.Module):
 
     def init_state(self, features: Tensor) -> State:
         """The state before the first word, from the mean feature (Xu et al. 2015, section 3.1.2)."""
-        hidden, cell = torch.tanh(self.initial(features.mean(dim=1))).chunk(2, dim=-1)
-        return State(features, self.attention.keys(features), hidden, cell)
+        regions = self.project(features)
+        hidden, cell = torch.tanh(self.initial(regions.mean(dim=1))).chunk(2, dim=-1)
+        return State(regions, self.attention.keys(regions), hidden, cell)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Read one word: tokens ``(B,)`` to logits ``(B, V)`` of the next word, alpha ``(B, N)`` and the new state.
 
         With beams: tokens ``(B, K)``, logits ``(B, K, V)``, alpha ``(B, K, N)``.
         """
-        output, alpha, state = self.recur(self.input_gates(self.dropout(self.embedding(tokens))), state)
-        return self.logits(output), alpha, state
+        embedded = self.dropout(self.embedding(tokens))
+        output, alpha, state = self.recur(self.input_gates(embedded), state)
+        return self.logits(output, embedded), alpha, state
 
     def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits ``(P, V)`` of the word after each token, and alphas ``(P, N)``.
@@ -104,7 +120,8 @@ class Decoder(nn.Module):
         one product for all steps; captions that have ended leave the loop.
         """
         sizes = tokens.batch_sizes.tolist()
-        gates = self.input_gates(self.dropout(self.embedding(tokens.data))).split(sizes)  # T × (b, 4H)
+        embedded = self.dropout(self.embedding(tokens.data))
+        gates = self.input_gates(embedded).split(sizes)  # T × (b, 4H)
         state = self.init_state(features).select(owner)
         outputs, alphas = [], []
         for gate, size in zip(gates, sizes, strict=True):
@@ -113,7 +130,7 @@ class Decoder(nn.Module):
             output, alpha, state = self.recur(gate, state)
             outputs.append(output)
             alphas.append(alpha)
-        return self.logits(torch.cat(outputs)), torch.cat(alphas)
+        return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """One step from the embedding's gates ``(B, 4H)``: output vector ``(B, H)``, alpha ``(B, N)``, new state."""
@@ -135,9 +152,13 @@ class Decoder(nn.Module):
         cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
-    def logits(self, output: Tensor) -> Tensor:
-        """Output vectors ``(..., H)`` to logits ``(..., V)``."""
-        return self.output(self.to_embedding(self.dropout(output)))
+    def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
+        """Output vectors ``(..., H)`` and the words just read ``(..., E)`` to logits ``(..., V)``.
+
+        Deep output is ``L_o (E y_{t-1} + L_h h_t)``: Xu et al. 2015, equation 7, whose context is in ``h_t`` already.
+        """
+        output = self.to_embedding(self.dropout(output))
+        return self.output(self.dropout(output + embedded) if self.config.deep_output else output)
 
 
 class BahdanauDecoder(Decoder):
@@ -147,8 +168,8 @@ class BahdanauDecoder(Decoder):
     """
 
     def __init__(self, config: DecoderConfig):
-        attention = BahdanauAttention(config.feature_dim, config.hidden_dim, config.attention_dim)
-        super().__init__(config, attention, fed_dim=config.feature_dim)
+        attention = BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim)
+        super().__init__(config, attention, fed_dim=config.context_dim)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         context, alpha = self.attention(state.hidden, state.features, state.keys)
@@ -164,9 +185,9 @@ class LuongDecoder(Decoder):
     """
 
     def __init__(self, config: DecoderConfig):
-        attention = LuongAttention(config.feature_dim, config.hidden_dim, config.attention_dim, config.score)
+        attention = LuongAttention(config.context_dim, config.hidden_dim, config.attention_dim, config.score)
         super().__init__(config, attention, fed_dim=config.hidden_dim if config.input_feeding else 0)
-        self.combine = nn.Linear(config.feature_dim + config.hidden_dim, config.hidden_dim)
+        self.combine = nn.Linear(config.context_dim + config.hidden_dim, config.hidden_dim)
 
     def init_state(self, features: Tensor) -> State:
         state = super().init_state(features)
@@ -188,13 +209,21 @@ class LuongDecoder(Decoder):
         if self.config.input_feeding:
             return super().forward(features, tokens, owner)
         state = self.init_state(features)
-        embedded = tokens._replace(data=self.dropout(self.embedding(tokens.data)))
+        embedded = self.dropout(self.embedding(tokens.data))
         start = state.hidden.index_select(0, owner)[None], state.cell.index_select(0, owner)[None]
-        hidden = self.lstm(embedded, start)[0].data  # (P, H)
+        hidden = self.lstm(tokens._replace(data=embedded), start)[0].data  # (P, H)
         image, place = group_by_image(tokens.batch_sizes, owner, len(features))
         queries = hidden.new_zeros(len(features), int(place.max()) + 1, hidden.shape[-1])
         attentional, alphas = self.attend(queries.index_put((image, place), hidden), state)
-        return self.logits(attentional[image, place]), alphas[image, place]
+        return self.logits(attentional[image, place], embedded), alphas[image, place]
+
+
+def projection(config: DecoderConfig) -> nn.Module:
+    """Features ``(B, N, D)`` to what is attended to: themselves, or ``relu(W f_i)`` of width ``region_dim``."""
+    dropout = nn.Dropout(config.feature_dropout)
+    if not config.region_dim:
+        return dropout
+    return nn.Sequential(dropout, nn.Linear(config.feature_dim, config.region_dim), nn.ReLU(), dropout)
 
 
 def group_by_image(batch_sizes: Tensor, owner: Tensor, images: int) -> tuple[Tensor, Tensor]:
