@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from caption_utils.attention import BahdanauAttention, LuongAttention
 from caption_utils.errors import InputError
+from caption_utils.packing import by_image, owner_of_tokens
+from caption_utils.unroll import make_plan, unroll
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,18 @@ class BahdanauDecoder(Decoder):
         hidden, cell = self.lstm_step(gates, context, state)
         return hidden, alpha, replace(state, hidden=hidden, cell=cell)
 
+    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """As in ``Decoder``, by the faster ``unroll``."""
+        embedded = self.dropout(self.embedding(tokens.data))
+        gates = self.input_gates(embedded)
+        state, score = self.init_state(features), self.attention.score
+        hidden, cell, keys = (value.index_select(0, owner) for value in (state.hidden, state.cell, state.keys))
+        weight = torch.cat([self.lstm.weight_hh_l0, score.query_projection.weight])
+        plan = make_plan(tokens.batch_sizes, owner, len(features))
+        values = self.fed_gates(state.features)
+        outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, score.v.weight[0], plan)
+        return self.logits(outputs, embedded), alphas
+
 
 class LuongDecoder(Decoder):
     """Step the LSTM on the embedding, attend with ``h_t``, then form the attentional vector ``h̃_t``.
@@ -200,22 +214,26 @@ class LuongDecoder(Decoder):
         return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
 
     def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Attentional vectors ``(B, H)`` and alpha ``(B, N)`` of hidden states ``(B, H)``; also ``(B, T, H)``."""
+        """Attentional vectors ``(B, H)`` and alpha ``(B, N)`` of hidden states ``(B, H)``; also ``(B, K, H)``."""
         context, alpha = self.attention(hidden, state.features, state.keys)
         return torch.tanh(self.combine(torch.cat([context, hidden], dim=-1))), alpha
 
     def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """As in ``Decoder``. Without input feeding no step waits for the attention: one LSTM call, one attention."""
+        """As in ``Decoder``. Without input feeding no step waits for the attention: one LSTM call, one attention.
+
+        ``W_c`` meets the regions before the attention, once for an image: ``W_c Σ α_i f_i = Σ α_i (W_c f_i)``.
+        """
         if self.config.input_feeding:
             return super().forward(features, tokens, owner)
         state = self.init_state(features)
         embedded = self.dropout(self.embedding(tokens.data))
         start = state.hidden.index_select(0, owner)[None], state.cell.index_select(0, owner)[None]
         hidden = self.lstm(tokens._replace(data=embedded), start)[0].data  # (P, H)
-        image, place = group_by_image(tokens.batch_sizes, owner, len(features))
-        queries = hidden.new_zeros(len(features), int(place.max()) + 1, hidden.shape[-1])
-        attentional, alphas = self.attend(queries.index_put((image, place), hidden), state)
-        return self.logits(attentional[image, place], embedded), alphas[image, place]
+        layout = by_image(owner_of_tokens(tokens.batch_sizes, owner), len(features))
+        of_context, of_hidden = self.combine.weight.split([self.config.context_dim, self.config.hidden_dim], dim=1)
+        contexts, alphas = self.attention(layout.spread(hidden), F.linear(state.features, of_context), state.keys)
+        attentional = torch.tanh(layout.collect(contexts) + F.linear(hidden, of_hidden, self.combine.bias))
+        return self.logits(attentional, embedded), layout.collect(alphas)
 
 
 def projection(config: DecoderConfig) -> nn.Module:
@@ -224,16 +242,6 @@ def projection(config: DecoderConfig) -> nn.Module:
     if not config.region_dim:
         return dropout
     return nn.Sequential(dropout, nn.Linear(config.feature_dim, config.region_dim), nn.ReLU(), dropout)
-
-
-def group_by_image(batch_sizes: Tensor, owner: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    """For each of P packed tokens its image ``(P,)`` and its place among that image's tokens ``(P,)``."""
-    image = torch.cat([owner[:size] for size in batch_sizes.tolist()])
-    counts = torch.bincount(image, minlength=images)
-    order = torch.argsort(image, stable=True)
-    place = torch.empty_like(image)
-    place[order] = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image[order]]
-    return image, place
 
 
 DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder}

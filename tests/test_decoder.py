@@ -7,7 +7,7 @@ from conftest import CAPTIONS, VARIANTS
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from caption_utils.decoder import DecoderConfig, State, build_decoder, group_by_image
+from caption_utils.decoder import DecoderConfig, State, build_decoder
 from caption_utils.errors import InputError
 
 FEEDING = [name for name in VARIANTS if name.endswith("feeding")]
@@ -209,14 +209,6 @@ def test_the_state_selects_rows(make_decoder):
     for field in fields(State):
         assert torch.equal(getattr(chosen, field.name), getattr(state, field.name)[[2, 0]])
     assert make_decoder().init_state(torch.randn(4, 5, 6)).first(2).attentional is None
-
-
-def test_tokens_are_grouped_by_image():
-    image, place = group_by_image(torch.tensor([3, 2, 1]), torch.tensor([1, 0, 1]), 3)
-    assert image.tolist() == [1, 0, 1, 1, 0, 1]
-    assert len({*zip(image.tolist(), place.tolist(), strict=True)}) == 6
-    assert sorted(place[image == 1].tolist()) == [0, 1, 2, 3]
-    assert sorted(place[image == 0].tolist()) == [0, 1]
 
 
 def test_an_unknown_attention_is_told_the_known_ones():
