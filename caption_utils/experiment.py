@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
 
 from caption_utils.batches import CaptionBatches
 from caption_utils.checkpoint import Model, load_model
@@ -19,6 +22,7 @@ from caption_utils.errors import InputError
 from caption_utils.features import extract
 from caption_utils.files import replacing
 from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
+from caption_utils.parallel import join_processes
 from caption_utils.plots import learning_curve
 from caption_utils.recipe import SCHEDULES, TrainConfig
 from caption_utils.runtime import device, repository, seed_everything
@@ -50,21 +54,45 @@ def train_model(
     check_settings(encoder_name, settings)
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+    processes = join_processes()
+    place = processes.device or device()
     config = TrainConfig(**_fields_of(TrainConfig, settings))
-    dataset = data if isinstance(data, CaptionDataset) else _read(data, split)
+    dataset = data if isinstance(data, CaptionDataset) else _read(data, split, processes.is_first)
     train, val = dataset.split("train"), dataset.split("val")
     vocab = build_vocabulary(train, min_count)
     seed_everything(config.seed)
-    encoder = load_encoder(encoder_name, device())
+    encoder = load_encoder(encoder_name, place)
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
-    seen, held_out = extract(train, encoder), extract(val, encoder)
-    mirrored = extract(train, encoder, mirror=True) if config.mirror else None
-    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, device(), mirrored, config.seed)
+    with processes.first_goes_ahead():
+        seen, held_out = extract(train, encoder).to(place), extract(val, encoder).to(place)
+        mirrored = extract(train, encoder, mirror=True).to(place) if config.mirror else None
+    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, place, mirrored, config.seed)
     source = {"data": dataset.name, "split": split}
-    model = Model(decoder.to(device()), vocab, encoder.name, encoder.fingerprint, source)
-    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, device()), config, out)
-    learning_curve(history).savefig(Path(out) / "curve.png")
+    model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
+    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out)
+    if processes.is_first:
+        with replacing(Path(out) / "curve.png") as path:
+            learning_curve(history).savefig(path, format="png")
     return history
+
+
+def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
+    """``train_model``, which takes the same arguments, in one process for each GPU of the machine; for notebooks.
+
+    The processes are forks, which can use no GPU that was used before: call it in a fresh kernel, before anything else
+    but imports. Raises ``InputError`` if it is too late. With one GPU or none it is ``train_model``.
+    """
+    bound = signature(train_model).bind(*arguments, **named)
+    bound.apply_defaults()
+    count = torch.cuda.device_count()  # asks the driver and starts nothing
+    if count < 2:
+        return train_model(*bound.args)
+    if torch.cuda.is_initialized():
+        raise InputError("the GPUs are in use by this process already; restart the kernel and train before other cells")
+    from accelerate import notebook_launcher
+
+    notebook_launcher(train_model, bound.args, num_processes=count)
+    return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
 
 
 def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
@@ -140,9 +168,10 @@ def _read_rows(path: Path) -> list[list[str]]:
         raise InputError(f"{path}: cannot be read as csv ({error}); record into another file") from None
 
 
-def _read(data: str | Path, scheme: str) -> CaptionDataset:
+def _read(data: str | Path, scheme: str, tell: bool = True) -> CaptionDataset:
     dataset = load_dataset(data, scheme)
-    print("\n".join(dataset.notes), file=sys.stderr)
+    if tell:
+        print("\n".join(dataset.notes), file=sys.stderr)
     return dataset
 
 
