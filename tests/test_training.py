@@ -269,7 +269,7 @@ def demo_run(folder):
 KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, {tests!r})
-import torch
+import torch._dynamo  # an optimiser's first step would load it in each child
 from test_training import demo_captions, demo_run, kill_within_a_save
 
 def last_save():
