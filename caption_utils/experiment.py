@@ -33,7 +33,7 @@ from caption_utils.vocab import Vocabulary
 BATCH = 50  # images at a time in evaluation
 LIMITS = {
     "embed_dim": (1, 1e5), "hidden_dim": (1, 1e5), "attention_dim": (1, 1e5), "dropout": (0, 0.99),
-    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "learning_rate": (0, 1), "weight_decay": (0, 1e3),
+    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "accumulate": (1, 1e6), "learning_rate": (0, 1), "weight_decay": (0, 1e3),
     "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3), "clip_norm": (0, 1e6),
     "patience": (1, 1e6), "seed": (0, 2**32 - 1),
 }
@@ -45,7 +45,8 @@ def train_model(
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
 
-    Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``.
+    Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``. Started in several processes, all
+    train the one model on the devices they were given.
 
     ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``. Raises ``InputError`` as its parts do, and for
     settings unknown or out of range before any work is done.
