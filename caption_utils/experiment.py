@@ -33,9 +33,9 @@ from caption_utils.vocab import Vocabulary
 BATCH = 50  # images at a time in evaluation
 LIMITS = {
     "embed_dim": (1, 1e5), "hidden_dim": (1, 1e5), "attention_dim": (1, 1e5), "dropout": (0, 0.99),
-    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "accumulate": (1, 1e6), "learning_rate": (0, 1), "weight_decay": (0, 1e3),
-    "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3), "clip_norm": (0, 1e6),
-    "patience": (1, 1e6), "seed": (0, 2**32 - 1),
+    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "accumulate": (1, 1e6), "learning_rate": (0, 1),
+    "weight_decay": (0, 1e3), "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3),
+    "clip_norm": (0, 1e6), "patience": (1, 1e6), "seed": (0, 2**32 - 1),
 }
 
 
