@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from caption_utils import parallel
+from caption_utils import experiment, parallel
 from caption_utils.checkpoint import load_model
 from caption_utils.parallel import Processes, join_processes
 
@@ -24,34 +25,32 @@ from caption_utils.__main__ import main
 
 experiment.load_encoder = lambda name, device: FakeEncoder()
 features.writable_dir = lambda name: Path({folder!r}) / "cache"
-sys.exit(main(["train", "--data", {data!r}, "--min-count", "1", "--embed-dim", "8", "--hidden-dim", "8",
-               "--attention-dim", "8", "--epochs", "6", "--learning-rate", "0.01", "--schedule", "one_cycle",
-               "--images-per-batch", "5", "--dropout", "0", "--mirror", "--label-smoothing", "0.1",
-               "--doubly-stochastic", "1", *sys.argv[1:]]))
+sys.exit(main(["train", "--data", {data!r}, "--out", {folder!r} + "/two", "--min-count", "1", "--mirror", *{options}]))
 """
+SETTINGS = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 6, "learning_rate": 0.01,
+            "schedule": "one_cycle", "images_per_batch": 5, "dropout": 0.0, "label_smoothing": 0.1,
+            "doubly_stochastic": 1.0}
 # where there is no GPU, `--multi_gpu` starts processes on the CPU (`--cpu` would need MPI for more than one)
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
           "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
-@pytest.fixture
-def train(data_folder, tmp_path):
-    """Run the command in one process or two; returns what it printed."""
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN.format(tests=str(Path(__file__).parent), data=str(data_folder), folder=str(tmp_path)))
-
-    def run(name, launcher=LAUNCH):
-        command = [sys.executable, *launcher, str(script), "--out", str(tmp_path / name)]
-        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=hidden)
-
-    return run
+def started(*command):
+    """A finished child process that saw no GPU."""
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=hidden)
 
 
-def test_two_processes_give_the_loss_curve_of_one(train, tmp_path):
+def test_two_processes_give_the_loss_curve_of_one(data_folder, tmp_path, monkeypatch, cache, fake_encoder):
     """Six photos in batches of five and one: the second process has fewer tokens, and once none at all."""
-    assert train("one", launcher=[]).returncode == 0
-    two = train("two")
+    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
+    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    experiment.train_model(data_folder, tmp_path / "one", min_count=1, settings=SETTINGS | {"mirror": True})
+    shutil.rmtree(cache)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+    (tmp_path / "train.py").write_text(TRAIN.format(
+        tests=str(Path(__file__).parent), data=str(data_folder), folder=str(tmp_path), options=options))
+    two = started(*LAUNCH, str(tmp_path / "train.py"))
     assert two.returncode == 0, two.stderr
     assert "process 0\n" in two.stderr and "process 1\n" in two.stderr
     curves = [pd.read_csv(tmp_path / name / "log.csv").set_index("epoch") for name in ("one", "two")]
@@ -69,7 +68,7 @@ def test_two_processes_give_the_loss_curve_of_one(train, tmp_path):
 NOTEBOOK = """
 import sys
 sys.path.insert(0, {tests!r})
-import torch
+import torch._dynamo  # an optimiser's first step would load it in each child
 from accelerate import launchers
 from pathlib import Path
 from conftest import FakeEncoder, draw
@@ -104,8 +103,7 @@ except ValueError as error:
 def test_a_notebook_starts_a_process_for_each_gpu(data_folder, tmp_path):
     """First with a photo that the first process cannot read while the second waits for it: both must end."""
     script = NOTEBOOK.format(tests=str(Path(__file__).parent), data=str(data_folder), folder=str(tmp_path))
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=hidden)
+    done = started("-c", script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Launching training on 2") == 2
     assert done.stdout.count("epoch 2: loss") == 1
