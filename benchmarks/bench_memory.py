@@ -2,9 +2,10 @@
 
     python benchmarks/bench_memory.py [--gigabytes 6] [--limit 2]
 
-Writes a temporary store of random features and trains on all of it, a small decoder for one epoch, in a child process
-to which the system refuses to give more than the limit. The limit (``RLIMIT_DATA``, on Linux) is on what a process has for itself;
-pages of the mapped store are not counted, since the system takes them back whenever it needs them. Both are printed.
+Writes a temporary store of random features and trains a small decoder on all of it, one epoch in a child process to
+which the system refuses to give more than the limit. The limit (``RLIMIT_DATA``, on Linux) is on what a process has for
+itself; pages of the mapped store are not counted, since the system takes them back whenever it needs them. Both are
+printed.
 """
 
 import argparse
