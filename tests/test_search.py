@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from caption_utils.errors import InputError
-from caption_utils.search import MAX_LENGTH, beam_search
+from caption_utils.limits import MAX_LENGTH
+from caption_utils.search import SearchConfig, beam_search
 from caption_utils.vocab import Vocabulary
 
 PAD, BOS, EOS, UNK = Vocabulary.pad, Vocabulary.bos, Vocabulary.eos, Vocabulary.unk
@@ -20,6 +21,9 @@ class Position:
 
     def map_recurrent(self, change):  # all beams of an image are at the same step
         return self
+
+    def select(self, rows):
+        return Position(self.image[rows], self.step)
 
 
 class Script:
@@ -47,7 +51,7 @@ class Script:
 
 
 def greedy_search(decoder, features, max_length=MAX_LENGTH):
-    return [best for (best,) in beam_search(decoder, features, 1, max_length)]
+    return [best for (best,) in beam_search(decoder, features, SearchConfig(1, max_length=max_length))]
 
 
 def features_of(*images):
@@ -146,7 +150,7 @@ def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(make_decoder, var
     features = torch.randn(1, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         scores = exhaustive(decoder, features, (A, B, C), longest=3)
-    (found,) = beam_search(decoder, features, beams=len(scores), max_length=3)
+    (found,) = beam_search(decoder, features, SearchConfig(len(scores), max_length=3))
     assert {tuple(hypothesis.ids) for hypothesis in found} == set(scores)
     for hypothesis in found:
         assert hypothesis.log_probability == pytest.approx(scores[tuple(hypothesis.ids)], abs=1e-4)
@@ -169,8 +173,8 @@ def test_two_beams_find_what_greed_misses():
                     logits[(*place, word)] = math.log(probability)
             return logits, torch.full((*tokens.shape, 50), 1 / 50), Position(state.image, state.step + 1)
 
-    ((greedy,),) = beam_search(Garden(), features_of(0), beams=1)
-    ((best, _),) = beam_search(Garden(), features_of(0), beams=2)
+    ((greedy,),) = beam_search(Garden(), features_of(0), 1)
+    ((best, _),) = beam_search(Garden(), features_of(0), 2)
     assert greedy.ids[0] == A and best.ids == [B]
     assert best.log_probability == pytest.approx(math.log(0.4), abs=1e-4)
     assert best.log_probability > greedy.log_probability
@@ -179,7 +183,7 @@ def test_two_beams_find_what_greed_misses():
 def test_the_attention_follows_its_beam(make_decoder, variant):
     decoder = make_decoder(variant).eval()
     features = torch.randn(2, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(2))
-    for image, found in enumerate(beam_search(decoder, features, beams=4, max_length=6)):
+    for image, found in enumerate(beam_search(decoder, features, SearchConfig(4, max_length=6))):
         for hypothesis in found:
             state = decoder.init_state(features[image : image + 1])
             for read, alpha in zip([BOS, *hypothesis.ids], hypothesis.alphas, strict=False):
@@ -189,4 +193,4 @@ def test_the_attention_follows_its_beam(make_decoder, variant):
 
 def test_less_than_one_beam_is_refused(make_decoder):
     with pytest.raises(InputError, match="beam=0: choose 1"):
-        beam_search(make_decoder(), torch.zeros(1, 4, 8), beams=0)
+        beam_search(make_decoder(), torch.zeros(1, 4, 8), 0)
