@@ -33,6 +33,11 @@ class Caption:
         """The model's probability of the whole sentence."""
         return math.exp(self.log_probability)
 
+    @property
+    def per_word(self) -> float:
+        """The geometric mean of the probabilities of its words and of its end, by which captions are ranked."""
+        return math.exp(self.log_probability / (len(self.tokens) + 1))
+
 
 class Captioner:
     """Encoder, decoder and vocabulary together. Build it with ``Captioner.load``."""

@@ -99,7 +99,7 @@ def _kind(head: bytes) -> str:
 
 def _bound(image: Image.Image, name: str) -> None:
     """Ask for reduced decoding, which JPEG can do, and refuse what would still take too much memory."""
-    pixels = image.width * image.height
+    size, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
     if pixels > MAX_PIXELS:
         raise Image.DecompressionBombError
     needed = 0
@@ -110,8 +110,7 @@ def _bound(image: Image.Image, name: str) -> None:
     image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
     needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format, 4)
     if needed > DECODED_BYTES:
-        size = f"{image.width} x {image.height} pixels of {image.format}"
-        raise InputError(f"{name}: {size} take too much memory to decode; make it smaller first")
+        raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
