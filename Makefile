@@ -22,10 +22,10 @@ check: # what `make test` does, in an environment that is there
 	    --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
 app: $(READY) ## open the page that captions your photographs
-	$(BIN)/voila notebooks/07_interactive_captioning.ipynb --config=tools/jupyter/config.py
+	$(BIN)/voila notebooks/07_interactive_captioning.ipynb --Voila.config_file_paths=tools/jupyter
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks/01_dataset_exploration.ipynb --config=tools/jupyter/config.py
+	$(BIN)/jupyter lab notebooks/01_dataset_exploration.ipynb --config=tools/jupyter/voila.py
 
 notebooks: $(READY) ## run the notebooks again and store their outputs
 	$(DEMO) $(BIN)/python tools/notebooks.py refresh

@@ -14,12 +14,15 @@ from caption_utils.session import Result
 
 CARD_SIDE, THUMBNAIL_SIDE = 560, 72  # pixels
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-COPY = "navigator.clipboard.writeText(this.previousElementSibling.textContent); this.textContent = 'Copied'"
+COPY = ("navigator.clipboard.writeText(this.closest('.cu-card').querySelector('.cu-caption').textContent); "
+        "this.textContent = 'Copied'")
+EMPTY = '<div class="cu-empty">The caption will appear here, with the photo.</div>'
 STYLE = """<style>
-.cu { font-family: system-ui, sans-serif; color: var(--jp-ui-font-color1, #1c2733); max-width: 1120px; margin: 0 auto; }
+.cu { font-family: system-ui, sans-serif; color: var(--jp-ui-font-color1, #1c2733); max-width: 1120px;
+  margin: 0 auto; }
 .cu .widget-html-content, .cu .widget-html > .widget-html-content { line-height: 1.45; overflow: visible; }
 .cu h1 { font-size: 30px; line-height: 1.2; margin: 0 0 4px; font-weight: 700; letter-spacing: -0.01em; }
-.cu h2 { font-size: 13px; margin: 0 0 6px; font-weight: 600; text-transform: uppercase; letter-spacing: 0.06em;
+.cu h2 { font-size: 12px; margin: 10px 0 2px; font-weight: 600; text-transform: uppercase; letter-spacing: 0.06em;
   color: var(--jp-ui-font-color2, #5a6572); }
 .cu p { margin: 0 0 6px; font-size: 14px; }
 .cu .cu-quiet { color: var(--jp-ui-font-color2, #5a6572); font-size: 13px; }
@@ -30,23 +33,30 @@ STYLE = """<style>
 .cu .cu-go button, .cu button.cu-go { background: #0072B2; color: #fff; font-weight: 600; font-size: 16px; height: 46px;
   line-height: 44px; }
 .cu button.cu-go:disabled { opacity: 0.6; }
-.cu button.cu-small { height: 28px; line-height: 26px; font-size: 12px; border-radius: 8px; padding: 0 4px; }
+.cu .cu-upload button, .cu button.cu-upload { background: none; border: 2px solid #0072B2; font-weight: 600;
+  color: var(--jp-ui-font-color1, #1c2733); }
+.cu button.cu-small { height: 26px; line-height: 24px; font-size: 11px; border-radius: 8px; padding: 0; }
 .cu .cu-tile img { border-radius: 10px; object-fit: cover; }
+.cu .cu-right { padding: 0 0 0 28px; box-sizing: border-box; }
+@media (max-width: 760px) { .cu .cu-right { padding: 20px 0 0; } .cu .cu-left { max-width: none; } }
 .cu-card { margin: 0 0 26px; }
 .cu-card .cu-caption { font-size: 27px; line-height: 1.25; font-weight: 600; margin: 0 0 6px; user-select: all;
   letter-spacing: -0.01em; }
 .cu-card .cu-caption::first-letter { text-transform: uppercase; }
 .cu-card .cu-name { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 100%; }
-.cu-card .attention { max-width: 100%; width: 100%; margin: 12px 0 0; }
+.cu-card .attention { margin: 12px 0 0; }
 .cu-card .attention > img { border-radius: 14px; }
 .cu-card .attention-word img { border-radius: 14px; }
 .cu-card .attention-word { font-size: 17px; padding: 6px 12px; border-radius: 999px;
   border-color: var(--jp-border-color1, #aab4be); }
 .cu-card ol { margin: 4px 0 0; padding-left: 22px; font-size: 14px; }
 .cu-card ol b { font-weight: 500; color: var(--jp-ui-font-color2, #5a6572); }
-.cu-copy { border: 1px solid var(--jp-border-color1, #aab4be); background: none; color: inherit; font: inherit;
-  font-size: 12px; padding: 2px 10px; cursor: pointer; }
-.cu .cu-card .cu-copy { height: 26px; line-height: 20px; border-radius: 8px; }
+.cu-empty { border: 2px dashed var(--jp-border-color2, #cfd6dd); border-radius: 14px; padding: 72px 16px;
+  text-align: center; color: var(--jp-ui-font-color2, #5a6572); font-size: 16px; }
+.cu .cu-copy { display: inline-block; box-sizing: border-box; height: 26px; line-height: 20px; border-radius: 8px;
+  color: inherit; text-decoration: none; border: 1px solid var(--jp-border-color1, #aab4be); background: none;
+  font-family: inherit; font-size: 12px;
+  padding: 2px 10px; margin-left: 6px; cursor: pointer; }
 .cu-failed { border-left: 4px solid #D55E00; padding: 8px 12px; margin: 0 0 14px; font-size: 15px;
   background: rgba(213, 94, 0, 0.09); border-radius: 0 10px 10px 0; overflow-wrap: anywhere; }
 .cu-history { width: 100%; border-collapse: collapse; font-size: 14px; table-layout: fixed; }
@@ -72,9 +82,8 @@ def result_card(result: Result) -> str:
     best, *others = result.captions
     return "\n".join([
         '<div class="cu-card">',
-        f'<div class="cu-caption" dir="ltr">{html.escape(best.text)}</div>'
-        f'<button class="cu-copy" onclick="{COPY}">Copy</button>',
-        f'<div class="cu-quiet">{_probability(best)}</div>',
+        f'<div class="cu-caption" dir="ltr">{html.escape(best.text)}</div>',
+        f'<div class="cu-quiet">{_probability(best)} <button class="cu-copy" onclick="{COPY}">Copy</button></div>',
         f'<div class="cu-quiet cu-name">{_origin(result)}</div>',
         attention_page(result.preview, best, CARD_SIDE),
         '<p class="cu-quiet">Point at a word, or tap it, to see where the model looked.</p>',
@@ -94,7 +103,8 @@ def history_table(results: Sequence[Result], csv: str) -> str:
     if not results:
         return ""
     data = base64.b64encode(csv.encode("utf-8", "replace")).decode()
-    link = f'<a download="captions.csv" href="data:text/csv;charset=utf-8;base64,{data}">Save as CSV</a>'
+    address = f"data:text/csv;charset=utf-8;base64,{data}"
+    link = f'<a class="cu-copy" download="captions.csv" href="{address}">Save as CSV</a>'
     rows = "\n".join(map(_history_row, reversed(results)))
     return f'<h2>This session</h2>\n<p>{link}</p>\n<table class="cu-history">{rows}</table>'
 

@@ -17,7 +17,7 @@ from caption_utils.uploads import Photo, upload_megabytes, uploaded_photos
 
 MOST_BEAMS = 10
 MOST_CARDS = 24  # photos of one click that are shown large; the others are listed in the history
-TILE_SIDE = 76  # pixels of a sample's thumbnail
+TILE_SIDE = 60  # pixels of a sample's thumbnail
 ACCEPT = "image/*,.heic,.heif,.avif"
 FULL = Layout(width="100%")
 SAMPLES = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg")  # scikit-image carries them
@@ -38,7 +38,7 @@ class CaptionWidget(VBox):
         self.button = Button(layout=Layout(width="100%", height="46px", margin="8px 0 0"))
         self.progress = IntProgress(layout=Layout(width="100%", display="none"))
         self.status = HTML()
-        self.results = VBox(layout=Layout(width="100%"))
+        self.results = VBox([HTML(page.EMPTY, layout=FULL)], layout=FULL)
         self.history = HTML()
         super().__init__(children=[HTML(page.STYLE), self._columns()])
         self.add_class("cu")
@@ -89,7 +89,7 @@ class CaptionWidget(VBox):
             parts = [*parts[1:], parts[0]]
         settings = VBox([HTML("<h2>Model</h2>"), self.model, HTML("<h2>Search</h2>"), self.beams, self.button,
                          self.progress, self.status])
-        left = VBox([*parts, settings], layout=Layout(flex="1 1 300px", min_width="260px", max_width="420px"))
+        left = VBox([*parts, settings], layout=Layout(flex="1 1 300px", min_width="260px", max_width="380px"))
         left.add_class("cu-panel")
         right = VBox([self.results, self.history], layout=Layout(flex="2 1 420px", min_width="260px"))
         right.add_class("cu-right")
@@ -114,7 +114,7 @@ class CaptionWidget(VBox):
         button = Button(description=path.stem, layout=Layout(width=side, margin="2px 0"))
         button.add_class("cu-small")
         button.on_click(lambda _: self.choose([Photo(path.name, path)]))
-        tile = VBox([picture, button], layout=Layout(width=side, margin="0 8px 6px 0"))
+        tile = VBox([picture, button], layout=Layout(width=side, margin="0 5px 4px 0"))
         tile.add_class("cu-tile")
         return tile
 
@@ -122,8 +122,9 @@ class CaptionWidget(VBox):
         """A new button, since one that has a file does not tell when it is given the same file again."""
         for old in self.upload.children:
             old.close()
-        button = FileUpload(accept=ACCEPT, multiple=True, description="Upload photos", button_style="primary",
-                            icon="", layout=Layout(width="100%", height="42px"))
+        button = FileUpload(accept=ACCEPT, multiple=True, description="Upload photos", icon="",
+                            layout=Layout(width="100%", height="42px"))
+        button.add_class("cu-upload")
         button.observe(self._uploaded, "value")
         self.upload.children = (button,)
 
