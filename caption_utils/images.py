@@ -53,7 +53,8 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
-        raise InputError(f"{name}: damaged or incomplete ({error or type(error).__name__}); save it again") from None
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name}: damaged or incomplete ({reason}); save it again") from None
 
 
 def _opened(source: Source) -> AbstractContextManager[BinaryIO | Image.Image]:

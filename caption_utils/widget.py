@@ -81,7 +81,7 @@ class CaptionWidget(VBox):
         except InputError as error:
             return page.failed_line(photo.name, str(error))
         except (RuntimeError, MemoryError) as error:  # PyTorch's, when memory runs out
-            return page.failed_line(photo.name, f"no caption ({error or 'out of memory'}); try a smaller photo")
+            return page.failed_line(photo.name, f"no caption ({str(error) or 'out of memory'}); try a smaller photo")
 
     def _columns(self) -> Box:
         parts = [self._upload_part(), self._sample_part(), self._path_part()]
