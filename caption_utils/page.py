@@ -20,7 +20,7 @@ EMPTY = '<div class="cu-empty">The caption will appear here, with the photo.</di
 STYLE = """<style>
 .cu { font-family: system-ui, sans-serif; color: var(--jp-ui-font-color1, #1c2733); max-width: 1120px;
   margin: 0 auto; }
-.cu .widget-html-content, .cu .widget-html > .widget-html-content { line-height: 1.45; overflow: visible; }
+.cu .widget-html-content { line-height: 1.45; overflow: visible; width: 100%; min-width: 0; flex: 1 1 0; }
 .cu h1 { font-size: 30px; line-height: 1.2; margin: 0 0 4px; font-weight: 700; letter-spacing: -0.01em; }
 .cu h2 { font-size: 12px; margin: 10px 0 2px; font-weight: 600; text-transform: uppercase; letter-spacing: 0.06em;
   color: var(--jp-ui-font-color2, #5a6572); }
