@@ -1,4 +1,4 @@
-"""Voilà and JupyterLab, started with the arguments that the Makefile gives them, and stopped at the end."""
+"""Voilà and JupyterLab for a browser without a person: started as the Makefile starts them, stopped at the end."""
 
 import os
 import re
@@ -11,9 +11,11 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "of-the-tests"
 SECONDS = 120
+FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync").split()  # what Chromium takes to run alone, also as root
 
 
 def arguments_of(target: str) -> list[str]:
