@@ -1,5 +1,6 @@
 """Which trained models are at hand, and which of them captions photos unless another is named."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from caption_utils.checkpoint import CONFIG, WEIGHTS
@@ -16,14 +17,17 @@ def model_folders() -> dict[str, Path]:
     A label is the folder's path below one of the two. Raises ``InputError`` if there is no model.
     """
     root = repository()
-    bases = ([root / SHIPPED] if root else []) + [writable_dir("models")]
+    bases = [root / SHIPPED] if root else []
+    with suppress(InputError):  # where nothing can be written, nothing was trained
+        bases.append(writable_dir("models"))
     found: dict[str, Path] = {}
     for base in bases:
         for folder in sorted(path.parent for path in base.rglob(CONFIG)):
             if (folder / WEIGHTS).is_file():
                 found.setdefault(folder.relative_to(base).as_posix(), folder)
     if not found:
-        raise InputError(f"{bases[0]}: no model here; train one with python -m caption_utils train")
+        where = bases[0] if bases else SHIPPED
+        raise InputError(f"{where}: no model here; train one with python -m caption_utils train")
     return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT_MODEL))
 
 

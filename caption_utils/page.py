@@ -37,8 +37,8 @@ STYLE = """<style>
   color: var(--jp-ui-font-color1, #1c2733); }
 .cu button.cu-small { height: 26px; line-height: 24px; font-size: 11px; border-radius: 8px; padding: 0; }
 .cu .cu-tile img { border-radius: 10px; object-fit: cover; }
-.cu .cu-right { padding: 0 0 0 28px; box-sizing: border-box; }
-@media (max-width: 760px) { .cu .cu-right { padding: 20px 0 0; } .cu .cu-left { max-width: none; } }
+.cu .cu-right { padding: 0 8px 0 28px; box-sizing: border-box; }
+@media (max-width: 760px) { .cu .cu-right { padding: 20px 8px 0 0; } .cu .cu-left { max-width: none; } }
 .cu-card { margin: 0 0 26px; }
 .cu-card .cu-caption { font-size: 27px; line-height: 1.25; font-weight: 600; margin: 0 0 6px; user-select: all;
   letter-spacing: -0.01em; }
@@ -56,7 +56,8 @@ STYLE = """<style>
 .cu .cu-copy { display: inline-block; box-sizing: border-box; height: 26px; line-height: 20px; border-radius: 8px;
   color: inherit; text-decoration: none; border: 1px solid var(--jp-border-color1, #aab4be); background: none;
   font-family: inherit; font-size: 12px;
-  padding: 2px 10px; margin-left: 6px; cursor: pointer; }
+  padding: 2px 10px; cursor: pointer; }
+.cu button.cu-copy { margin-left: 6px; }
 .cu-failed { border-left: 4px solid #D55E00; padding: 8px 12px; margin: 0 0 14px; font-size: 15px;
   background: rgba(213, 94, 0, 0.09); border-radius: 0 10px 10px 0; overflow-wrap: anywhere; }
 .cu-history { width: 100%; border-collapse: collapse; font-size: 14px; table-layout: fixed; }

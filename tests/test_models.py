@@ -39,3 +39,12 @@ def test_no_default_model_is_one_line(places, model_folder):
 
 def test_the_repository_ships_the_default_model():
     assert models.default_model().parts[-3:] == ("results", "checkpoints", models.DEFAULT_MODEL)
+
+
+def test_shipped_models_are_found_where_nothing_can_be_written(places, model_folder, monkeypatch):
+    def refuse(name):
+        raise InputError("no folder can be written")
+
+    shutil.copytree(model_folder, places[0] / "a-model")
+    monkeypatch.setattr(models, "writable_dir", refuse)
+    assert list(models.model_folders()) == ["a-model"]

@@ -25,5 +25,7 @@ c = get_config()  # noqa: F821
 for server in (c.ServerApp, c.Voila):
     server.ip = "127.0.0.1"
     server.tornado_settings = settings
+c.LabApp.news_url = None  # nothing is asked of other servers
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.VoilaConfiguration.template = "captions"
 c.VoilaConfiguration.prelaunch_hook = only_the_page
