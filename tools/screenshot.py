@@ -11,7 +11,7 @@ from servers import FLAGS, ROOT, Servers
 PICTURE = ROOT / "results" / "figures" / "page.png"
 SAMPLE, WORD = "astronaut", 1
 SIZE = {"width": 1180, "height": 900}
-MOST_COLOURS, MOST_BYTES = 128, 300_000
+MOST_COLOURS, MOST_BYTES = 256, 300_000
 
 
 def caption_sample(page: Page) -> None:
