@@ -1,16 +1,22 @@
 """A model folder to a ``Captioner``: photo in, sentence out, with where the model looked for each word."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from caption_utils.checkpoint import Model, load_model
 from caption_utils.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
+from caption_utils.hypotheses import Hypothesis
 from caption_utils.images import Source, load_image
-from caption_utils.search import BEAMS, Hypothesis, beam_search
+from caption_utils.search import BEAMS, SearchConfig, beam_search
+
+BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,11 @@ class Caption:
     log_probability: float
     tokens: list[str]
     attention: np.ndarray
+
+    @property
+    def probability(self) -> float:
+        """The model's probability of the whole sentence."""
+        return math.exp(self.log_probability)
 
 
 class Captioner:
@@ -44,8 +55,20 @@ class Captioner:
 
     def caption(self, image: Source, beams: int = BEAMS) -> Caption:
         """Caption one picture: a path, bytes or an open image. Raises ``InputError`` if it cannot be read."""
-        pixels = self.encoder.transform(load_image(image))[None].to(self.device)
-        return self._caption(beam_search(self.model.decoder, self.encoder(pixels), beams)[0][0])
+        return self.captions(self.features([image]), beams)[0][0]
+
+    def features(self, images: Sequence[Source]) -> Tensor:
+        """What the encoder makes of at least one picture, for ``captions``: ``(B, N, D)``.
+
+        Raises ``InputError`` for the first that cannot be read.
+        """
+        pixels = torch.stack([self.encoder.transform(load_image(image)) for image in images])
+        return torch.cat([self.encoder(batch.to(self.device)) for batch in pixels.split(BATCH)])
+
+    def captions(self, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Caption]]:
+        """For each image of ``features (B, N, D)`` the captions that ``beam_search`` finds, best first."""
+        found = beam_search(self.model.decoder, features, config)
+        return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def _caption(self, found: Hypothesis) -> Caption:
         words = [self.model.vocab.words[i] for i in found.ids]

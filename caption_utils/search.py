@@ -1,6 +1,9 @@
-"""From next-word probabilities to sentences, on nothing but ``init_state`` and ``step``, many images at once."""
+"""From next-word probabilities to the best sentences, many images at once.
 
-import math
+A decoder is anything with ``init_state`` and ``step``; what it carries from word to word has ``select`` and
+``map_recurrent``, as ``decoder.State`` has.
+"""
+
 from dataclasses import dataclass
 
 import torch
@@ -8,77 +11,80 @@ from torch import Tensor
 
 from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
+from caption_utils.hypotheses import Hypothesis, Unfinished, follow
+from caption_utils.limits import Limits, next_scores
 from caption_utils.vocab import Vocabulary
 
 BEAMS = 5
-MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
+LENGTH_PENALTY = 0.7
+IMAGES_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """A finished caption: word ids without specials, natural log-probability with ``<eos>``, alphas ``(T, N)``."""
+class SearchConfig(Limits):
+    """``beams`` captions are kept in view; one is greedy search. Found captions rank by log-probability divided by
+    ``length ** length_penalty``: 0 is the model's own score, 1 its score per token.
+    """
 
-    ids: list[int]
-    log_probability: float
-    alphas: Tensor
+    beams: int = BEAMS
+    length_penalty: float = LENGTH_PENALTY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.beams <= 1000:
+            raise InputError(f"beam={self.beams}: choose 1, which is greedy search, or more, up to 1000")
+        if not 0 <= self.length_penalty <= 2:
+            raise InputError(f"length_penalty={self.length_penalty}: choose a value from 0, which is none, to 2")
 
 
 @torch.inference_mode()
-def beam_search(decoder: Decoder, features: Tensor, beams: int, max_length: int = MAX_LENGTH) -> list[list[Hypothesis]]:
-    """The ``beams`` best captions found for each image of ``features (B, N, D)``, best log-probability per word first.
+def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Hypothesis]]:
+    """1 to ``beams`` captions for each image of ``features (B, N, D)``, best score first; ``config`` may be ``beams``.
 
-    Of all one-word continuations of its K captions, each image keeps the K likeliest; a caption that has ended keeps
-    its place for as long as its probability does. One beam is greedy search. A caption has 1 to ``max_length`` words;
-    ``<pad>``, ``<bos>`` and ``<unk>`` are never among them.
+    At each step an image keeps, of all one-word continuations of its captions, the K likeliest; those that end leave
+    the beam. It is done when K ended captions are likelier than all that go on. These K are found by log-probability
+    alone; the length penalty orders them. The greedy caption is followed even where the beam has left it, so that the
+    likeliest of the K is never less likely than that one: without a penalty, the first is not; with one, the first
+    has the greedy caption's score or better, unless K captions likelier than the greedy one were found.
     """
-    if beams < 1:
-        raise InputError(f"beam={beams}: choose 1, which is greedy search, or more")
-    state = decoder.init_state(features).map_recurrent(lambda h: h.unsqueeze(1))  # one beam for a start
-    scores = features.new_zeros(len(features), 1)  # (B, K)
-    ids = torch.full((len(features), 1, 1), Vocabulary.bos, device=features.device)  # (B, K, T)
-    alphas = features.new_empty(len(features), 1, 0, features.shape[1])  # (B, K, T, N)
-    for position in range(max_length + 1):
-        logits, alpha, state = decoder.step(ids[..., -1], state)
-        ended = (ids[..., -1] == Vocabulary.eos).unsqueeze(-1)
-        gains = torch.where(ended, _only_end(logits), _allowed(logits, position, max_length))  # (B, K, V)
-        scores, best = (scores.unsqueeze(-1) + gains).flatten(1).topk(min(beams, gains[0].numel()))
-        parent, word = best // gains.shape[-1], best % gains.shape[-1]
-        state = state.map_recurrent(lambda h, parent=parent: _follow(h, parent))
-        ids = torch.cat([_follow(ids, parent), word.unsqueeze(-1)], dim=-1)
-        alphas = _follow(torch.cat([alphas, alpha.unsqueeze(2)], dim=2), parent)
-        if (word == Vocabulary.eos).all():
-            break
-    return [_ranked(_hypotheses(*image)) for image in zip(ids[..., 1:], scores, alphas, strict=True)]
+    config = config if isinstance(config, SearchConfig) else SearchConfig(config)
+    chunks = features.split(IMAGES_AT_ONCE) if len(features) else ()
+    found = [captions for chunk in chunks for captions in _search(decoder, chunk, config)]
+    return [sorted(captions, key=lambda caption: -caption.score(config.length_penalty)) for captions in found]
 
 
-def _ranked(found: list[Hypothesis]) -> list[Hypothesis]:
-    """Best log-probability per token first, ``<eos>`` counted; what is impossible is left out."""
-    possible = [hypothesis for hypothesis in found if hypothesis.log_probability > -math.inf]
-    return sorted(possible, key=lambda hypothesis: -hypothesis.log_probability / (len(hypothesis.ids) + 1))
+def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
+    """The likeliest captions of each image, likeliest first."""
+    found: list[list[Hypothesis]] = [[] for _ in features]
+    live = Unfinished.start(decoder, features)
+    greedy = torch.zeros_like(live.images)  # (B,), which beam is the greedy caption
+    bars = features.new_full((len(features), config.beams), -torch.inf)  # log-probabilities of the best ended captions
+    while len(live.images):
+        logits, alpha, state = decoder.step(live.ids[..., -1], live.state)
+        gains = next_scores(logits, live.ids, config)  # (B, J, V)
+        sums, choice, greedy = _choose(gains.add_(live.sums.unsqueeze(-1)), greedy, config.beams)
+        parent, word = choice // gains.shape[-1], choice % gains.shape[-1]
+        ended = (word == Vocabulary.eos) & (sums > -torch.inf)
+        for image, _, hypothesis in live.finished(parent, ended, sums):
+            found[image].append(hypothesis)
+        bars = torch.cat([bars, sums.masked_fill(~ended, -torch.inf)], dim=1).topk(config.beams).values
+        live = live.extend(parent, word, sums.masked_fill(ended, -torch.inf), alpha, state)
+        rows = (live.sums.amax(dim=1) > bars[:, -1]).nonzero().squeeze(1)
+        live, greedy, bars = live.select(rows), greedy[rows], bars[rows]
+    return [sorted(captions, key=lambda caption: -caption.log_probability)[: config.beams] for captions in found]
 
 
-def _follow(values: Tensor, parent: Tensor) -> Tensor:
-    """For each beam the values of the beam it continues: ``(B, J, ...)`` and parent ``(B, K)`` to ``(B, K, ...)``."""
-    return values[torch.arange(len(parent), device=parent.device).unsqueeze(1), parent]
-
-
-def _only_end(logits: Tensor) -> Tensor:
-    """Gains ``(..., V)`` that allow ``<eos>`` alone, at no cost."""
-    gains = torch.full_like(logits, -torch.inf)
-    gains[..., Vocabulary.eos] = 0.0
-    return gains
-
-
-def _allowed(logits: Tensor, position: int, max_length: int) -> Tensor:
-    """Log-probabilities ``(..., V)``, minus infinity for what may not come at this position."""
-    scores = logits.log_softmax(dim=-1)
-    forbidden = [Vocabulary.pad, Vocabulary.bos, Vocabulary.unk] + ([Vocabulary.eos] if position == 0 else [])
-    scores[..., forbidden] = -torch.inf
-    return scores + _only_end(scores) if position == max_length else scores
-
-
-def _hypotheses(ids: Tensor, log_probabilities: Tensor, alphas: Tensor) -> list[Hypothesis]:
-    """Rows of ids ``(B, T)`` cut at ``<eos>``, each with its alphas."""
-    lengths = (ids != Vocabulary.eos).sum(dim=1).tolist()
-    rows = zip(ids.tolist(), log_probabilities.tolist(), alphas.cpu(), lengths, strict=True)
-    return [Hypothesis(row[:length], score, alpha[:length]) for row, score, alpha, length in rows]
+def _choose(sums: Tensor, greedy: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of continuations ``sums (B, J, V)`` the best ``beams``, and the greedy one in a further place where it is not
+    among them: their sums, their places in J · V, and which is the greedy one. ``greedy (B,)`` tells its parent.
+    """
+    flat = sums.flatten(1)
+    values, places = flat.topk(min(beams, flat.shape[1]))
+    if beams == 1:
+        return values, places, greedy
+    words = follow(sums, greedy.unsqueeze(1)).argmax(dim=-1)  # (B, 1)
+    first = greedy.unsqueeze(1) * sums.shape[-1] + words
+    among = places == first
+    lost = ~among.any(dim=1, keepdim=True)
+    values = torch.cat([values, flat.gather(1, first).masked_fill(~lost, -torch.inf)], dim=1)
+    return values, torch.cat([places, first], dim=1), torch.cat([among, lost], dim=1).int().argmax(dim=1)

@@ -1,16 +1,19 @@
 import math
-from dataclasses import dataclass
-from itertools import pairwise, product
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from caption_utils.errors import InputError
-from caption_utils.search import MAX_LENGTH, beam_search
+from caption_utils.limits import MAX_LENGTH
+from caption_utils.search import SearchConfig, beam_search
 from caption_utils.vocab import Vocabulary
 
 PAD, BOS, EOS, UNK = Vocabulary.pad, Vocabulary.bos, Vocabulary.eos, Vocabulary.unk
-A, B, C = 4, 5, 6  # the three words
+A, B, C = 4, 5, 6  # words
+seeds = st.integers(0, 2**32)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Position:
 
     def map_recurrent(self, change):  # all beams of an image are at the same step
         return self
+
+    def select(self, rows):
+        return Position(self.image[rows], self.step)
 
 
 class Script:
@@ -46,8 +52,51 @@ class Script:
         return logits, alpha, Position(state.image, state.step + 1)
 
 
+class Chain(Script):
+    """What follows a word, whatever came before: ``after[word]`` maps the next word to its probability."""
+
+    def __init__(self, after):
+        super().__init__([{}], words=10)
+        self.logits = torch.full((10, 10), -20.0)
+        for read, probabilities in after.items():
+            for word, probability in probabilities.items():
+                self.logits[read, word] = math.log(probability)
+            self.logits[read, PAD] = math.log(max(1e-9, 1 - sum(probabilities.values())))
+
+    def step(self, tokens, state):
+        _, alpha, state = super().step(tokens, state)
+        return self.logits[tokens], alpha, state
+
+
+@dataclass(frozen=True)
+class Place:
+    room: torch.Tensor  # (B, 1), with beams (B, K, 1)
+
+    def map_recurrent(self, change):
+        return Place(change(self.room))
+
+    def select(self, rows):
+        return Place(self.room[rows])
+
+
+class Maze:
+    """Every word leads into one of 60 rooms, each with random logits for the next; a far cry from a language."""
+
+    def __init__(self, seed, words):
+        generator = torch.Generator().manual_seed(seed)
+        self.logits = torch.randn(60, 4 + words, generator=generator) * 3
+        self.doors = torch.randint(60, (60, 4 + words), generator=generator)
+
+    def init_state(self, features):
+        return Place(features[:, 0, :1].long())
+
+    def step(self, tokens, state):
+        room = self.doors[state.room.squeeze(-1), tokens]
+        return self.logits[room], torch.nn.functional.one_hot(room % 50, 50).float(), Place(room.unsqueeze(-1))
+
+
 def greedy_search(decoder, features, max_length=MAX_LENGTH):
-    return [best for (best,) in beam_search(decoder, features, 1, max_length)]
+    return [best for (best,) in beam_search(decoder, features, SearchConfig(1, max_length=max_length))]
 
 
 def features_of(*images):
@@ -128,49 +177,158 @@ def test_no_gradient_is_kept(make_decoder):
     assert not found.alphas.requires_grad
 
 
-def exhaustive(decoder, features, words, longest):
-    """Every caption of 1 to ``longest`` of ``words``, with its log-probability, worked out one step at a time."""
-    scores = {}
-    for length in range(1, longest + 1):
-        for ids in product(words, repeat=length):
-            state, total = decoder.init_state(features), 0.0
-            for read, said in pairwise([BOS, *ids, EOS]):
-                logits, _, state = decoder.step(torch.tensor([read]), state)
-                total += logits.log_softmax(-1)[0, said].item()
-            scores[ids] = total
-    return scores
+def may_follow(ids, words, limits):
+    """The rules in plain Python: what may come after ``ids``."""
+    n, free = limits.no_repeat_ngram, list(words)
+    if len(ids) == limits.max_length:
+        return [EOS]
+    if n:
+        said = [ids[i : i + n] for i in range(len(ids) - n + 1)]
+        free = [word for word in words if (*ids, word)[-n:] not in said]
+    return free if free and len(ids) < limits.min_length else [*free, EOS]
 
 
-def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(make_decoder, variant):
-    decoder = make_decoder(variant, vocab_size=7).eval()
-    features = torch.randn(1, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(1))
+def exhaustive(decoder, features, words, limits):
+    """Every caption of ``words`` within ``limits`` with its log-probability, worked out one step at a time."""
+    found, open_ = {}, [((), 0.0, BOS, decoder.init_state(features))]
+    while open_:
+        ids, total, read, state = open_.pop()
+        logits, _, state = decoder.step(torch.tensor([read]), state)
+        scores = logits[0].log_softmax(-1).tolist()
+        for word in may_follow(ids, words, limits):
+            if word == EOS:
+                found[ids] = total + scores[EOS]
+            else:
+                open_.append(((*ids, word), total + scores[word], word, state))
+    return found
+
+
+def assert_exhaustive(decoder, features, words, config):
+    """A beam as wide as there are captions finds all of them, in the order of their scores."""
     with torch.no_grad():
-        scores = exhaustive(decoder, features, (A, B, C), longest=3)
-    (found,) = beam_search(decoder, features, beams=len(scores), max_length=3)
-    assert {tuple(hypothesis.ids) for hypothesis in found} == set(scores)
-    for hypothesis in found:
-        assert hypothesis.log_probability == pytest.approx(scores[tuple(hypothesis.ids)], abs=1e-4)
-    per_word = [scores[tuple(hypothesis.ids)] / (len(hypothesis.ids) + 1) for hypothesis in found]
-    assert per_word == sorted(per_word, reverse=True)
+        expected = exhaustive(decoder, features, words, config)
+    (found,) = beam_search(decoder, features, replace(config, beams=len(expected)))
+    assert {tuple(hypothesis.ids) for hypothesis in found} == set(expected)
+    scores = [hypothesis.score(config.length_penalty) for hypothesis in found]
+    assert scores == sorted(scores, reverse=True)
+    for hypothesis, score in zip(found, scores, strict=True):
+        log_probability = expected[tuple(hypothesis.ids)]
+        assert hypothesis.log_probability == pytest.approx(log_probability, abs=1e-4)
+        assert score == pytest.approx(log_probability / (len(hypothesis.ids) + 1) ** config.length_penalty, abs=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0])
+def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(make_decoder, variant, penalty):
+    decoder = make_decoder(variant, vocab_size=7)
+    features = torch.randn(1, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(1))
+    assert_exhaustive(decoder, features, (A, B, C), SearchConfig(length_penalty=penalty, max_length=3))
+
+
+@given(seed=seeds, words=st.integers(1, 3), longest=st.integers(1, 4), shortest=st.integers(1, 4),
+       ngram=st.integers(0, 3), penalty=st.sampled_from([0.0, 0.7, 2.0]))
+@settings(max_examples=60, deadline=None)
+def test_constraints_leave_what_exhaustive_search_leaves(seed, words, longest, shortest, ngram, penalty):
+    config = SearchConfig(length_penalty=penalty, min_length=min(shortest, longest), max_length=longest,
+                          no_repeat_ngram=ngram)
+    assert_exhaustive(Maze(seed, words), features_of(0), range(4, 4 + words), config)
+
+
+@given(seed=seeds, beams=st.integers(2, 6), ngram=st.integers(0, 2), shortest=st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+def test_no_beam_does_worse_than_greedy(seed, beams, ngram, shortest):
+    maze, features = Maze(seed, 4), features_of(0, 1, 2)
+    config = SearchConfig(beams, 0.0, min_length=shortest, max_length=8, no_repeat_ngram=ngram)
+    greedy = beam_search(maze, features, replace(config, beams=1))
+    for penalty in (0.0, 1.0):
+        for (alone,), found in zip(greedy, beam_search(maze, features, replace(config, length_penalty=penalty)),
+                                   strict=True):
+            likeliest = max(hypothesis.log_probability for hypothesis in found)
+            assert likeliest >= alone.log_probability - 1e-4
+            surpassed = all(hypothesis.log_probability >= alone.log_probability - 1e-4 for hypothesis in found)
+            assert surpassed or found[0].score(penalty) >= alone.score(penalty) - 1e-4
+            assert len({tuple(hypothesis.ids) for hypothesis in found}) == len(found)
+            assert penalty or found[0].log_probability == likeliest
+
+
+@given(seed=seeds, beams=st.integers(1, 6), shortest=st.integers(1, 6), ngram=st.integers(0, 3),
+       words=st.integers(1, 4), broken=st.sampled_from([None, math.nan, math.inf, -math.inf]))
+@settings(max_examples=100, deadline=None)
+def test_there_is_always_a_caption_and_it_keeps_the_rules(seed, beams, shortest, ngram, words, broken):
+    maze = Maze(seed, words)
+    if broken is not None:
+        maze.logits[seed % 5 :: 5, seed % (4 + words) :] = broken
+    config = SearchConfig(beams, min_length=shortest, max_length=6, no_repeat_ngram=ngram)
+    for found in beam_search(maze, features_of(0, 1), config):
+        assert 1 <= len(found) <= beams
+        for hypothesis in found:
+            said = [*hypothesis.ids, EOS]
+            assert said[0] != EOS
+            assert all(word in may_follow(tuple(said[:i]), range(4, 4 + words), config)
+                       for i, word in enumerate(said))
+            assert len(hypothesis.alphas) == len(hypothesis.ids)
+            assert not math.isnan(hypothesis.log_probability)
+
+
+def test_the_greedy_caption_is_followed_where_a_beam_loses_it():
+    after = {BOS: {A: 0.4, B: 0.35}, A: {C: 0.3}, B: {7: 0.5, 8: 0.5}, C: {EOS: 1.0}, 7: {9: 0.3}, 8: {9: 0.3},
+             9: {EOS: 1.0}}
+    ((greedy,),) = beam_search(Chain(after), features_of(0), 1)
+    (found,) = beam_search(Chain(after), features_of(0), SearchConfig(2, 0.0))
+    assert greedy.ids == found[0].ids == [A, C]  # of 0.12; after two words both beams begin with B, and end at 0.0525
+    assert [hypothesis.log_probability for hypothesis in found] == pytest.approx(
+        [math.log(0.4 * 0.3), math.log(0.35 * 0.5 * 0.3)], abs=1e-3)
+
+
+def test_an_ended_caption_leaves_its_place_to_others():
+    after = {BOS: {A: 0.6, B: 0.4}, A: {EOS: 0.9}, B: {A: 0.5, C: 0.4}, C: {EOS: 1.0}}
+    (found,) = beam_search(Chain(after), features_of(0), SearchConfig(2, 0.0))
+    assert [hypothesis.ids for hypothesis in found] == [[A], [B, A]]
+    (found,) = beam_search(Chain(after), features_of(0), SearchConfig(3, 0.0))
+    assert [hypothesis.ids for hypothesis in found] == [[A], [B, A], [B, C]]
+
+
+def test_the_penalty_orders_but_finds_nothing_else():
+    after = {BOS: {A: 0.5, B: 0.5}, A: {EOS: 0.2, C: 0.05}, B: {C: 0.3}, C: {7: 0.9}, 7: {8: 0.9}, 8: {EOS: 0.6}}
+    found = {penalty: beam_search(Chain(after), features_of(0), SearchConfig(2, penalty))[0] for penalty in (0.0, 1.0)}
+    assert [hypothesis.ids for hypothesis in found[0.0]] == [[A], [B, C, 7, 8]]
+    assert [hypothesis.ids for hypothesis in found[1.0]] == [[B, C, 7, 8], [A]]
+
+
+def test_an_image_whose_search_has_ended_costs_no_more():
+    script = Script([{A: 1.0}, {EOS: 1.0}], [{A: 1.0}, {A: 1.0}, {A: 1.0}, {EOS: 1.0}])
+    sizes = []
+    step = script.step
+    script.step = lambda tokens, state: sizes.append(len(tokens)) or step(tokens, state)
+    greedy_search(script, features_of(0, 1, 0))
+    assert sizes == [3, 3, 1, 1]
+
+
+def test_keys_are_computed_once_for_each_image(make_decoder, variant, monkeypatch):
+    decoder, seen = make_decoder(variant), []
+    keys = decoder.attention.keys
+    monkeypatch.setattr(decoder.attention, "keys", lambda features: seen.append(len(features)) or keys(features))
+    beam_search(decoder, torch.randn(6, 5, 6), 3)
+    assert seen == [6]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_more_images_than_are_searched_at_once(make_decoder, monkeypatch, beams):
+    decoder, features = make_decoder(), torch.randn(7, 5, 6) * 4
+    together = beam_search(decoder, features, beams)
+    monkeypatch.setattr("caption_utils.search.IMAGES_AT_ONCE", 3)
+    for one, other in zip(together, beam_search(decoder, features, beams), strict=True):
+        assert [hypothesis.ids for hypothesis in one] == [hypothesis.ids for hypothesis in other]
+
+
+def test_no_image_has_no_caption(make_decoder):
+    assert beam_search(make_decoder(), torch.zeros(0, 5, 6)) == []
 
 
 def test_two_beams_find_what_greed_misses():
-    class Garden:
-        """A is likelier than B, but all that follows A is unlikely."""
-
-        def init_state(self, features):
-            return Position(features[:, 0, 0].long(), 0)
-
-        def step(self, tokens, state):
-            follow = {BOS: {A: 0.6, B: 0.4}, A: {A: 0.3, B: 0.3, C: 0.3, EOS: 0.1}, B: {EOS: 1.0}, EOS: {EOS: 1.0}}
-            logits = torch.full((*tokens.shape, 7), -20.0)
-            for place in product(*map(range, tokens.shape)):
-                for word, probability in follow.get(tokens[place].item(), {EOS: 1.0}).items():
-                    logits[(*place, word)] = math.log(probability)
-            return logits, torch.full((*tokens.shape, 50), 1 / 50), Position(state.image, state.step + 1)
-
-    ((greedy,),) = beam_search(Garden(), features_of(0), beams=1)
-    ((best, _),) = beam_search(Garden(), features_of(0), beams=2)
+    """A is likelier than B, but all that follows A is unlikely."""
+    garden = Chain({BOS: {A: 0.6, B: 0.4}, A: {A: 0.3, B: 0.3, C: 0.3, EOS: 0.1}, B: {EOS: 1.0}})
+    ((greedy,),) = beam_search(garden, features_of(0), 1)
+    ((best, _),) = beam_search(garden, features_of(0), 2)
     assert greedy.ids[0] == A and best.ids == [B]
     assert best.log_probability == pytest.approx(math.log(0.4), abs=1e-4)
     assert best.log_probability > greedy.log_probability
@@ -179,7 +337,7 @@ def test_two_beams_find_what_greed_misses():
 def test_the_attention_follows_its_beam(make_decoder, variant):
     decoder = make_decoder(variant).eval()
     features = torch.randn(2, 4, decoder.config.feature_dim, generator=torch.Generator().manual_seed(2))
-    for image, found in enumerate(beam_search(decoder, features, beams=4, max_length=6)):
+    for image, found in enumerate(beam_search(decoder, features, SearchConfig(4, max_length=6))):
         for hypothesis in found:
             state = decoder.init_state(features[image : image + 1])
             for read, alpha in zip([BOS, *hypothesis.ids], hypothesis.alphas, strict=False):
@@ -187,6 +345,36 @@ def test_the_attention_follows_its_beam(make_decoder, variant):
                 torch.testing.assert_close(alpha, expected[0], atol=1e-5, rtol=1e-4)
 
 
+def test_the_attention_follows_its_beam_through_a_maze():
+    maze = Maze(seed=3, words=4)
+    (found,) = beam_search(maze, features_of(0), SearchConfig(6, max_length=6))
+    assert len(found) == 6
+    for hypothesis in found:
+        state = maze.init_state(features_of(0))
+        for read, alpha in zip([BOS, *hypothesis.ids], hypothesis.alphas, strict=False):
+            _, expected, state = maze.step(torch.tensor([read]), state)
+            assert alpha.tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beams": 0}, "beam=0: choose 1, which is greedy search, or more"),
+        ({"beams": 5000}, "beam=5000: choose 1, which is greedy search, or more, up to 1000"),
+        ({"length_penalty": -0.1}, "length_penalty=-0.1: choose a value from 0, which is none, to 2"),
+        ({"length_penalty": math.nan}, "length_penalty=nan: choose a value"),
+        ({"min_length": 0}, "min_length=0: a caption has words; choose 1 or more"),
+        ({"min_length": 8, "max_length": 7}, "max_length=7: choose 8, the min_length, or more"),
+        ({"max_length": 0}, "max_length=0: choose 1, the min_length, or more"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram=-1: choose 0, which allows repetition, or more"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(settings, message):
+    with pytest.raises(InputError, match=message) as error:
+        SearchConfig(**settings)
+    assert "\n" not in str(error.value)
+
+
 def test_less_than_one_beam_is_refused(make_decoder):
     with pytest.raises(InputError, match="beam=0: choose 1"):
-        beam_search(make_decoder(), torch.zeros(1, 4, 8), beams=0)
+        beam_search(make_decoder(), torch.zeros(1, 4, 8), 0)
