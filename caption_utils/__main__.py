@@ -4,14 +4,14 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from caption_utils.decoder import DecoderConfig
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.recipe import TrainConfig
-from caption_utils.search import BEAMS
+from caption_utils.search import BEAMS, SearchConfig
 
 FROM_DATA = {"vocab_size", "feature_dim"}
 
@@ -45,12 +45,26 @@ def train(data: str, out: str, encoder: str, split: str, min_count: int, **setti
     return 0
 
 
-def evaluate(model: str, data: str, split: str, beams: int, as_json: bool, record: str | None) -> int:
-    """Print how a model does on one split; ``record`` names the csv that takes the row as well."""
-    from caption_utils.experiment import append_row, evaluate_model
+def evaluate(
+    model: str, data: str, split: str, beams: int, against: str | None, as_json: bool, captions: str | None,
+    record: str | None,
+) -> int:
+    """Print how a model does on one split, and how far it is from the model ``against``.
 
-    row = evaluate_model(model, data, split, beams)
-    print(json.dumps(row) if as_json else "\n".join(f"{name:<14} {value}" for name, value in row.items()), flush=True)
+    ``captions`` names the file for what it said, ``record`` the csv that takes the row as well.
+    """
+    from caption_utils.evaluation import append_row, compare, evaluate_model, write_captions
+
+    found = evaluate_model(model, data, split, beams)
+    row = found.row()
+    apart = compare(found, evaluate_model(against, data, split, beams)) if against else {}
+    if as_json:
+        differences = {name: {k: round(v, 4) for k, v in asdict(d).items()} for name, d in apart.items()}
+        print(json.dumps(row | ({"against": {"model": against, **differences}} if against else {})), flush=True)
+    else:
+        print("\n".join([*_score_lines(row, found.missing), *_difference_lines(against, apart)]), flush=True)
+    if captions:
+        write_captions(captions, found)
     if record:
         append_row(record, row)
     return 0
@@ -67,7 +81,7 @@ def caption(
     from caption_utils.models import default_model
     from caption_utils.runtime import device
 
-    if not 1 <= top <= beams:
+    if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths = photo_paths(photos)
     maps = map_paths(attention_map, paths) if attention_map else {}
@@ -83,6 +97,25 @@ def caption(
             _print_caption(str(path), found, top, as_json)
             bar.update()
     return 1 if failed else 0
+
+
+def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:
+    """A line for each value of a row, with the bounds of its 95 % interval or the reason why it is missing."""
+    lines = []
+    for name, value in row.items():
+        if not name.endswith(("_low", "_high")):
+            shown = f"missing: {missing[name]}" if name in missing else value
+            within = "" if row.get(f"{name}_low") is None else f"  {row[f'{name}_low']} to {row[f'{name}_high']}"
+            lines.append(f"{name:<16} {shown}{within}")
+    return lines
+
+
+def _difference_lines(against: str | None, apart: dict) -> list[str]:
+    """The differences from the model ``against``, which may be none."""
+    lines = [f"difference from {against}, 95 % interval, share of resamples without its sign"] if apart else []
+    for name, d in apart.items():
+        lines.append(f"{name:<16} {d.value:+.4f}  {d.low:+.4f} to {d.high:+.4f}  p {d.p:.3f}")
+    return lines
 
 
 def _draw(photo: Path, found: "Caption", out: Path) -> None:  # noqa: F821
@@ -131,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_beam(command)
     command.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     command.add_argument("--record", help="append the row to this csv")
+    command.add_argument("--captions", help="write the captions to this file, in COCO's result format")
+    command.add_argument("--against", metavar="MODEL", help="another model folder, to compare with on the same images")
     command.set_defaults(run=evaluate)
 
     command = commands.add_parser("caption", help="caption photographs")

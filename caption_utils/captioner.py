@@ -35,7 +35,7 @@ class Caption:
 
     @property
     def per_word(self) -> float:
-        """The geometric mean of the probabilities of its words and of its end, by which captions are ranked."""
+        """Geometric mean of the probabilities of its words and its end, which compares captions of any length."""
         return math.exp(self.log_probability / (len(self.tokens) + 1))
 
 

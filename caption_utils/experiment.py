@@ -1,9 +1,6 @@
-"""A run from data set to measured model: what the command line and the notebooks call."""
+"""A run from data set to trained model: what the command line and the notebooks call."""
 
-import csv
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,18 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from caption_utils.batches import CaptionBatches
-from caption_utils.checkpoint import Model, load_model
+from caption_utils.checkpoint import Model
 from caption_utils.datasets import CaptionDataset, load_dataset
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.encoder import encoder_spec, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.features import extract
-from caption_utils.files import replacing
-from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
 from caption_utils.plots import learning_curve
 from caption_utils.recipe import SCHEDULES, TrainConfig
-from caption_utils.runtime import device, repository, seed_everything
-from caption_utils.search import BEAMS, beam_search
+from caption_utils.runtime import device, seed_everything
 from caption_utils.training import fit
 from caption_utils.vocab import Vocabulary
 
@@ -51,7 +45,7 @@ def train_model(
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
     config = TrainConfig(**_fields_of(TrainConfig, settings))
-    dataset = data if isinstance(data, CaptionDataset) else _read(data, split)
+    dataset = read_dataset(data, split)
     train, val = dataset.split("train"), dataset.split("val")
     vocab = build_vocabulary(train, min_count)
     seed_everything(config.seed)
@@ -91,56 +85,10 @@ def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
     return vocab
 
 
-def evaluate_model(
-    folder: str | Path, data: str | Path | CaptionDataset, split: str = "val", beams: int = BEAMS
-) -> dict[str, object]:
-    """One row of ``results/metrics.csv``: perplexity by teacher forcing, scores of freely decoded captions."""
-    start = time.perf_counter()
-    model = load_model(folder, device())
-    scheme = str(model.training.get("split", "official"))
-    dataset = (data if isinstance(data, CaptionDataset) else _read(data, scheme)).split(split)
-    encoder = load_encoder(model.encoder, device())
-    batches = CaptionBatches(dataset, extract(dataset, encoder), model.vocab, BATCH, device())
-    captions = [model.vocab.decode(found.ids) for batch in batches.in_order()
-                for found, *_ in beam_search(model.decoder, batch.features, beams)]
-    references = [dataset.captions_of(name) for name in dataset.image_names]
-    scores = {"unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk),
-              "perplexity": perplexity(model.decoder, batches.in_order()),
-              **bleu(captions, references), **cider_rouge(captions, references)}
-    return {
-        "commit": _commit(), "data": dataset.name, "scheme": scheme, "split": split, "images": len(references),
-        "model": Path(folder).name, "encoder": model.encoder, "attention": model.decoder.config.attention,
-        "search": f"beam {beams}" if beams > 1 else "greedy", "seed": model.training.get("seed"),
-        "vocab_size": len(model.vocab),
-        **{name: round(value, 4) for name, value in scores.items()},
-        "seconds": round(time.perf_counter() - start, 1), "device": device().type,
-    }
-
-
-def append_row(path: str | Path, row: Mapping[str, object]) -> None:
-    """Add a row to a csv whose columns are the row's names, creating it; whole or not at all.
-
-    Raises ``InputError`` for a file with other columns or one that cannot be written.
-    """
-    rows = _read_rows(Path(path)) or [list(row)]
-    if any(len(cells) != len(row) for cells in rows) or rows[0] != list(row):
-        raise InputError(f"{path}: its columns are not {', '.join(row)}; record into another file")
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([*rows, row.values()])
-
-
-def _read_rows(path: Path) -> list[list[str]]:
-    """Rows of a csv, header first; none if there is no such file."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [cells for cells in csv.reader(file) if cells]
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as csv ({error}); record into another file") from None
-
-
-def _read(data: str | Path, scheme: str) -> CaptionDataset:
+def read_dataset(data: str | Path | CaptionDataset, scheme: str) -> CaptionDataset:
+    """``load_dataset`` with its notes printed, on the error stream; a data set that is read already stays as it is."""
+    if isinstance(data, CaptionDataset):
+        return data
     dataset = load_dataset(data, scheme)
     print("\n".join(dataset.notes), file=sys.stderr)
     return dataset
@@ -149,13 +97,3 @@ def _read(data: str | Path, scheme: str) -> CaptionDataset:
 def _fields_of(config: type, settings: Mapping[str, object]) -> dict[str, object]:
     names = {field.name for field in fields(config)}
     return {name: value for name, value in settings.items() if name in names}
-
-
-def _commit() -> str:
-    """Short hash of the repository's commit, empty outside one."""
-    command = ["git", "-C", str(repository()), "rev-parse", "--short", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True)
-    except OSError:  # no git on this machine
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""

@@ -1,36 +1,51 @@
 """How good a model is: perplexity of held-out captions, and scores of freely decoded ones."""
 
-import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
+import numpy as np
 import torch
-from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from torch.nn import functional as F
 
 from caption_utils.batches import Batch
 from caption_utils.decoder import Decoder
+from caption_utils.intervals import Score, mean_score, ratio
 from caption_utils.vocab import tokenize
 
 Texts = dict[int, list[str]]
+NGRAMS = 4
 
 
-@torch.no_grad()
 def perplexity(decoder: Decoder, batches: Iterable[Batch]) -> float:
     """``exp(total negative log-likelihood / total tokens)``: ``<eos>`` counts, padding does not, dropout is off.
 
     Infinite for a model that has diverged beyond all numbers.
     """
+    return likelihood(decoder, batches).value
+
+
+@torch.no_grad()
+def likelihood(decoder: Decoder, batches: Iterable[Batch]) -> Score:
+    """``perplexity`` as a score of the images in their order: negative log-likelihood and tokens of each."""
     was_training = decoder.training
     decoder.eval()
-    total, tokens = 0.0, 0
+    rows = []
     for batch in batches:
         logits, _ = decoder(batch.features, batch.tokens, batch.owner)
-        total += F.cross_entropy(logits, batch.targets, reduction="sum").item()
-        tokens += len(batch.targets)
+        losses = F.cross_entropy(logits, batch.targets, reduction="none").double()  # (P,)
+        image = torch.cat([batch.owner[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,)
+        summands = torch.stack([losses, torch.ones_like(losses)], dim=1)
+        rows.append(summands.new_zeros(len(batch.features), 2).index_add(0, image, summands).cpu())
     decoder.train(was_training)
-    return math.exp(total / tokens) if total / tokens < 700 else math.inf
+    return Score(torch.cat(rows).numpy(), _perplexity)
+
+
+def _perplexity(sums: np.ndarray) -> np.ndarray:
+    entropy = ratio(sums)
+    return np.exp(np.where(entropy < 700, entropy, np.inf))
 
 
 def unknown_rate(batches: Iterable[Batch], unk: int) -> float:
@@ -40,27 +55,47 @@ def unknown_rate(batches: Iterable[Batch], unk: int) -> float:
 
 
 def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Corpus BLEU-1 to 4 in percent (Papineni et al. 2002), each caption against all its references.
+    """Corpus BLEU-1 to 4 in percent; see ``caption_scores``."""
+    return {name: score.value for name, score in _bleu(*tokenized(captions, references)).items()}
 
-    By the papers' scorer, ``pycocoevalcap``; NLTK's differs where captions have fewer than four words.
+
+def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
+    """BLEU-1 to 4, ROUGE-L and CIDEr, times 100, each caption against all its references.
+
+    By the papers' scorer, ``pycocoevalcap``. BLEU (Papineni et al. 2002) is a score of the whole corpus; NLTK's differs
+    where captions have fewer than four words. ROUGE-L (Lin 2004) and CIDEr (Vedantam et al. 2015) are means over
+    images; resampled images keep CIDEr's document frequencies, which are those of all references given.
     """
-    scores, _ = Bleu(4).compute_score(*_tokenized(captions, references), verbose=0)
-    return {f"bleu{n}": 100 * float(score) for n, score in enumerate(scores, 1)}
-
-
-def cider_rouge(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """CIDEr (Vedantam et al. 2015) and ROUGE-L (Lin 2004), times 100, by the papers' scorer."""
-    tokenized = _tokenized(captions, references)
+    texts = tokenized(captions, references)
     return {
-        "rouge_l": 100 * float(Rouge().compute_score(*tokenized)[0]),
-        "cider": 100 * float(Cider().compute_score(*tokenized)[0]),
+        **_bleu(*texts),
+        "rouge_l": mean_score(100 * Rouge().compute_score(*texts)[1]),
+        "cider": mean_score(100 * Cider().compute_score(*texts)[1]),
     }
 
 
-def _tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:
-    """References and captions as the scorer takes them.
+def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:
+    """References and captions as the scorers take them.
 
     Both pass through ``tokenize`` alone, never through a vocabulary: an unknown word can match nothing.
     """
     targets = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
     return targets, {i: [" ".join(tokenize(text))] for i, text in enumerate(captions)}
+
+
+def _bleu(references: Texts, captions: Texts) -> dict[str, Score]:
+    """Each image's statistics are its matched n-grams, its n-grams, its words and those of the closest reference."""
+    counts = [cook_test(captions[i][0], cook_refs(references[i]), eff="closest") for i in captions]
+    rows = np.array([[*c["correct"], *c["guess"], c["testlen"], c["reflen"]] for c in counts], dtype=float)
+    return {f"bleu{n}": Score(rows, partial(_corpus_bleu, n=n)) for n in range(1, NGRAMS + 1)}
+
+
+def _corpus_bleu(sums: np.ndarray, n: int) -> np.ndarray:
+    """Geometric mean of the clipped precisions up to n, times the brevity penalty (Papineni et al. 2002, section 2.3).
+
+    The summands 1e-15 and 1e-9 are the scorer's: nothing matched gives next to nothing, and no error.
+    """
+    precisions = (sums[..., :n] + 1e-15) / (sums[..., NGRAMS : NGRAMS + n] + 1e-9)
+    ratios = (sums[..., -2] + 1e-15) / (sums[..., -1] + 1e-9)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratios))
+    return 100 * precisions.prod(axis=-1) ** (1 / n) * brevity

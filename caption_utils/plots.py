@@ -120,6 +120,29 @@ def _draw_score_bars(ax: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
     ax.grid(axis="y", alpha=0.3)
 
 
+def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figure:
+    """Sentences as a tree from left to right: words with which several begin are written once.
+
+    Each sentence ends in its label. Sentences are given best first, and a branch stands where its best one does.
+    """
+    prefixes = [[tuple(words[:n]) for n in range(1, len(words) + 1)] for words in sentences]
+    best = {prefix: i for i in reversed(range(len(sentences))) for prefix in prefixes[i]}
+    order = sorted(range(len(sentences)), key=lambda i: [best[prefix] for prefix in prefixes[i]])
+    height = {prefix: -order.index(i) for prefix, i in best.items()}
+    longest = max(map(len, sentences))
+    figure, (ax,) = panels(1, width=1.0 + 0.85 * longest, height=0.5 + 0.4 * len(sentences))
+    for row, label in zip(prefixes, labels, strict=True):
+        ax.text(len(row), height[row[-1]], label, color=COLOURS[1], fontsize=9, va="center", ha="center")
+    for prefix, y in height.items():
+        x = len(prefix) - 1
+        ax.text(x, y, prefix[-1], fontsize=9, va="center", ha="center", bbox={"fc": "white", "ec": "none", "pad": 2})
+        if x:
+            ax.plot([x - 1, x], [height[prefix[:-1]], y], color="#bbbbbb", linewidth=1, zorder=0)
+    ax.set(xlim=(-0.6, longest + 0.5), ylim=(0.6 - len(sentences), 0.5))
+    ax.axis("off")
+    return figure
+
+
 def padding(batches: Mapping[str, Sequence[int]]) -> Figure:
     """A panel for each title → caption lengths of a batch: a row for each caption, words dark and padding light."""
     figure, axes = panels(len(batches), height=2.8)

@@ -16,6 +16,12 @@ from caption_utils.vocab import Vocabulary
 COLOURS = ("red", "green", "blue", "white")
 
 
+@pytest.fixture
+def no_java(monkeypatch):
+    """METEOR is missing: its scorer takes longer to start than everything else together."""
+    monkeypatch.setattr("caption_utils.meteor.shutil.which", lambda name: None)
+
+
 class FakeEncoder(nn.Module):
     """Two by two regions; each one's features are its mean colour, twice. ``seen`` counts the images."""
 

@@ -15,14 +15,15 @@ SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epo
 
 
 @pytest.fixture(autouse=True)
-def one_encoder(monkeypatch, cache, encoder):
+def one_encoder(monkeypatch, cache, encoder, no_java):
     """The encoder is loaded once for all tests, on the CPU."""
-    from caption_utils import captioner, experiment
+    from caption_utils import captioner, evaluation, experiment
     from caption_utils.encoder import encoder_spec
 
     for module in (captioner, experiment):
         monkeypatch.setattr(module, "load_encoder", lambda name, device: encoder_spec(name) and encoder)
-    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    for module in (evaluation, experiment):
+        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr("caption_utils.runtime.device", lambda: torch.device("cpu"))
 
 
@@ -51,9 +52,29 @@ def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
     assert (row["images"], row["model"], row["encoder"]) == (3, "tiny", "efficientnet_lite2")
     assert len(record.read_text().splitlines()) == 2
     assert main(evaluate) == 0
-    assert f"vocab_size     {row['vocab_size']}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"vocab_size       {row['vocab_size']}\n" in printed
+    assert f"cider            {row['cider']}  {row['cider_low']} to {row['cider_high']}\n" in printed
+    assert "meteor           missing: needs a Java runtime; install one" in printed and row["meteor"] is None
+    assert "_low" not in printed
     assert main(["caption", "--model", str(out), PHOTO]) == 0
     assert capsys.readouterr().out.startswith(f"{PHOTO}: ")
+
+
+def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
+    other = shutil.copytree(model, tmp_path / "other")
+    command = ["evaluate", "--model", str(model), "--data", str(data_folder), "--against", str(other),
+               "--captions", str(tmp_path / "captions.json")]
+    assert main([*command, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    against = row.pop("against")
+    assert against.pop("model") == str(other)
+    assert against["bleu4"] == {"value": 0, "low": 0, "high": 0, "p": 1} and "meteor" not in against
+    assert len(json.loads((tmp_path / "captions.json").read_text())) == row["images"] == 3
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert f"difference from {other}, 95 % interval" in printed
+    assert "cider            +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
 
 
 def test_a_second_start_of_a_finished_run_trains_nothing(data_folder, tmp_path, capsys):
@@ -113,8 +134,7 @@ def test_the_runners_up(model, capsys):
     assert main(["caption", "--model", str(model), "--top", "3", PHOTO]) == 0
     name, *captions = capsys.readouterr().out.splitlines()
     assert name == f"{PHOTO}:"
-    scores = [float(line.split()[0]) for line in captions]
-    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert len(captions) == 3 and all(0 <= float(line.split()[0]) <= 1 for line in captions)
     assert main(["caption", "--model", str(model), "--top", "3", "--json", PHOTO]) == 0
     line = json.loads(capsys.readouterr().out)
     assert [line["caption"], *(other["caption"] for other in line["runners_up"])] == [
@@ -125,6 +145,10 @@ def test_the_runners_up(model, capsys):
 def test_more_runners_up_than_beams_are_one_line(model, capsys, top):
     line = refused(capsys, "caption", "--model", model, "--top", top, PHOTO)
     assert line.endswith(f"top={top}: choose 1 to 5, or more beams with --beam")
+
+
+def test_no_beams_are_one_line_before_any_work(capsys):
+    assert "beam=0: choose 1" in refused(capsys, "caption", "--beam", "0", PHOTO)
 
 
 @pytest.mark.parametrize(("suffix", "head"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])

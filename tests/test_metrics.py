@@ -1,11 +1,16 @@
 import math
+from random import Random
 
+import numpy as np
 import pytest
 import torch
 from nltk.translate.bleu_score import corpus_bleu
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 from torch.nn import functional as F
 
-from caption_utils.metrics import bleu, cider_rouge, perplexity, unknown_rate
+from caption_utils.metrics import bleu, caption_scores, likelihood, perplexity, tokenized, unknown_rate
 from caption_utils.vocab import Vocabulary
 
 CAPTIONS = ["a dog runs on the grass", "two birds", "the man rides a horse", "a small boat on the sea"]
@@ -49,6 +54,35 @@ def test_bleu_equals_the_papers_scorer():
     assert bleu(CAPTIONS, REFERENCES) == pytest.approx(expected, abs=1e-4)
 
 
+def test_scores_equal_those_of_the_papers_scorer_called_directly():
+    """On captions made of references and noise, the shortest of one word and one of none."""
+    generator = Random(1)
+    words = sorted({word for texts in REFERENCES for text in texts for word in text.split()})
+    references = [generator.choices(sum(REFERENCES, []), k=generator.randint(1, 5)) for _ in range(60)]
+    captions = [" ".join(generator.choices(words + texts[0].split() * 9, k=generator.randint(1, 12)))
+                for texts in references] + [""]
+    references.append(["a dog"])
+    gold, spoken = tokenized(captions, references)
+    theirs = [*Bleu(4).compute_score(gold, spoken, verbose=0)[0], Rouge().compute_score(gold, spoken)[0],
+              Cider().compute_score(gold, spoken)[0]]
+    ours = caption_scores(captions, references)
+    assert list(ours) == ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"]
+    assert [score.value for score in ours.values()] == pytest.approx([100 * score for score in theirs], abs=1e-9)
+    assert bleu(captions, references) == {name: ours[name].value for name in list(ours)[:4]}
+
+
+def test_a_resample_is_what_the_scorer_gives_of_the_images_drawn():
+    """For CIDEr alone it differs by design: its document frequencies stay those of all images."""
+    scores = caption_scores(CAPTIONS, REFERENCES)
+    generator = np.random.default_rng(5)
+    for k, drawn in enumerate(generator.integers(4, size=(6, 4))):
+        again = caption_scores([CAPTIONS[i] for i in drawn], [REFERENCES[i] for i in drawn])
+        for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l"):
+            assert scores[name].resampled(6, seed=5)[k] == pytest.approx(again[name].value, abs=1e-9)
+        cider = scores["cider"].statistics[drawn, 0].mean()
+        assert scores["cider"].resampled(6, seed=5)[k] == pytest.approx(cider)
+
+
 def test_case_and_punctuation_earn_nothing():
     plain = bleu(CAPTIONS, REFERENCES)
     dressed = bleu([f"{c.capitalize()} ." for c in CAPTIONS], [[f"{r} !" for r in texts] for texts in REFERENCES])
@@ -59,7 +93,7 @@ def test_bleu_equals_nltk_s_where_every_caption_has_four_words():
     captions, references = ([texts[i] for i in (0, 2, 3)] for texts in (CAPTIONS, REFERENCES))
     theirs = corpus_bleu([[r.split() for r in texts] for texts in references], [c.split() for c in captions],
                          weights=[(1 / n,) * n for n in (1, 2, 3, 4)])
-    assert list(bleu(captions, references).values()) == pytest.approx([100 * score for score in theirs], abs=1e-4)
+    assert list(bleu(captions, references).values()) == pytest.approx([100 * score for score in theirs], abs=1e-6)
 
 
 def test_unknown_words_never_match():
@@ -75,17 +109,18 @@ def test_nothing_in_common_scores_nothing():
 
 
 def test_cider_and_rouge_are_those_of_the_papers_scorer():
-    scores = cider_rouge(CAPTIONS, REFERENCES)
-    assert scores == pytest.approx({"rouge_l": 81.93, "cider": 344.70}, abs=0.01)
-    dressed = cider_rouge([f"{c.capitalize()} ." for c in CAPTIONS], REFERENCES)
-    assert dressed == pytest.approx(scores)
+    scores = caption_scores(CAPTIONS, REFERENCES)
+    assert scores["rouge_l"].value == pytest.approx(81.93, abs=0.01)
+    assert scores["cider"].value == pytest.approx(344.70, abs=0.01)
+    dressed = caption_scores([f"{c.capitalize()} ." for c in CAPTIONS], REFERENCES)
+    assert all(dressed[name].value == pytest.approx(scores[name].value) for name in scores)
 
 
 def test_rouge_of_one_pair_by_hand():
     """``a b c d`` and ``a c e``: longest common subsequence 2, precision 2/4, recall 2/3, beta 1.2."""
     precision, recall, beta = 2 / 4, 2 / 3, 1.2
     expected = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
-    assert cider_rouge(["a b c d"], [["a c e"]])["rouge_l"] == pytest.approx(100 * expected)
+    assert caption_scores(["a b c d"], [["a c e"]])["rouge_l"].value == pytest.approx(100 * expected)
 
 
 def test_perplexity_counts_every_token_once(make_decoder, make_batches):
@@ -98,6 +133,17 @@ def test_perplexity_counts_every_token_once(make_decoder, make_batches):
                 total, count = total - row[target].item(), count + 1
     expected = pytest.approx(math.exp(total / count), rel=1e-5)
     assert all(perplexity(decoder, make_batches(per_batch).in_order()) == expected for per_batch in (1, 3, 4))
+
+
+def test_likelihood_keeps_the_images_apart(make_decoder, make_batches):
+    """Each image's tokens, ``<eos>`` included, and its own perplexity, however the images are batched."""
+    decoder = make_decoder()
+    alone = [perplexity(decoder, [batch]) for batch in make_batches(1).in_order()]
+    for per_batch in (1, 3, 4):
+        score = likelihood(decoder, make_batches(per_batch).in_order())
+        assert score.statistics[:, 1].tolist() == [11, 13, 10, 13]
+        assert score.corpus(score.statistics) == pytest.approx(alone, rel=1e-5)
+        assert score.value == perplexity(decoder, make_batches(per_batch).in_order())
 
 
 def test_perplexity_of_a_decoder_that_knows_nothing_is_the_vocabulary_size(make_decoder, make_batches, vocab):

@@ -100,3 +100,15 @@ def test_results_draw_the_bounds_that_there_are():
     (axes,) = drawn(plots.results({}, scores)).axes
     whiskers = [segment for bars in axes.collections for segment in bars.get_segments()]
     assert [segment[:, 1].tolist() for segment in whiskers if len(segment)] == [[58, 63]]
+
+
+def test_a_word_tree_writes_a_shared_beginning_once():
+    sentences = ["a red ball".split(), "the ball".split(), "a red car".split(), "a red ball lies".split()]
+    (axes,) = drawn(plots.word_tree(sentences, ["1st", "2nd", "3rd", "4th"])).axes
+    at = {text.get_text(): text.get_position() for text in axes.texts}
+    words = sorted(text.get_text() for text in axes.texts)
+    assert words == sorted("a red ball lies car the ball 1st 2nd 3rd 4th".split())
+    assert at["a"] == (0, 0) and at["red"] == (1, 0)
+    assert at["lies"][0] == 3 and at["4th"][0] == 4
+    assert len({at[label][1] for label in ("1st", "2nd", "3rd")}) == 3
+    assert len(axes.lines) == 6 - 2 + 1  # every word but the first two begins at another

@@ -1,0 +1,160 @@
+"""A model folder and a data set to everything that is reported of the two, and to a row of ``results/metrics.csv``."""
+
+import csv
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caption_utils.batches import CaptionBatches
+from caption_utils.captioner import Captioner
+from caption_utils.checkpoint import Model
+from caption_utils.datasets import CaptionDataset
+from caption_utils.diversity import diversity
+from caption_utils.errors import InputError
+from caption_utils.experiment import BATCH, read_dataset
+from caption_utils.features import extract
+from caption_utils.files import replacing
+from caption_utils.intervals import Difference, Score, paired_difference
+from caption_utils.meteor import meteor
+from caption_utils.metrics import caption_scores, likelihood, unknown_rate
+from caption_utils.runtime import device, repository
+from caption_utils.search import BEAMS, beam_search
+
+SCORES = ("perplexity", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
+DIGITS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was measured of one model on the images of one split.
+
+    ``about`` names model, data and search. ``captions`` and their natural ``log_probabilities`` belong to ``images``,
+    in this order, as do the statistics of ``scores``. ``missing`` says why a score or a share could not be had.
+    """
+
+    about: dict[str, object]
+    images: list[str]
+    captions: list[str]
+    log_probabilities: list[float]
+    scores: dict[str, Score]
+    diversity: dict[str, float | None]
+    missing: dict[str, str]
+    cost: dict[str, object]
+
+    def row(self) -> dict[str, object]:
+        """A row of ``results/metrics.csv``: ``about``, scores, diversity, cost, bounds of the scores' 95 % intervals.
+
+        What is missing is ``None``.
+        """
+        row = {**self.about, **dict.fromkeys(SCORES), **self.diversity, **self.cost}
+        row |= {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
+        for name, score in self.scores.items():
+            row[name] = score.value
+            row[f"{name}_low"], row[f"{name}_high"] = score.interval()
+        return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def evaluate_model(
+    folder: str | Path, data: str | Path | CaptionDataset, split: str = "val", beams: int = BEAMS
+) -> Evaluation:
+    """Measure a model folder on one split: perplexity by teacher forcing, all else on freely decoded captions.
+
+    ``data`` is split as the model's training data was. With the official lists it needs the photos, captions and list
+    of this one split alone. Raises ``InputError`` as reading model and data does.
+    """
+    start = time.perf_counter()
+    captioner = Captioner.load(folder, device())
+    model, scheme = captioner.model, str(captioner.model.training.get("split", "official"))
+    whole = read_dataset(data, scheme)
+    dataset = whole.split(split)
+    batches = CaptionBatches(dataset, extract(dataset, captioner.encoder), model.vocab, BATCH, device())
+    found = [best for batch in batches.in_order() for best, *_ in beam_search(model.decoder, batch.features, beams)]
+    captions = [model.vocab.decode(hypothesis.ids) for hypothesis in found]
+    about = {"commit": _commit(), "data": dataset.name, "scheme": scheme, "split": split, "images": len(captions),
+             **_about(folder, model), "search": f"beam {beams}" if beams > 1 else "greedy",
+             "unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk)}
+    scores, missing = _scores(captions, [dataset.captions_of(name) for name in dataset.image_names])
+    scores["perplexity"] = likelihood(model.decoder, batches.in_order())
+    variety = diversity(captions, whole.table.loc[whole.table["split"] == "train", "caption"])
+    if variety["training_copies"] is None:
+        missing["training_copies"] = f"{dataset.name} holds no training photos"
+    cost = {"seconds": round(time.perf_counter() - start, 1), "device": device().type}
+    likelihoods = [hypothesis.log_probability for hypothesis in found]
+    return Evaluation(about, dataset.image_names, captions, likelihoods, scores, variety, missing, cost)
+
+
+def _about(folder: str | Path, model: Model) -> dict[str, object]:
+    return {"model": Path(folder).name, "encoder": model.encoder, "attention": model.decoder.config.attention,
+            "seed": model.training.get("seed"), "vocab_size": len(model.vocab)}
+
+
+def _scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, Score], dict[str, str]]:
+    """Scores by name, and why METEOR is missing, if it is."""
+    scores = caption_scores(captions, references)
+    try:
+        return scores | {"meteor": meteor(captions, references)}, {}
+    except InputError as reason:
+        return scores, {"meteor": str(reason)}
+
+
+def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
+    """First minus second, by paired bootstrap, for each score that both have.
+
+    Perplexities compare only where the vocabularies are of one size. Raises ``InputError`` if the two were not
+    measured on the same images.
+    """
+    if first.images != second.images:
+        raise InputError(f"{second.about['model']}: measured on other images than {first.about['model']}; evaluate "
+                         "both on the same split")
+    shared = [name for name in SCORES if name in first.scores and name in second.scores]
+    if first.about["vocab_size"] != second.about["vocab_size"]:
+        shared.remove("perplexity")
+    return {name: paired_difference(first.scores[name], second.scores[name]) for name in shared}
+
+
+def write_captions(path: str | Path, evaluation: Evaluation) -> None:
+    """Write the captions in COCO's result format, a photo a line; ``image_id`` is the photo's name in the data set.
+
+    Raises ``InputError`` for a file that cannot be written.
+    """
+    columns = zip(evaluation.images, evaluation.captions, evaluation.log_probabilities, strict=True)
+    lines = [json.dumps({"image_id": name, "caption": caption, "log_probability": round(number, DIGITS)},
+                        ensure_ascii=False) for name, caption, number in columns]
+    with replacing(path) as temporary:
+        temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def append_row(path: str | Path, row: Mapping[str, object]) -> None:
+    """Add a row to a csv whose columns are the row's names, creating it; whole or not at all.
+
+    Raises ``InputError`` for a file with other columns or one that cannot be written.
+    """
+    rows = _read_rows(Path(path)) or [list(row)]
+    if any(len(cells) != len(row) for cells in rows) or rows[0] != list(row):
+        raise InputError(f"{path}: its columns are not {', '.join(row)}; record into another file")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([*rows, row.values()])
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """Rows of a csv, header first; none if there is no such file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [cells for cells in csv.reader(file) if cells]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as csv ({error}); record into another file") from None
+
+
+def _commit() -> str:
+    """Short hash of the repository's commit, empty outside one."""
+    command = ["git", "-C", str(repository()), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

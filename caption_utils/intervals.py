@@ -1,0 +1,87 @@
+"""How far a score would move had other photographs been drawn: bootstrap over images (Efron 1979)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A corpus score that depends on nothing but sums over images, so that resampling needs no scorer.
+
+    ``statistics (I, S)`` holds the summands of I images; ``corpus`` maps sums ``(..., S)`` to scores ``(...)``.
+    """
+
+    statistics: np.ndarray
+    corpus: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def value(self) -> float:
+        """The score of all images."""
+        return float(self.corpus(self.statistics.sum(axis=0)))
+
+    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+        """Scores ``(R,)`` of R samples of as many images, drawn with replacement; a seed draws the same images."""
+        sums = [times @ self.statistics for times in _draws(len(self.statistics), resamples, seed)]
+        return self.corpus(np.stack(sums))
+
+    def interval(self, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+        """Bounds of the 95 % percentile interval."""
+        return _bounds(self.resampled(resamples, seed))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A first score minus a second: value, 95 % interval, and ``p``, the share of resamples without its sign."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_difference(first: Score, second: Score, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """Paired bootstrap (Koehn 2004): both scores on the same resampled images, so what images share cancels.
+
+    Raises ``ValueError`` if the two were not measured on as many images.
+    """
+    if len(first.statistics) != len(second.statistics):
+        raise ValueError(f"{len(first.statistics)} and {len(second.statistics)} images: no pairs")
+    value = first.value - second.value
+    found = first.resampled(resamples, seed) - second.resampled(resamples, seed)
+    return Difference(value, *_bounds(found), float((found * np.sign(value) <= 0).mean()))
+
+
+def mean_score(values: Sequence[float] | np.ndarray) -> Score:
+    """The mean of one value for each image."""
+    return Score(np.stack([np.asarray(values, float), np.ones(len(values))], axis=1), ratio)
+
+
+def grouped_mean(values: Sequence[float] | np.ndarray, image: Sequence[int] | np.ndarray, images: int) -> Score:
+    """The mean of any number of values for each of ``images`` images; ``image`` says whose each value is."""
+    place = np.asarray(image, int)
+    sums = np.bincount(place, np.asarray(values, float), minlength=images)
+    return Score(np.stack([sums, np.bincount(place, minlength=images)], axis=1), ratio)
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """First statistic over second; not a number where the second is nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
+def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is in each resample ``(I,)``."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(images, size=images), minlength=images)
+
+
+def _bounds(values: np.ndarray) -> tuple[float, float]:
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(values, (tail, 1 - tail))
+    return float(low), float(high)
