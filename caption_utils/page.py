@@ -10,9 +10,10 @@ from PIL import Image, ImageOps
 
 from caption_utils.captioner import Caption
 from caption_utils.heatmaps import attention_page
-from caption_utils.session import Result
+from caption_utils.session import PREVIEW_SIDE, Result
 
-CARD_SIDE, THUMBNAIL_SIDE = 560, 72  # pixels
+THUMBNAIL_SIDE = 72  # pixels
+MOST_ROWS = 100  # of the history that is shown; all of it is saved
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 COPY = ("navigator.clipboard.writeText(this.closest('.cu-card').querySelector('.cu-caption').textContent); "
         "this.textContent = 'Copied'")
@@ -86,7 +87,7 @@ def result_card(result: Result) -> str:
         f'<div class="cu-caption" dir="ltr">{html.escape(best.text)}</div>',
         f'<div class="cu-quiet">{_probability(best)} <button class="cu-copy" onclick="{COPY}">Copy</button></div>',
         f'<div class="cu-quiet cu-name">{_origin(result)}</div>',
-        attention_page(result.preview, best, CARD_SIDE),
+        attention_page(result.preview, best, PREVIEW_SIDE),
         '<p class="cu-quiet">Point at a word, or tap it, to see where the model looked.</p>',
         _runners_up(others),
         "</div>",
@@ -106,8 +107,9 @@ def history_table(results: Sequence[Result], csv: str) -> str:
     data = base64.b64encode(csv.encode("utf-8", "replace")).decode()
     address = f"data:text/csv;charset=utf-8;base64,{data}"
     link = f'<a class="cu-copy" download="captions.csv" href="{address}">Save as CSV</a>'
-    rows = "\n".join(map(_history_row, reversed(results)))
-    return f'<h2>This session</h2>\n<p>{link}</p>\n<table class="cu-history">{rows}</table>'
+    rows = "\n".join(map(_history_row, results[: -MOST_ROWS - 1 : -1]))
+    count = f"the last {MOST_ROWS} of {len(results)}" if len(results) > MOST_ROWS else str(len(results))
+    return f'<h2>This session: {count}</h2>\n<p>{link}</p>\n<table class="cu-history">{rows}</table>'
 
 
 def search_name(beams: int) -> str:

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from caption_utils.images import load_image
 from caption_utils.search import BEAMS
 from caption_utils.uploads import Photo
 
-PREVIEW_SIDE = 640  # pixels of the photo that is shown
+PREVIEW_SIDE, HISTORY_SIDE = 560, 144  # pixels of the photo that is shown, and of what the history keeps of it
 MOST_KEPT = 200  # photos whose preview and features stay in memory, about a megabyte each
 COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "model", "beams")
 
@@ -68,7 +68,8 @@ class Session:
         seen = self._look(photo, captioner.encoder)
         captions = captioner.captions(seen.features[captioner.encoder.fingerprint], beams)[0]
         result = Result(photo.name, seen.preview, captions, model, beams)
-        self.history = [old for old in self.history if _row(old) != _row(result)] + [result]
+        kept = replace(result, preview=ImageOps.contain(result.preview, (HISTORY_SIDE, HISTORY_SIDE)))
+        self.history = [old for old in self.history if _row(old) != _row(result)] + [kept]
         return result
 
     def _look(self, photo: Photo, encoder: Encoder) -> _Seen:

@@ -86,6 +86,13 @@ def test_the_history_is_newest_first_and_saves_its_csv():
     assert base64.b64decode(data).decode() == "photo\nö\n"
 
 
+def test_a_long_history_shows_its_newest(monkeypatch):
+    monkeypatch.setattr(page, "MOST_ROWS", 2)
+    table = page.history_table([result(f"{i}.jpg") for i in range(3)], "")
+    assert "the last 2 of 3" in table
+    assert [f"{i}.jpg" in table for i in range(3)] == [False, True, True]
+
+
 def test_no_history_shows_nothing():
     assert page.history_table([], "") == ""
 

@@ -37,7 +37,8 @@ def test_a_photo_is_captioned_as_the_captioner_does(session, model_folder, encod
     assert result.captions[0].text == expected.text
     assert result.captions[0].log_probability == pytest.approx(expected.log_probability, abs=1e-5)
     assert (result.photo, result.model, result.beams, len(result.captions)) == ("mine.png", "one", 3, 3)
-    assert max(result.preview.size) <= module.PREVIEW_SIDE
+    assert max(result.preview.size) == module.PREVIEW_SIDE
+    assert max(session.history[0].preview.size) == module.HISTORY_SIDE
 
 
 def test_another_model_or_beam_reuses_the_features(session, encoded):
