@@ -16,6 +16,7 @@ DECODE_SIDE = 1024  # a large picture is reduced by a whole factor while both si
 LONG_SIDE = 8 * DECODE_SIDE  # a very long one also until its long side nears this
 MAX_PIXELS = 178_000_000  # Pillow refuses little more
 DECODED_BYTES = 512_000_000  # what a decoder may take
+LONGEST_SIDE = 65_535  # pixels, as in a JPEG; a strip of a wider picture would not be small
 STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
 # What decoders take, in bytes a pixel, where that is more than Pillow's four for a finished pixel.
 BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
@@ -110,7 +111,7 @@ def _bound(image: Image.Image, name: str) -> None:
         needed = 2 * pixels * sum(across * down for across, down in layers) // (widest * tallest)
     image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
     needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format, 4)
-    if needed > DECODED_BYTES:
+    if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
         raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
 
 

@@ -283,6 +283,11 @@ def test_a_very_long_picture_is_reduced_too():
     assert load_image(encoded(Image.new("L", (40_000, 50)), "PNG")).size == (10_000, 13)
 
 
+def test_a_picture_of_impossible_width_is_refused():
+    with pytest.raises(InputError, match="65536 x 3 pixels of PNG take too much memory"):
+        load_image(png_claiming(65_536, 3))
+
+
 def test_what_takes_too_much_memory_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr("caption_utils.images.DECODED_BYTES", 480 * 320 * 4)
     picture = scene().resize((480, 320))
