@@ -12,6 +12,7 @@ from PIL import Image
 # Okabe and Ito's palette, told apart with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
+HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 WRAP = 42  # characters of a caption on a line
 DPI = 80
 FEW = 20  # points of a line that are marked
@@ -69,20 +70,77 @@ def lines(tables: Mapping[str, pd.DataFrame], log_x: bool = False, log_y: bool =
     """A panel for each y label → table: a line for each column over the index, whose name is the x label."""
     figure, axes = panels(len(tables), width=max(5.0, 4.0 * len(tables)))
     for ax, (ylabel, table) in zip(axes, tables.items(), strict=True):
-        size = 4 if len(table) <= FEW else 0
-        for column, colour, marker in zip(table, COLOURS, MARKERS, strict=False):
-            ax.plot(table.index, table[column], color=colour, marker=marker, markersize=size, label=str(column))
-        ax.set(xlabel=table.index.name, ylabel=ylabel, xscale="log" if log_x else "linear",
-               yscale="log" if log_y else "linear")
-        ax.legend(fontsize=8)
-        ax.grid(alpha=0.3)
+        _draw_lines(ax, table, ylabel)
+        ax.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     return figure
+
+
+def _draw_lines(ax: Axes, table: pd.DataFrame, ylabel: str) -> None:
+    size = 4 if len(table) <= FEW else 0
+    for column, colour, marker in zip(table, COLOURS, MARKERS, strict=False):
+        ax.plot(table.index, table[column], color=colour, marker=marker, markersize=size, label=str(column))
+    ax.set(xlabel=table.index.name, ylabel=ylabel)
+    ax.legend(fontsize=8)
+    ax.grid(alpha=0.3)
 
 
 def learning_curve(history: pd.DataFrame) -> Figure:
     """Training loss and validation perplexity over the epochs of a history as ``training.fit`` returns it."""
     by_epoch = history.set_index("epoch")
     return lines({"training loss": by_epoch[["train_loss"]], "validation perplexity": by_epoch[["val_perplexity"]]})
+
+
+def results(curves: Mapping[str, pd.DataFrame], scores: Mapping[str, pd.DataFrame]) -> Figure:
+    """Panels of lines, one for each y label → table of ``curves``; then bars of ``scores``, series beside series.
+
+    Each table of ``scores`` has a row for each score, and its ``value``, ``low`` and ``high``; bounds that are missing
+    are not drawn, and neither is a score that a series does not have.
+    """
+    figure = Figure((11, 3.4), dpi=DPI, layout="constrained")
+    ratios = [1] * len(curves) + [2]
+    *left, right = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
+    for ax, (ylabel, table) in zip(left, curves.items(), strict=True):
+        _draw_lines(ax, table, ylabel)
+    _draw_score_bars(right, scores)
+    return figure
+
+
+def _draw_score_bars(ax: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
+    labels = list(dict.fromkeys(label for table in scores.values() for label in table.index))
+    width = 0.84 / len(scores)
+    for i, (series, table) in enumerate(scores.items()):
+        table = table.reindex(labels)
+        place = np.arange(len(labels)) + (i - (len(scores) - 1) / 2) * width
+        bounds = np.abs(table[["low", "high"]].to_numpy().T - table["value"].to_numpy())  # (2, scores)
+        ax.bar(place, table["value"], width, yerr=bounds, label=series, color=COLOURS[i % len(COLOURS)],
+               hatch=HATCHES[i % len(HATCHES)], edgecolor="white", error_kw={"linewidth": 1.2, "capsize": 2})
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_ylabel("percent")
+    ax.legend(fontsize=8)
+    ax.grid(axis="y", alpha=0.3)
+
+
+def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figure:
+    """Sentences as a tree from left to right: words with which several begin are written once.
+
+    Each sentence ends in its label. Sentences are given best first, and a branch stands where its best one does.
+    """
+    prefixes = [[tuple(words[:n]) for n in range(1, len(words) + 1)] for words in sentences]
+    best = {prefix: i for i in reversed(range(len(sentences))) for prefix in prefixes[i]}
+    order = sorted(range(len(sentences)), key=lambda i: [best[prefix] for prefix in prefixes[i]])
+    height = {prefix: -order.index(i) for prefix, i in best.items()}
+    longest = max(map(len, sentences))
+    figure, (ax,) = panels(1, width=1.0 + 0.85 * longest, height=0.5 + 0.4 * len(sentences))
+    for row, label in zip(prefixes, labels, strict=True):
+        ax.text(len(row), height[row[-1]], label, color=COLOURS[1], fontsize=9, va="center", ha="center")
+    for prefix, y in height.items():
+        x = len(prefix) - 1
+        ax.text(x, y, prefix[-1], fontsize=9, va="center", ha="center", bbox={"fc": "white", "ec": "none", "pad": 2})
+        if x:
+            ax.plot([x - 1, x], [height[prefix[:-1]], y], color="#bbbbbb", linewidth=1, zorder=0)
+    ax.set(xlim=(-0.6, longest + 0.5), ylim=(0.6 - len(sentences), 0.5))
+    ax.axis("off")
+    return figure
 
 
 def padding(batches: Mapping[str, Sequence[int]]) -> Figure:

@@ -46,3 +46,11 @@ def cosine(progress: float, warmup: float) -> float:
 
 
 SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
+
+# The settings of the notebooks, the same for both attentions: the demo set in a minute, and Flickr8k for real
+NOTEBOOKS = {
+    "fast": {"epochs": 8, "images_per_batch": 8, "learning_rate": 2e-3, "schedule": "one_cycle", "dropout": 0.3,
+             "embed_dim": 128, "attention_dim": 128},
+    "full": {"epochs": 14, "images_per_batch": 16, "learning_rate": 2e-3, "schedule": "one_cycle",
+             "label_smoothing": 0.05, "weight_decay": 0.02, "mirror": True},
+}

@@ -139,6 +139,20 @@ def test_ends_with_summary_exercises_references_and_next(path):
 
 
 @every_notebook
+def test_previous_and_next_are_its_neighbours(path):
+    place, text = PATHS.index(path), text_of(read(path))
+    before, after, following = (re.search(rf"\*\*{word}[^*]*\*\* (?:\[.*?\]\((\w+\.ipynb)\))?", text)
+                                for word in ("Before", "After", "Next:"))
+    assert place == 0 or before[1] == PATHS[place - 1].name
+    assert path is PATHS[-1] or after[1] == following[1] == PATHS[place + 1].name
+
+
+@every_notebook
+def test_the_readme_lists_it(path):
+    assert f"](notebooks/{path.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@every_notebook
 def test_links_between_files_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text_of(read(path))):
         assert (path.parent / target).exists(), target

@@ -1,0 +1,57 @@
+"""Tests of tools/figure.py: what the results' figure is made of."""
+
+import shutil
+
+import figure
+import pandas as pd
+import pytest
+
+
+def row(**values):
+    return {"model": "a", "search": figure.SEARCH, "scheme": "official", "split": "val", "bleu1": 60.0} | values
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder of results with two shipped models; ``write`` puts rows into its metrics.csv."""
+    for name in ("checkpoints/a", "checkpoints/b", "curves", "figures"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(figure.RESULTS / "published.csv", tmp_path)
+    monkeypatch.setattr(figure, "RESULTS", tmp_path)
+    return lambda *rows: pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+
+
+def test_the_last_row_of_each_shipped_model_counts(results):
+    results(row(bleu1=1.0), row(bleu1=2.0), row(model="b"), row(model="c"), row(search="greedy", bleu1=3.0))
+    measured = figure.measured()
+    assert list(measured) == ["a (val)", "b (val)"]
+    assert measured["a (val)"]["value"].to_dict() == {"BLEU-1": 2.0}
+
+
+def test_rows_of_the_test_images_go_before_others(results):
+    results(row(split="test", bleu1=1.0), row(bleu1=2.0))
+    assert list(figure.measured()) == ["a (test)"]
+
+
+def test_bounds_are_taken_where_there_are_any(results):
+    results(row(bleu1_low=58.0, bleu1_high=63.0, bleu4=20.0, meteor=None))
+    scores = figure.measured()["a (val)"]
+    assert scores.loc["BLEU-1"].tolist() == [60, 58, 63]
+    assert scores.loc["BLEU-4", ["low", "high"]].isna().all() and "METEOR" not in scores.index
+
+
+def test_the_published_scores_are_of_the_test_images(results):
+    published = figure.published()
+    assert len(published) == 2 and all(name.endswith("(test)") for name in published)
+    assert published["Xu et al. 2015, soft attention (test)"].loc["BLEU-4", "value"] == 19.5
+
+
+def test_the_same_results_give_the_same_bytes(results):
+    results(row())
+    curve = pd.DataFrame({"epoch": [1, 2], "train_loss": [3.0, 2.0], "val_perplexity": [20.0, 16.0]})
+    curve.to_csv(figure.RESULTS / "curves" / "a.csv", index=False)
+    path, drawn = figure.RESULTS / "figures" / "results.svg", []
+    for _ in range(2):
+        figure.draw_results()
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1] and b"<svg" in drawn[0]
