@@ -33,10 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
 def train(data: str, out: str, encoder: str, split: str, min_count: int, **settings: object) -> int:
     """Train a model into the folder ``out``, or go on with the run that was interrupted there."""
     from caption_utils.experiment import train_model
+    from caption_utils.parallel import join_processes
 
     history = train_model(data, out, encoder, split, min_count, settings)
     best = history.loc[history["val_perplexity"].idxmin()]
-    print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
+    if join_processes().is_first:
+        print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
     return 0
 
 

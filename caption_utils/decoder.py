@@ -15,11 +15,17 @@ from torch.nn.utils.rnn import PackedSequence
 
 from caption_utils.attention import BahdanauAttention, LuongAttention
 from caption_utils.errors import InputError
+from caption_utils.packing import by_image, owner_of_tokens
+from caption_utils.unroll import make_plan, unroll
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'."""
+    """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
+
+    ``region_dim``, unless 0, is the width to which features are first projected. ``dropout`` falls on embeddings and
+    output vectors, ``feature_dropout`` on features and their projection.
+    """
 
     vocab_size: int
     feature_dim: int
@@ -29,8 +35,16 @@ class DecoderConfig:
     embed_dim: int = 512
     hidden_dim: int = 256
     attention_dim: int = 256
+    region_dim: int = 0
     dropout: float = 0.5
+    feature_dropout: float = 0.0
+    deep_output: bool = False
     tie_weights: bool = False
+
+    @property
+    def context_dim(self) -> int:
+        """Width of what the decoder attends to, and so of the context vector."""
+        return self.region_dim or self.feature_dim
 
 
 @dataclass(frozen=True)
@@ -75,9 +89,11 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.lstm = nn.LSTM(config.embed_dim, config.hidden_dim)
         self.fed_gates = nn.Linear(fed_dim, 4 * config.hidden_dim, bias=False) if fed_dim else None
-        self.initial = nn.Linear(config.feature_dim, 2 * config.hidden_dim)
-        self.to_embedding = nn.Linear(config.hidden_dim, config.embed_dim) if config.tie_weights else nn.Identity()
-        self.output = nn.Linear(config.embed_dim if config.tie_weights else config.hidden_dim, config.vocab_size)
+        self.project = projection(config)
+        self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
+        through_embedding = config.tie_weights or config.deep_output
+        self.to_embedding = nn.Linear(config.hidden_dim, config.embed_dim) if through_embedding else nn.Identity()
+        self.output = nn.Linear(config.embed_dim if through_embedding else config.hidden_dim, config.vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
@@ -85,16 +101,18 @@ class Decoder(nn.Module):
 
     def init_state(self, features: Tensor) -> State:
         """The state before the first word, from the mean feature (Xu et al. 2015, section 3.1.2)."""
-        hidden, cell = torch.tanh(self.initial(features.mean(dim=1))).chunk(2, dim=-1)
-        return State(features, self.attention.keys(features), hidden, cell)
+        regions = self.project(features)
+        hidden, cell = torch.tanh(self.initial(regions.mean(dim=1))).chunk(2, dim=-1)
+        return State(regions, self.attention.keys(regions), hidden, cell)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Read one word: tokens ``(B,)`` to logits ``(B, V)`` of the next word, alpha ``(B, N)`` and the new state.
 
         With beams: tokens ``(B, K)``, logits ``(B, K, V)``, alpha ``(B, K, N)``.
         """
-        output, alpha, state = self.recur(self.input_gates(self.dropout(self.embedding(tokens))), state)
-        return self.logits(output), alpha, state
+        embedded = self.dropout(self.embedding(tokens))
+        output, alpha, state = self.recur(self.input_gates(embedded), state)
+        return self.logits(output, embedded), alpha, state
 
     def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits ``(P, V)`` of the word after each token, and alphas ``(P, N)``.
@@ -104,7 +122,8 @@ class Decoder(nn.Module):
         one product for all steps; captions that have ended leave the loop.
         """
         sizes = tokens.batch_sizes.tolist()
-        gates = self.input_gates(self.dropout(self.embedding(tokens.data))).split(sizes)  # T × (b, 4H)
+        embedded = self.dropout(self.embedding(tokens.data))
+        gates = self.input_gates(embedded).split(sizes)  # T × (b, 4H)
         state = self.init_state(features).select(owner)
         outputs, alphas = [], []
         for gate, size in zip(gates, sizes, strict=True):
@@ -113,7 +132,7 @@ class Decoder(nn.Module):
             output, alpha, state = self.recur(gate, state)
             outputs.append(output)
             alphas.append(alpha)
-        return self.logits(torch.cat(outputs)), torch.cat(alphas)
+        return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """One step from the embedding's gates ``(B, 4H)``: output vector ``(B, H)``, alpha ``(B, N)``, new state."""
@@ -135,9 +154,13 @@ class Decoder(nn.Module):
         cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
-    def logits(self, output: Tensor) -> Tensor:
-        """Output vectors ``(..., H)`` to logits ``(..., V)``."""
-        return self.output(self.to_embedding(self.dropout(output)))
+    def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
+        """Output vectors ``(..., H)`` and the words just read ``(..., E)`` to logits ``(..., V)``.
+
+        Deep output is ``L_o (E y_{t-1} + L_h h_t)``: Xu et al. 2015, equation 7, whose context is in ``h_t`` already.
+        """
+        output = self.to_embedding(self.dropout(output))
+        return self.output(self.dropout(output + embedded) if self.config.deep_output else output)
 
 
 class BahdanauDecoder(Decoder):
@@ -147,13 +170,25 @@ class BahdanauDecoder(Decoder):
     """
 
     def __init__(self, config: DecoderConfig):
-        attention = BahdanauAttention(config.feature_dim, config.hidden_dim, config.attention_dim)
-        super().__init__(config, attention, fed_dim=config.feature_dim)
+        attention = BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim)
+        super().__init__(config, attention, fed_dim=config.context_dim)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         context, alpha = self.attention(state.hidden, state.features, state.keys)
         hidden, cell = self.lstm_step(gates, context, state)
         return hidden, alpha, replace(state, hidden=hidden, cell=cell)
+
+    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """As in ``Decoder``, by the faster ``unroll``."""
+        embedded = self.dropout(self.embedding(tokens.data))
+        gates = self.input_gates(embedded)
+        state, score = self.init_state(features), self.attention.score
+        hidden, cell, keys = (value.index_select(0, owner) for value in (state.hidden, state.cell, state.keys))
+        weight = torch.cat([self.lstm.weight_hh_l0, score.query_projection.weight])
+        plan = make_plan(tokens.batch_sizes, owner, len(features))
+        values = self.fed_gates(state.features)
+        outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, score.v.weight[0], plan)
+        return self.logits(outputs, embedded), alphas
 
 
 class LuongDecoder(Decoder):
@@ -164,9 +199,9 @@ class LuongDecoder(Decoder):
     """
 
     def __init__(self, config: DecoderConfig):
-        attention = LuongAttention(config.feature_dim, config.hidden_dim, config.attention_dim, config.score)
+        attention = LuongAttention(config.context_dim, config.hidden_dim, config.attention_dim, config.score)
         super().__init__(config, attention, fed_dim=config.hidden_dim if config.input_feeding else 0)
-        self.combine = nn.Linear(config.feature_dim + config.hidden_dim, config.hidden_dim)
+        self.combine = nn.Linear(config.context_dim + config.hidden_dim, config.hidden_dim)
 
     def init_state(self, features: Tensor) -> State:
         state = super().init_state(features)
@@ -179,32 +214,34 @@ class LuongDecoder(Decoder):
         return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
 
     def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Attentional vectors ``(B, H)`` and alpha ``(B, N)`` of hidden states ``(B, H)``; also ``(B, T, H)``."""
+        """Attentional vectors ``(B, H)`` and alpha ``(B, N)`` of hidden states ``(B, H)``; also ``(B, K, H)``."""
         context, alpha = self.attention(hidden, state.features, state.keys)
         return torch.tanh(self.combine(torch.cat([context, hidden], dim=-1))), alpha
 
     def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """As in ``Decoder``. Without input feeding no step waits for the attention: one LSTM call, one attention."""
+        """As in ``Decoder``. Without input feeding no step waits for the attention: one LSTM call, one attention.
+
+        ``W_c`` meets the regions before the attention, once for an image: ``W_c Σ α_i f_i = Σ α_i (W_c f_i)``.
+        """
         if self.config.input_feeding:
             return super().forward(features, tokens, owner)
         state = self.init_state(features)
-        embedded = tokens._replace(data=self.dropout(self.embedding(tokens.data)))
+        embedded = self.dropout(self.embedding(tokens.data))
         start = state.hidden.index_select(0, owner)[None], state.cell.index_select(0, owner)[None]
-        hidden = self.lstm(embedded, start)[0].data  # (P, H)
-        image, place = group_by_image(tokens.batch_sizes, owner, len(features))
-        queries = hidden.new_zeros(len(features), int(place.max()) + 1, hidden.shape[-1])
-        attentional, alphas = self.attend(queries.index_put((image, place), hidden), state)
-        return self.logits(attentional[image, place]), alphas[image, place]
+        hidden = self.lstm(tokens._replace(data=embedded), start)[0].data  # (P, H)
+        layout = by_image(owner_of_tokens(tokens.batch_sizes, owner), len(features))
+        of_context, of_hidden = self.combine.weight.split([self.config.context_dim, self.config.hidden_dim], dim=1)
+        contexts, alphas = self.attention(layout.spread(hidden), F.linear(state.features, of_context), state.keys)
+        attentional = torch.tanh(layout.collect(contexts) + F.linear(hidden, of_hidden, self.combine.bias))
+        return self.logits(attentional, embedded), layout.collect(alphas)
 
 
-def group_by_image(batch_sizes: Tensor, owner: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    """For each of P packed tokens its image ``(P,)`` and its place among that image's tokens ``(P,)``."""
-    image = torch.cat([owner[:size] for size in batch_sizes.tolist()])
-    counts = torch.bincount(image, minlength=images)
-    order = torch.argsort(image, stable=True)
-    place = torch.empty_like(image)
-    place[order] = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image[order]]
-    return image, place
+def projection(config: DecoderConfig) -> nn.Module:
+    """Features ``(B, N, D)`` to what is attended to: themselves, or ``relu(W f_i)`` of width ``region_dim``."""
+    dropout = nn.Dropout(config.feature_dropout)
+    if not config.region_dim:
+        return dropout
+    return nn.Sequential(dropout, nn.Linear(config.feature_dim, config.region_dim), nn.ReLU(), dropout)
 
 
 DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder}

@@ -74,8 +74,7 @@ def evaluate_model(
     found = [best for batch in batches.in_order() for best, *_ in beam_search(model.decoder, batch.features, beams)]
     captions = [model.vocab.decode(hypothesis.ids) for hypothesis in found]
     about = {"commit": _commit(), "data": dataset.name, "scheme": scheme, "split": split, "images": len(captions),
-             **_about(folder, model), "search": f"beam {beams}" if beams > 1 else "greedy",
-             "unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk)}
+             **_about(folder, model, beams), "unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk)}
     scores, missing = _scores(captions, [dataset.captions_of(name) for name in dataset.image_names])
     scores["perplexity"] = likelihood(model.decoder, batches.in_order())
     variety = diversity(captions, whole.table.loc[whole.table["split"] == "train", "caption"])
@@ -86,9 +85,10 @@ def evaluate_model(
     return Evaluation(about, dataset.image_names, captions, likelihoods, scores, variety, missing, cost)
 
 
-def _about(folder: str | Path, model: Model) -> dict[str, object]:
+def _about(folder: str | Path, model: Model, beams: int) -> dict[str, object]:
     return {"model": Path(folder).name, "encoder": model.encoder, "attention": model.decoder.config.attention,
-            "seed": model.training.get("seed"), "vocab_size": len(model.vocab)}
+            "search": f"beam {beams}" if beams > 1 else "greedy", "seed": model.training.get("seed"),
+            "vocab_size": len(model.vocab)}
 
 
 def _scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, Score], dict[str, str]]:

@@ -3,9 +3,12 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
 
 from caption_utils.batches import CaptionBatches
 from caption_utils.checkpoint import Model
@@ -14,6 +17,8 @@ from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.encoder import encoder_spec, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.features import extract
+from caption_utils.files import replacing
+from caption_utils.parallel import join_processes
 from caption_utils.plots import learning_curve
 from caption_utils.recipe import SCHEDULES, TrainConfig
 from caption_utils.runtime import device, seed_everything
@@ -22,10 +27,11 @@ from caption_utils.vocab import Vocabulary
 
 BATCH = 50  # images at a time in evaluation
 LIMITS = {
-    "embed_dim": (1, 1e5), "hidden_dim": (1, 1e5), "attention_dim": (1, 1e5), "dropout": (0, 0.99),
-    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "learning_rate": (0, 1), "weight_decay": (0, 1e3),
-    "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3), "clip_norm": (0, 1e6),
-    "patience": (1, 1e6), "seed": (0, 2**32 - 1),
+    "embed_dim": (1, 1e5), "hidden_dim": (1, 1e5), "attention_dim": (1, 1e5), "region_dim": (0, 1e5),
+    "dropout": (0, 0.99), "feature_dropout": (0, 0.99),
+    "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "accumulate": (1, 1e6), "learning_rate": (0, 1),
+    "weight_decay": (0, 1e3), "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3),
+    "clip_norm": (0, 1e6), "patience": (1, 1e6), "seed": (0, 2**32 - 1),
 }
 
 
@@ -35,7 +41,8 @@ def train_model(
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
 
-    Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``.
+    Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``. Started in several processes, all
+    train the one model on the devices they were given.
 
     ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``. Raises ``InputError`` as its parts do, and for
     settings unknown or out of range before any work is done.
@@ -44,21 +51,45 @@ def train_model(
     check_settings(encoder_name, settings)
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+    processes = join_processes()
+    place = processes.device or device()
     config = TrainConfig(**_fields_of(TrainConfig, settings))
-    dataset = read_dataset(data, split)
+    dataset = read_dataset(data, split, processes.is_first)
     train, val = dataset.split("train"), dataset.split("val")
     vocab = build_vocabulary(train, min_count)
     seed_everything(config.seed)
-    encoder = load_encoder(encoder_name, device())
+    encoder = load_encoder(encoder_name, place)
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
-    seen, held_out = extract(train, encoder), extract(val, encoder)
-    mirrored = extract(train, encoder, mirror=True) if config.mirror else None
-    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, device(), mirrored, config.seed)
+    with processes.first_goes_ahead():
+        seen, held_out = extract(train, encoder).to(place), extract(val, encoder).to(place)
+        mirrored = extract(train, encoder, mirror=True).to(place) if config.mirror else None
+    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, place, mirrored, config.seed)
     source = {"data": dataset.name, "split": split}
-    model = Model(decoder.to(device()), vocab, encoder.name, encoder.fingerprint, source)
-    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, device()), config, out)
-    learning_curve(history).savefig(Path(out) / "curve.png")
+    model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
+    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out)
+    if processes.is_first:
+        with replacing(Path(out) / "curve.png") as path:
+            learning_curve(history).savefig(path, format="png")
     return history
+
+
+def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
+    """``train_model``, which takes the same arguments, in one process for each GPU of the machine; for notebooks.
+
+    The processes are forks, which can use no GPU that was used before: call it in a fresh kernel, before anything else
+    but imports. Raises ``InputError`` if it is too late. With one GPU or none it is ``train_model``.
+    """
+    bound = signature(train_model).bind(*arguments, **named)
+    bound.apply_defaults()
+    count = torch.cuda.device_count()  # asks the driver and starts nothing
+    if count < 2:
+        return train_model(*bound.args)
+    if torch.cuda.is_initialized():
+        raise InputError("the GPUs are in use by this process already; restart the kernel and train before other cells")
+    from accelerate import notebook_launcher
+
+    notebook_launcher(train_model, bound.args, num_processes=count)
+    return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
 
 
 def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
@@ -85,12 +116,13 @@ def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
     return vocab
 
 
-def read_dataset(data: str | Path | CaptionDataset, scheme: str) -> CaptionDataset:
-    """``load_dataset`` with its notes printed, on the error stream; a data set that is read already stays as it is."""
+def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = True) -> CaptionDataset:
+    """``load_dataset``; a data set that is read already stays as it is. ``tell`` prints notes on the error stream."""
     if isinstance(data, CaptionDataset):
         return data
     dataset = load_dataset(data, scheme)
-    print("\n".join(dataset.notes), file=sys.stderr)
+    if tell:
+        print("\n".join(dataset.notes), file=sys.stderr)
     return dataset
 
 

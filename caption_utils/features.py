@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from caption_utils.images import load_image
 from caption_utils.runtime import writable_dir
 
 BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
+COPIED = 512  # rows copied to a GPU at a time, some 60 MB
 
 
 class FeatureStore:
@@ -39,7 +41,23 @@ class FeatureStore:
         return len(self.row)
 
     def __getitem__(self, names: Sequence[str]) -> Tensor:
-        return torch.from_numpy(self.array[[self.row[name] for name in names]])
+        return torch.as_tensor(self.array[[self.row[name] for name in names]])
+
+    def to(self, device: torch.device) -> "FeatureStore":
+        """The same features in the memory of a GPU, if half of what is free there holds them; else this store."""
+        if self.array.nbytes > free_memory(device) / 2:
+            return self
+        resident = copy(self)
+        resident.array = torch.empty(self.array.shape, dtype=torch.float16, device=device)
+        for start in range(0, len(self), COPIED):
+            rows = slice(start, start + COPIED)
+            resident.array[rows] = torch.from_numpy(np.array(self.array[rows]))
+        return resident
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that features may ask for: a GPU's free memory. On a CPU none, since mapped files are in memory already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False) -> FeatureStore:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 class TrainConfig:
     """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best.
 
+    A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient.
+
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     """
 
     epochs: int = 20
     images_per_batch: int = 32
+    accumulate: int = 1
     learning_rate: float = 3e-4
     weight_decay: float = 0.0
     schedule: str = "constant"

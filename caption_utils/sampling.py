@@ -57,7 +57,7 @@ def _check(temperature: float, top_p: float, seed: int, count: int) -> None:
 
 def _luck(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
     """Uniform random numbers ``(B, count, steps)``, each image's from a generator seeded with its features."""
-    generators = [torch.Generator().manual_seed(seed << 32 | zlib.crc32(image.numpy())) for image in features.cpu()]
+    generators = [torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), seed)) for image in features.cpu()]
     draws = [torch.rand(count, steps, generator=generator) for generator in generators]
     return torch.stack(draws).to(features.device) if draws else features.new_empty(0, count, steps)
 

@@ -16,8 +16,8 @@ from caption_utils.limits import Limits, next_scores
 from caption_utils.vocab import Vocabulary
 
 BEAMS = 5
-LENGTH_PENALTY = 0.7
-IMAGES_AT_ONCE = 50
+LENGTH_PENALTY = 0.7  # a compromise on validation images: BLEU-4 wants less, ROUGE-L and CIDEr want more
+IMAGES_AT_ONCE = 50  # fewer are slower, more are not faster
 
 
 @dataclass(frozen=True)

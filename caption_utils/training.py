@@ -1,53 +1,77 @@
 """Teacher forcing until the validation perplexity no longer falls: epochs, checkpoints, resume, progress."""
 
-import csv
 import hashlib
-import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from caption_utils.batches import Batch, CaptionBatches
-from caption_utils.checkpoint import LAST, WEIGHTS, Model, save_model, save_tensors
+from caption_utils.batches import Batch, CaptionBatches, Share
+from caption_utils.checkpoint import LAST, Model, save_model
 from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
-from caption_utils.files import replacing
 from caption_utils.metrics import perplexity
+from caption_utils.parallel import join_processes
+from caption_utils.progress import History, Progress, load_progress, save_progress, write_log
 from caption_utils.recipe import SCHEDULES, TrainConfig
 
-LOG_FIELDS = ("epoch", "train_loss", "val_perplexity", "learning_rate", "captions_per_second", "seconds")
 
+def caption_loss(
+    decoder: Decoder, batch: Batch, config: TrainConfig, tokens: int | None = None, captions: int | None = None
+) -> Tensor:
+    """Mean cross-entropy of the real tokens, plus the doubly stochastic penalty of Xu et al. 2015, equation 14.
 
-def caption_loss(decoder: Decoder, batch: Batch, config: TrainConfig) -> Tensor:
-    """Mean cross-entropy of the real tokens, plus the doubly stochastic penalty of Xu et al. 2015, equation 14."""
+    Sums over ``batch`` are divided by ``tokens`` and ``captions``, by default its own; with those of a larger batch
+    the losses of its parts add up to the loss of the whole.
+    """
     logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
-    loss = F.cross_entropy(logits, batch.targets, label_smoothing=config.label_smoothing)
+    total = F.cross_entropy(logits, batch.targets, label_smoothing=config.label_smoothing, reduction="sum")
+    loss = total / (tokens or len(batch.targets))
     if config.doubly_stochastic:
         caption = torch.cat([torch.arange(size) for size in batch.tokens.batch_sizes.tolist()]).to(alphas.device)
         looked = alphas.new_zeros(len(batch.owner), alphas.shape[1]).index_add(0, caption, alphas)  # (B, N)
-        loss = loss + config.doubly_stochastic * ((1 - looked) ** 2).sum(dim=1).mean()
+        missed = ((1 - looked) ** 2).sum() / (captions or len(batch.owner))
+        loss = loss + config.doubly_stochastic * missed
     return loss
 
 
+def precision(device: torch.device) -> torch.dtype:
+    """The numbers to compute with: bfloat16 where a GPU has it, float16 on an older one, float32 on a CPU."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 class Trainer:
-    """One run: a model, its optimiser and how far it has come. The folder holds what survives a crash."""
+    """One run: a model, its optimiser and how far it has come. The folder holds what survives a crash.
+
+    Weights are float32 throughout; products are computed in ``precision``, and float16 has its losses scaled up so
+    that small gradients do not vanish (Micikevicius et al. 2018).
+    """
 
     def __init__(self, model: Model, config: TrainConfig, folder: Path, batches: CaptionBatches):
         if config.schedule not in SCHEDULES:
             raise InputError(f"schedule {config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
         self.model, self.config, self.folder, self.batches = model, config, folder, batches
+        self.processes = join_processes()
+        self.parameters = list(model.decoder.parameters())
         self.optimizer = torch.optim.AdamW(
-            model.decoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self.precision = precision(batches.device)
+        self.scaler = torch.amp.GradScaler(batches.device.type, enabled=self.precision is torch.float16)
         self.steps = 0
-        self.history: list[dict[str, float]] = []
+        self.history: History = []
+
+    @property
+    def result(self) -> Decoder:
+        """The decoder that is validated and published."""
+        return self.model.decoder
 
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
@@ -69,74 +93,98 @@ class Trainer:
         waited = self.history and len(self.history) - self.best()["epoch"] >= self.config.patience
         return len(self.history) >= self.config.epochs or bool(waited)
 
+    def run_epoch(self, val: CaptionBatches) -> None:
+        """Train for an epoch, validate and save."""
+        row = self.train_epoch()
+        found = torch.tensor(perplexity(self.result, val.in_order()), dtype=torch.float64, device=val.device)
+        self.history.append({**row, "val_perplexity": self.processes.from_first(found).item()})
+        if self.processes.is_first:
+            self.save()
+        self.say("epoch {epoch}: loss {train_loss:.3f}, validation perplexity {val_perplexity:.2f}, "
+                 "{captions_per_second:.0f} captions/s".format(**self.history[-1]))
+
     def train_epoch(self) -> dict[str, float]:
         """One pass over the data. Its randomness depends on seed and epoch alone, so a repeated epoch is the same."""
         epoch, start, captions = len(self.history) + 1, time.perf_counter(), 0
-        torch.manual_seed(self.config.seed * 100_003 + epoch)
+        who = self.processes
         self.model.decoder.train()
+        torch.manual_seed(self.config.seed * 100_003 + epoch + who.index * 2**40)  # each process drops other units
+        shares = self.batches.shuffled(epoch, who.index, who.count, self.config.accumulate)
         losses = []
         title, steps = f"epoch {epoch}/{self.config.epochs}", len(self.batches)
-        bar = tqdm(self.batches.shuffled(epoch), total=steps, desc=title, leave=False)
-        for batch in bar:
-            losses.append(self.train_step(batch))
-            captions += len(batch.owner)
+        for share in tqdm(shares, total=steps, desc=title, leave=False, disable=not who.is_first):
+            losses.append(self.train_step(share))
+            captions += share.captions
+        loss = who.add_up(torch.stack(losses)).mean().item()
         seconds = time.perf_counter() - start
-        return {"epoch": epoch, "train_loss": torch.stack(losses).mean().item(),
-                "learning_rate": self.learning_rate(), "captions_per_second": captions / seconds,
-                "seconds": seconds}
+        return {"epoch": epoch, "train_loss": loss, "learning_rate": self.learning_rate(),
+                "captions_per_second": captions / seconds, "seconds": seconds}
 
-    def train_step(self, batch: Batch) -> Tensor:
-        """One update; returns the loss, detached."""
+    def train_step(self, share: Share) -> Tensor:
+        """One update by all processes; returns what this one's share adds to the loss, detached."""
         self.optimizer.zero_grad()
-        loss = caption_loss(self.model.decoder, batch, self.config)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.decoder.parameters(), self.config.clip_norm)
+        loss = torch.zeros((), device=self.batches.device)
+        for part in share.parts:
+            loss += self.backward(part, share)
+        self.processes.add_up_gradients(self.parameters)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.param_groups[0]["lr"] = self.learning_rate()
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.steps += 1
+        return loss
+
+    def backward(self, part: Batch, share: Share) -> Tensor:
+        """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
+        lower = self.precision is not torch.float32
+        with torch.autocast(part.features.device.type, self.precision, enabled=lower):
+            loss = caption_loss(self.model.decoder, part, self.config, share.tokens, share.captions)
+        self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar, once for all processes."""
+        if self.processes.is_first:
+            tqdm.write(text)
 
     def save(self) -> None:
         """After an epoch: everything needed to go on, then the model folder if it is the best epoch yet."""
         state = self.optimizer.state_dict()["state"]
         tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.decoder.state_dict().items()}
         tensors |= {f"adam.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
-        progress = {"history": json.dumps(self.history), "settings": json.dumps(self.settings())}
-        save_tensors(self.folder / LAST, tensors, progress)
+        save_progress(self.folder, Progress(tensors, self.history, self.settings(), self.scaler.state_dict()))
         self.publish()
 
     def publish(self) -> None:
-        """Write the model folder if the last epoch is the best yet, and the history as ``log.csv``."""
+        """Write the model folder if the last epoch is the best yet, and the log."""
         if self.best() is self.history[-1]:
-            training = {**self.model.training, **asdict(self.config), "best": self.best()}
-            save_model(self.folder, replace(self.model, training=training))
-        with replacing(self.folder / "log.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-            rows = [[round(row[name], 6) for name in LOG_FIELDS] for row in self.history]
-            csv.writer(file, lineterminator="\n").writerows([LOG_FIELDS, *rows])
+            used = {"precision": str(self.precision).removeprefix("torch.")}
+            training = {**self.model.training, **asdict(self.config), **used, "best": self.best()}
+            save_model(self.folder, replace(self.model, decoder=self.result, training=training))
+        write_log(self.folder, self.history)
 
     def resume(self) -> None:
-        """Go on from the folder's last epoch, if any.
-
-        Raises ``InputError`` if it is damaged or another run's, or if there is a model but nothing to go on from.
-        """
-        path = self.folder / LAST
-        if not path.exists():
-            if (self.folder / WEIGHTS).exists():
-                raise InputError(f"{self.folder}: holds a finished model; choose a new folder, or delete this one")
+        """Go on from the folder's last epoch, if any. Raises ``InputError`` if it is damaged or another run's."""
+        progress = load_progress(self.folder)
+        if progress is None:
             return
-        try:
-            with safe_open(path, "pt") as file:
-                progress = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            settings, self.history = json.loads(progress["settings"]), json.loads(progress["history"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: damaged ({error}); delete its folder to start again") from None
-        changed = [name for name, value in self.settings().items() if settings.get(name) != value]
-        if changed:
-            raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
+        self._check_settings(progress.settings)
+        self.history, tensors = progress.history, progress.tensors
         self.model.decoder.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
         self._restore_optimizer(tensors)
-        self.publish()
+        if progress.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(progress.scaler)
+        if self.processes.is_first:
+            self.publish()
+
+    def _check_settings(self, before: dict[str, object]) -> None:
+        """A rate that never changes allows for more epochs; how a batch is divided changes no result."""
+        free = {"accumulate", "epochs"} if self.config.schedule == "constant" else {"accumulate"}
+        changed = [name for name, value in self.settings().items() if name not in free and before.get(name) != value]
+        if changed:
+            path = self.folder / LAST
+            raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
@@ -157,15 +205,18 @@ def fit(
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
     was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU the final
     weights are the same to the last bit. Raises ``InputError`` if the folder holds another run.
+
+    Several processes (``parallel``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
+    leaves weights and folder as they were after the last whole epoch, and is raised again.
     """
     trainer = Trainer(model, config, Path(folder), train)
     trainer.resume()
-    with torch.random.fork_rng():
-        while not trainer.finished():
-            row = trainer.train_epoch()
-            trainer.history.append({**row, "val_perplexity": perplexity(model.decoder, val.in_order())})
-            trainer.save()
-            row = trainer.history[-1]
-            tqdm.write(f"epoch {row['epoch']}: loss {row['train_loss']:.3f}, validation perplexity "
-                       f"{row['val_perplexity']:.2f}, {row['captions_per_second']:.0f} captions/s")
+    with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []):
+        try:
+            while not trainer.finished():
+                trainer.run_epoch(val)
+        except KeyboardInterrupt:
+            trainer.resume()
+            trainer.say(f"interrupted: {folder} keeps {len(trainer.history)} epochs; the same call goes on from there")
+            raise
     return pd.DataFrame(trainer.history)

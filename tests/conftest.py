@@ -148,6 +148,9 @@ VARIANTS = {
     "general-feeding": {"attention": "luong", "score": "general", "input_feeding": True},
     "concat-feeding": {"attention": "luong", "score": "concat", "input_feeding": True},
     "tied": {"attention": "bahdanau", "tie_weights": True},
+    "projected": {"attention": "bahdanau", "region_dim": 3, "feature_dropout": 0.3},
+    "deep": {"attention": "bahdanau", "region_dim": 3, "deep_output": True, "tie_weights": True},
+    "deep-general": {"attention": "luong", "region_dim": 3, "deep_output": True, "tie_weights": True},
 }
 
 

@@ -5,6 +5,8 @@ import torch
 from conftest import CAPTIONS, RandomStore
 from torch.nn.utils.rnn import pad_packed_sequence
 
+from caption_utils.batches import made_ahead
+
 
 def captions_in(batch, vocab):
     """Each caption of a batch as text with its image's place: inputs and targets must agree."""
@@ -44,8 +46,16 @@ def test_length_counts_the_batches(make_batches, per_batch):
     assert len(batches) == len(list(batches.in_order())) == len(list(batches.shuffled(1))) == math.ceil(4 / per_batch)
 
 
+def whole(batches, epoch):
+    """The batches of an epoch, undivided."""
+    for share in batches.shuffled(epoch):
+        (batch,) = share.parts
+        assert (share.tokens, share.captions) == (len(batch.targets), len(batch.owner))
+        yield batch
+
+
 def order_of(batches, epoch):
-    return [tuple(batch.features.flatten().tolist()) for batch in batches.shuffled(epoch)]
+    return [tuple(batch.features.flatten().tolist()) for batch in whole(batches, epoch)]
 
 
 def test_an_epoch_is_a_permutation_that_seed_and_number_decide(make_batches):
@@ -72,7 +82,7 @@ def test_evaluation_never_mirrors(make_batches):
 
 
 def test_mirroring_changes_no_caption_and_no_order(make_batches, vocab):
-    for plain, mirrored in zip(make_batches(2).shuffled(1), make_batches(2, mirror=True).shuffled(1), strict=True):
+    for plain, mirrored in zip(whole(make_batches(2), 1), whole(make_batches(2, mirror=True), 1), strict=True):
         assert torch.equal(plain.targets, mirrored.targets)
         assert captions_in(plain, vocab) == captions_in(mirrored, vocab)
 
@@ -80,3 +90,72 @@ def test_mirroring_changes_no_caption_and_no_order(make_batches, vocab):
 def test_a_caption_without_a_word_still_has_its_end(make_batches, vocab):
     (batch,) = make_batches(captions={"a": ["...", "a dog"]}).in_order()
     assert sorted(captions_in(batch, vocab)) == [(0, ""), (0, "a dog")]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("per_batch", [1, 3, 4])
+def test_the_shares_of_all_processes_are_the_batch(make_batches, vocab, count, parts, per_batch):
+    """Mirrored images included; some shares of a small batch are empty, but all count its tokens."""
+    batches = make_batches(per_batch, mirror=True)
+    undivided = list(whole(batches, 2))
+    divided = [list(batches.shuffled(2, index, count, parts)) for index in range(count)]
+    assert all(len(shares) == len(undivided) for shares in divided)
+    for batch, *shares in zip(undivided, *divided, strict=True):
+        pieces = [part for share in shares for part in share.parts]
+        assert torch.equal(torch.cat([part.features for part in pieces]), batch.features)
+        found = sorted(text for part in pieces for _, text in captions_in(part, vocab))
+        assert found == sorted(text for _, text in captions_in(batch, vocab))
+        assert {share.tokens for share in shares} == {len(batch.targets)}
+        assert {share.captions for share in shares} == {len(batch.owner)}
+        assert max(len(share.parts) for share in shares) <= parts
+
+
+def test_what_is_made_ahead_comes_in_order_and_one_at_a_time():
+    made = []
+
+    def items():
+        for i in range(5):
+            made.append(i)
+            yield i
+
+    ahead = made_ahead(items())
+    assert made == []
+    assert next(ahead) == 0
+    assert list(ahead) == [1, 2, 3, 4] == made[1:]
+    few = made_ahead(items())
+    next(few)
+    few.close()
+    assert len(made) <= 5 + 2
+
+
+def test_a_failure_while_making_ahead_is_raised():
+    def items():
+        yield 1
+        raise OSError("gone")
+
+    ahead = made_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(ahead)
+
+
+class Pinned(torch.Tensor):
+    """Plays a tensor that goes to a GPU: notes what is asked of it, and stays where it is."""
+
+    asked = []
+
+    def pin_memory(self):
+        Pinned.asked.append("pinned")
+        return self
+
+    def to(self, device, non_blocking=False):
+        Pinned.asked.append((device.type, non_blocking))
+        return self
+
+
+def test_a_copy_to_a_gpu_is_pinned_and_not_waited_for(make_batches):
+    batches = make_batches()
+    batches.device = torch.device("cuda")
+    batches._placed(torch.ones(2).as_subclass(Pinned))
+    assert Pinned.asked == ["pinned", ("cuda", True)]

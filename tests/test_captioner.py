@@ -1,4 +1,5 @@
 import io
+import math
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from caption_utils.captioner import Captioner
 from caption_utils.checkpoint import Model, load_model
 from caption_utils.errors import InputError
-from caption_utils.search import BEAMS, beam_search
+from caption_utils.search import BEAMS, SearchConfig, beam_search
 
 PHOTO = f"{skimage.__path__[0]}/data/chelsea.png"
 
@@ -36,6 +37,33 @@ def test_a_caption_is_what_search_finds_in_the_features(captioner, encoder):
     assert found.tokens == [captioner.model.vocab.words[i] for i in expected.ids]
     assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-5)
     np.testing.assert_allclose(found.attention.reshape(-1, 49), expected.alphas.numpy(), atol=1e-6)
+
+
+def test_several_photos_are_captioned_as_each_alone(captioner, monkeypatch):
+    photos = [PHOTO, f"{skimage.__path__[0]}/data/coffee.png", Image.open(PHOTO).convert("RGB").rotate(180)]
+    monkeypatch.setattr("caption_utils.captioner.BATCH", 2)
+    features = captioner.features(photos)
+    assert features.shape == (3, 49, captioner.encoder.width)
+    for photo, found in zip(photos, captioner.captions(features), strict=True):
+        alone = captioner.caption(photo)
+        assert found[0].tokens == alone.tokens
+        assert found[0].log_probability == pytest.approx(alone.log_probability, abs=1e-3)
+
+
+def test_the_runners_up_follow_the_best(captioner):
+    config = SearchConfig(4, length_penalty=0.0, no_repeat_ngram=1, max_length=5)
+    (found,) = captioner.captions(captioner.features([PHOTO]), config)
+    assert len({caption.text for caption in found}) == 4
+    likelihoods = [caption.probability for caption in found]
+    assert likelihoods == sorted(likelihoods, reverse=True)
+    for caption in found:
+        assert caption.probability == pytest.approx(math.exp(caption.log_probability))
+        assert len(set(caption.tokens)) == len(caption.tokens) == len(caption.attention) <= 5
+
+
+def test_the_first_photo_that_cannot_be_read_is_named(captioner):
+    with pytest.raises(InputError, match="gone.jpg: no such file"):
+        captioner.features([PHOTO, "gone.jpg"])
 
 
 def test_a_path_bytes_and_a_picture_are_captioned_alike(captioner, tmp_path):

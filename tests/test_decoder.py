@@ -7,7 +7,7 @@ from conftest import CAPTIONS, VARIANTS
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from caption_utils.decoder import DecoderConfig, State, build_decoder, group_by_image
+from caption_utils.decoder import DecoderConfig, State, build_decoder
 from caption_utils.errors import InputError
 
 FEEDING = [name for name in VARIANTS if name.endswith("feeding")]
@@ -138,11 +138,13 @@ def reference(decoder, features, tokens):
     """Xu et al. 2015, section 3.1.2, or Luong et al. 2015, section 3, with PyTorch's LSTM cell: logits ``(T, V)``."""
     config, weights = decoder.config, dict(decoder.named_parameters())
     bahdanau, feeding = config.attention == "bahdanau", config.input_feeding
-    fed_width = config.feature_dim if bahdanau else config.hidden_dim if feeding else 0
+    fed_width = config.context_dim if bahdanau else config.hidden_dim if feeding else 0
     cell = torch.nn.LSTMCell(config.embed_dim + fed_width, config.hidden_dim)
     inputs = [weights["lstm.weight_ih_l0"]] + ([weights["fed_gates.weight"]] if fed_width else [])
     cell.load_state_dict({"weight_ih": torch.cat(inputs, 1), "weight_hh": weights["lstm.weight_hh_l0"],
                           "bias_ih": weights["lstm.bias_ih_l0"], "bias_hh": weights["lstm.bias_hh_l0"]})
+    if config.region_dim:
+        features = torch.relu(features @ weights["project.1.weight"].T + weights["project.1.bias"])
     h, c = torch.tanh(decoder.initial(features.mean(1))).chunk(2, dim=-1)
     attentional, keys, logits = torch.zeros(1, config.hidden_dim), decoder.attention.keys(features), []
     for token in tokens:
@@ -154,7 +156,8 @@ def reference(decoder, features, tokens):
             h, c = cell(torch.cat([embedded, attentional], 1) if feeding else embedded, (h, c))
             context, _ = decoder.attention(h, features, keys)
             out = attentional = torch.tanh(decoder.combine(torch.cat([context, h], 1)))
-        logits.append(decoder.output(decoder.to_embedding(out))[0])
+        out = decoder.to_embedding(out)
+        logits.append(decoder.output(out + embedded if config.deep_output else out)[0])
     return torch.stack(logits)
 
 
@@ -170,7 +173,8 @@ def test_steps_follow_the_papers_equations(make_decoder, variant):
 def test_gradients_are_those_of_finite_differences(name):
     torch.manual_seed(0)
     sizes = {"vocab_size": 5, "feature_dim": 2, "embed_dim": 2, "hidden_dim": 2, "attention_dim": 2, "dropout": 0.0}
-    decoder = build_decoder(DecoderConfig(**(sizes | VARIANTS[name] | {"hidden_dim": 2}))).double()
+    changes = {"hidden_dim": 2, "feature_dropout": 0.0}
+    decoder = build_decoder(DecoderConfig(**(sizes | VARIANTS[name] | changes))).double()
     tokens, owner = pack_sequence([torch.tensor([1, 4, 3]), torch.tensor([1, 4]), torch.tensor([1])]), [0, 1, 0]
     names, values = zip(*decoder.named_parameters(), strict=True)
 
@@ -205,14 +209,6 @@ def test_the_state_selects_rows(make_decoder):
     for field in fields(State):
         assert torch.equal(getattr(chosen, field.name), getattr(state, field.name)[[2, 0]])
     assert make_decoder().init_state(torch.randn(4, 5, 6)).first(2).attentional is None
-
-
-def test_tokens_are_grouped_by_image():
-    image, place = group_by_image(torch.tensor([3, 2, 1]), torch.tensor([1, 0, 1]), 3)
-    assert image.tolist() == [1, 0, 1, 1, 0, 1]
-    assert len({*zip(image.tolist(), place.tolist(), strict=True)}) == 6
-    assert sorted(place[image == 1].tolist()) == [0, 1, 2, 3]
-    assert sorted(place[image == 0].tolist()) == [0, 1]
 
 
 def test_an_unknown_attention_is_told_the_known_ones():

@@ -55,9 +55,9 @@ def test_a_row_tells_what_was_measured(model, data_folder, capsys):
 def test_columns_of_a_row(model, data_folder):
     columns = list(evaluate_model(model, data_folder).row())
     assert columns == [
-        "commit", "data", "scheme", "split", "images", "model", "encoder", "attention", "seed", "vocab_size", "search",
-        "unknown_rate", *SCORES, "distinct", "words_used", "mean_length", "training_copies", "repeated_bigram",
-        "seconds", "device", *(f"{name}_{end}" for name in SCORES for end in ("low", "high"))]
+        "commit", "data", "scheme", "split", "images", "model", "encoder", "attention", "search", "seed",
+        "vocab_size", "unknown_rate", *SCORES, "distinct", "words_used", "mean_length", "training_copies",
+        "repeated_bigram", "seconds", "device", *(f"{name}_{end}" for name in SCORES for end in ("low", "high"))]
 
 
 def test_scores_are_those_of_the_captions_against_all_references(model, data_folder):

@@ -30,6 +30,23 @@ def test_from_a_folder_of_photos_to_a_measured_model(data_folder, tmp_path, caps
     assert (model.training["data"], model.training["seed"]) == ("data", 4)
 
 
+def test_a_curve_that_cannot_be_written_keeps_the_last_one(data_folder, tmp_path, monkeypatch):
+    curve = tmp_path / "model" / "curve.png"
+    train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
+    before = curve.read_bytes()
+    assert before.startswith(b"\x89PNG")
+
+    def fill_up(figure, path, format):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill_up)
+    with pytest.raises(InputError, match=r"curve\.png: cannot be written \(No space left on device\)"):
+        train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
+    assert curve.read_bytes() == before
+    assert not list(curve.parent.glob("*.tmp"))
+
+
 def test_words_come_from_training_captions_alone(data_folder, tmp_path):
     with (data_folder / "captions.txt").open("a") as file:
         file.write("2.png,a zebra,val\n3.png,a quagga,test\n")
@@ -86,6 +103,7 @@ def fake_again():
         ({"vocab_size": 9}, "setting 'vocab_size' is unknown"),
         ({"epochs": 0}, "epochs=0 is out of range; choose a value from 1 to 1e.06"),
         ({"images_per_batch": 0}, "images_per_batch=0 is out of range"),
+        ({"accumulate": 0}, "accumulate=0 is out of range"),
         ({"hidden_dim": -1}, "hidden_dim=-1 is out of range"),
         ({"dropout": 1.5}, "dropout=1.5 is out of range; choose a value from 0 to 0.99"),
         ({"warmup": 1.0}, "warmup=1.0 is out of range"),

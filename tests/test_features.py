@@ -39,6 +39,31 @@ def test_what_is_looked_up_is_a_copy(dataset, fake_encoder, tmp_path):
     assert torch.equal(store[["0.png"]], before)
 
 
+def test_features_move_to_a_gpu_that_has_twice_their_size_free(dataset, fake_encoder, tmp_path, monkeypatch):
+    """The CPU plays the GPU; rows are copied in several goes."""
+    store, place = extract(dataset, fake_encoder, tmp_path), torch.device("cpu")
+    monkeypatch.setattr(features, "COPIED", 5)
+    monkeypatch.setattr(features, "free_memory", lambda device: 2 * store.array.nbytes - 1)
+    assert store.to(place) is store
+    monkeypatch.setattr(features, "free_memory", lambda device: 2 * store.array.nbytes)
+    resident = store.to(place)
+    assert isinstance(resident.array, torch.Tensor) and not isinstance(store.array, torch.Tensor)
+    names = ["7.png", "0.png", "7.png"]
+    for wanted in (names, [], dataset.image_names):
+        assert torch.equal(resident[wanted], store[wanted])
+    before = resident[names].clone()
+    resident[names].zero_()
+    assert torch.equal(resident[names], before)
+    assert len(resident) == 12
+
+
+def test_free_memory_is_the_gpu_s(dataset, fake_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
+    assert features.free_memory(torch.device("cuda")) == 123
+    store = extract(dataset, fake_encoder, tmp_path)
+    assert store.to(torch.device("cpu")) is store
+
+
 def test_each_image_is_encoded_once(dataset, fake_encoder, tmp_path):
     first = extract(dataset, fake_encoder, tmp_path)
     assert fake_encoder.seen == 12

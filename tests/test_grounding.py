@@ -102,6 +102,11 @@ def test_scores_are_means_over_words_in_percent():
     assert scores["hit"].statistics[:, 1].tolist() == [2, 0, 2]
 
 
+def test_captions_that_name_nothing_have_no_score():
+    scores = grounding_scores(grounding([["it", "snows"]], [torch.stack([at((0, 0))] * 2)], [SCENE]), 1)
+    assert all(math.isnan(score.value) for score in scores.values())
+
+
 def test_truth_is_the_share_of_true_captions():
     captions = ["a red ball and a blue house", "two red balls in the snow", "a red ball and a blue house"]
     score = truth(captions, [SCENE, SCENE, PAIR])

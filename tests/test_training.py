@@ -1,10 +1,12 @@
 import json
 import math
 import os
-import shutil
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +15,15 @@ import torch
 from conftest import CAPTIONS, Captioned, RandomStore
 from safetensors.torch import load_file
 
-from caption_utils import checkpoint
+from caption_utils import checkpoint, files, progress
 from caption_utils.batches import CaptionBatches
 from caption_utils.checkpoint import LAST, Model, load_model
+from caption_utils.datasets import load_dataset
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
 from caption_utils.recipe import SCHEDULES, TrainConfig
-from caption_utils.training import Trainer, caption_loss, fit
+from caption_utils.training import Trainer, caption_loss, fit, precision
 from caption_utils.vocab import Vocabulary
 
 CONFIG = TrainConfig(epochs=6, images_per_batch=2, learning_rate=5e-3, schedule="one_cycle", mirror=True, patience=9)
@@ -36,6 +39,10 @@ def run(make_decoder, make_batches, vocab):
         return fit(model, train, val or make_batches(), config, folder)
 
     return start
+
+
+class Crash(BaseException):
+    """The end of a process, as far as the files can tell."""
 
 
 def weights(folder, name=LAST):
@@ -54,6 +61,7 @@ def assert_same_run(folder, other):
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
+DEMO = Path(__file__).parent.parent / "data" / "demo"
 REGIONS, WIDTH = 4, 32
 
 
@@ -113,10 +121,10 @@ def test_a_run_that_crashed_between_epochs_goes_on_to_the_same_bits(
     def save(trainer):
         crashing(trainer)
         if len(trainer.history) == crash_after:
-            raise KeyboardInterrupt
+            raise Crash
 
     monkeypatch.setattr(Trainer, "save", save)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         run(tmp_path / "crashed", variant=variant_name)
     monkeypatch.undo()
     torch.manual_seed(12345)  # whatever the process had drawn before
@@ -125,78 +133,191 @@ def test_a_run_that_crashed_between_epochs_goes_on_to_the_same_bits(
     assert_same_run(tmp_path / "whole", tmp_path / "crashed")
 
 
-@pytest.mark.parametrize("victim", ["save_model", "save_tensors"])
+@pytest.mark.parametrize("victim", ["training.save_model", "progress.save_tensors"])
 def test_a_crash_while_saving_costs_one_epoch(run, tmp_path, monkeypatch, victim):
     """Before the model is written, or after it and before the state to resume from."""
     run(tmp_path / "whole")
-    real, calls = getattr(checkpoint, victim), []
+    real, calls = getattr(checkpoint, victim.split(".")[1]), []
 
     def crash(*args):
         calls.append(args)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            raise Crash
         real(*args)
 
-    monkeypatch.setattr(f"caption_utils.training.{victim}", crash)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(f"caption_utils.{victim}", crash)
+    with pytest.raises(Crash):
         run(tmp_path / "crashed")
     monkeypatch.undo()
     run(tmp_path / "crashed")
     assert_same_run(tmp_path / "whole", tmp_path / "crashed")
+
+
+def interrupt_step(monkeypatch, number, error):
+    """Steps are counted from 1; an epoch has two."""
+    real, calls = Trainer.train_step, []
+
+    def step(trainer, share):
+        calls.append(share)
+        if len(calls) == number:
+            raise error
+        return real(trainer, share)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
 
 
 def test_a_crash_in_the_middle_of_an_epoch_costs_that_epoch(run, tmp_path, monkeypatch):
     run(tmp_path / "whole")
-    real, calls = Trainer.train_step, []
-
-    def step(trainer, batch):
-        calls.append(batch)
-        if len(calls) == 6:  # the second of the third epoch's two steps
-            raise KeyboardInterrupt
-        return real(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", step)
-    with pytest.raises(KeyboardInterrupt):
+    interrupt_step(monkeypatch, 6, Crash)
+    with pytest.raises(Crash):
         run(tmp_path / "crashed")
     monkeypatch.undo()
     run(tmp_path / "crashed")
     assert_same_run(tmp_path / "whole", tmp_path / "crashed")
+
+
+def test_an_interrupted_cell_keeps_the_best_epoch_and_goes_on(
+    make_decoder, make_batches, vocab, run, tmp_path, monkeypatch, capsys
+):
+    run(tmp_path / "whole")
+    capsys.readouterr()
+    interrupt_step(monkeypatch, 6, KeyboardInterrupt)
+    model = Model(make_decoder(), vocab, "fake", "f4ce", {"data": "tiny"})
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, make_batches(2, mirror=True), make_batches(), CONFIG, tmp_path / "cut")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"interrupted: {tmp_path / 'cut'} keeps 2 epochs; the same call goes on from there")
+    last = weights(tmp_path / "cut")
+    assert all(torch.equal(tensor, last[f"model.{name}"]) for name, tensor in model.decoder.state_dict().items())
+    assert load_model(tmp_path / "cut").training["best"]["epoch"] == 2
+    monkeypatch.undo()
+    run(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_interruption_between_state_and_model_costs_no_epoch(run, tmp_path, monkeypatch):
+    real, calls = checkpoint.save_model, []
+
+    def save_model(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr("caption_utils.training.save_model", save_model)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert load_model(tmp_path).training["best"]["epoch"] == 1
+
+
+def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkeypatch):
+    interrupt_step(monkeypatch, 2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    monkeypatch.undo()
+    run(tmp_path / "cut")
+    run(tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+SIGNALLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from caption_utils import experiment
+from caption_utils.__main__ import main
+from test_training import demo_run
+
+experiment.train_model = lambda data, out, *rest: demo_run(out)
+sys.exit(main(["train", "--data", "demo", "--out", {folder!r}]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs Unix signals")
+def test_ctrl_c_ends_the_command_with_a_model_in_its_folder(tmp_path):
+    script = SIGNALLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-u", "-c", script], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        while not command.stdout.readline().startswith("epoch 2"):
+            assert command.poll() is None
+        command.send_signal(signal.SIGINT)
+        _, errors = command.communicate()
+    assert command.returncode == 130
+    assert errors.splitlines()[-1].startswith("caption_utils: interrupted; train goes on")
+    assert "Traceback" not in errors
+    assert load_model(tmp_path).training["best"]["epoch"] >= 2
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@cache
+def demo_captions():
+    demo = load_dataset(DEMO, require_images=False).split("train")
+    captions = {name: demo.captions_of(name)[:2] for name in demo.image_names[:32]}
+    return captions, Vocabulary.build([text for texts in captions.values() for text in texts], min_count=1)
+
+
+def demo_run(folder):
+    """Train on captions of the demo set with random features, dropout and mirroring on."""
+    captions, words = demo_captions()
+    torch.manual_seed(0)
+    decoder = build_decoder(DecoderConfig(len(words), 6, embed_dim=7, hidden_dim=8, attention_dim=4))
+    train = CaptionBatches(Captioned(captions), RandomStore(5, 6), words, 8, "cpu", RandomStore(5, 6, seed=1))
+    val = CaptionBatches(Captioned(CAPTIONS), RandomStore(5, 6), words)
+    return fit(Model(decoder, words, "fake", "f4ce"), train, val, replace(CONFIG, epochs=24, patience=99), folder)
 
 
 KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, {tests!r})
-import torch
-from test_training import tiny_run
+import torch._dynamo  # an optimiser's first step would load it in each child
+from test_training import demo_captions, demo_run, kill_within_a_save
+
+def last_save():
+    return os.path.getmtime({state!r}) if os.path.exists({state!r}) else 0
 
 torch.set_num_threads(1)
+demo_captions()
 moments = random.Random(0)
-for _ in range(6):
+for number in range(10):
+    by_the_clock, before = number % 2 == 0, last_save()
     child = os.fork()
     if not child:
-        tiny_run({folder!r})
+        if not by_the_clock:
+            kill_within_a_save(moments.randrange(1, 10), moments.random())
+        demo_run({folder!r})
         os._exit(0)
-    time.sleep(moments.uniform(0.02, 0.4))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-tiny_run({folder!r})
+    if by_the_clock:
+        while last_save() == before:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, {epoch}))
+        os.kill(child, signal.SIGKILL)
+    print("killed:", os.WIFSIGNALED(os.waitpid(child, 0)[1]))
+demo_run({folder!r})
 """
 
 
-def tiny_run(folder):
-    words = Vocabulary.build([text for texts in CAPTIONS.values() for text in texts], min_count=1)
-    torch.manual_seed(0)
-    decoder = build_decoder(DecoderConfig(len(words), 6, embed_dim=7, hidden_dim=8, attention_dim=4))
-    train = CaptionBatches(Captioned(CAPTIONS), RandomStore(5, 6), words, 2, "cpu", RandomStore(5, 6, seed=1))
-    val = CaptionBatches(Captioned(CAPTIONS), RandomStore(5, 6), words)
-    return fit(Model(decoder, words, "fake", "f4ce"), train, val, replace(CONFIG, epochs=40, patience=99), folder)
+def kill_within_a_save(number, share):
+    """The ``number``-th file to be written from now on gets a ``share`` of its bytes, then the process dies."""
+    real, left = files.os.replace, [number]
+
+    def replace(source, target):
+        left[0] -= 1
+        if left[0] == 0:
+            os.truncate(source, int(share * os.path.getsize(source)))
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+
+    files.os.replace = replace
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
-    tiny_run(tmp_path / "whole")
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(tmp_path):
+    """Every second time within a save, otherwise by the clock, up to an epoch after the last save."""
+    history = demo_run(tmp_path / "whole")
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"),
+                           state=str(tmp_path / "killed" / LAST), epoch=history["seconds"].median())
+    done = subprocess.run([sys.executable, "-u", "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.count("killed: True") == 10
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     assert load_model(tmp_path / "killed").encoder == "fake"
 
@@ -228,6 +349,7 @@ def test_a_state_of_something_else_is_named(run, tmp_path):
     [
         (replace(CONFIG, learning_rate=1e-3), {}, "learning_rate"),
         (replace(CONFIG, epochs=7, seed=3), {}, "epochs, seed"),
+        (replace(CONFIG, epochs=7, schedule="constant"), {}, "schedule"),
         (CONFIG, {"dropout": 0.1}, "dropout"),
         (CONFIG, {"hidden_dim": 4}, "hidden_dim"),
         (CONFIG, {"attention": "luong"}, "attention"),
@@ -239,6 +361,15 @@ def test_changed_settings_are_named(run, tmp_path, config, settings, names):
     with pytest.raises(InputError, match=rf"last\.safetensors: another run, which differs in {names}; choose a new"):
         run(tmp_path, config, **settings)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("epochs", [4, 3])
+def test_a_run_at_a_constant_rate_may_be_made_longer(run, tmp_path, epochs):
+    constant = replace(CONFIG, schedule="constant")
+    run(tmp_path / "grown", replace(constant, epochs=3))
+    assert list(run(tmp_path / "grown", replace(constant, epochs=epochs))["epoch"]) == list(range(1, epochs + 1))
+    run(tmp_path / "whole", replace(constant, epochs=epochs))
+    assert_same_run(tmp_path / "whole", tmp_path / "grown")
 
 
 def test_other_words_are_another_run(run, tmp_path, vocab):
@@ -299,42 +430,50 @@ def test_the_perplexity_logged_is_that_of_the_model_kept(run, make_batches, tmp_
     assert found == pytest.approx(history["val_perplexity"].min(), rel=1e-3)
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_full_disk_keeps_the_last_good_files(run, tmp_path, monkeypatch, failing):
-    """The first epoch writes the model and the state; the third write is the next epoch's."""
-    real, calls = checkpoint.save_file, []
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From the ``number``-th time that the file ``name`` is written, the system refuses all after some bytes of it."""
+    resource = pytest.importorskip("resource")
+    real, (_, most) = files.replacing, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def save_file(tensors, path, metadata):
-        calls.append(path)
-        if len(calls) == failing:
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
+    def start(name, number, size):
+        left = [number]
 
-    monkeypatch.setattr(checkpoint, "save_file", save_file)
-    with pytest.raises(InputError, match=r"safetensors: cannot be written \(No space left on device\)"):
-        run(tmp_path)
-    assert not list(tmp_path.rglob("*.tmp"))
-    assert (tmp_path / LAST).exists() == (failing > 1)
+        @contextmanager
+        def replacing(path):
+            left[0] -= path.name == name
+            limit = size if path.name == name and left[0] <= 0 else most
+            with real(path) as temporary:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+                try:
+                    yield temporary
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        for module in (checkpoint, progress):
+            monkeypatch.setattr(module, "replacing", replacing, raising=False)
+
+    return start
+
+
+@pytest.mark.parametrize("name", [LAST, checkpoint.WEIGHTS, "log.csv"])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_disk_that_fills_up_keeps_the_last_good_files(run, tmp_path, monkeypatch, full_disk, name, epoch):
+    """For each file in turn: part of it is written, then no more."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(whole)
+    monkeypatch.setattr(Trainer, "finished", lambda trainer: len(trainer.history) == epoch - 1)
+    run(cut)
     monkeypatch.undo()
-    run(tmp_path)
-    run(tmp_path.parent / "whole")
-    assert_same_run(tmp_path, tmp_path.parent / "whole")
-    shutil.rmtree(tmp_path.parent / "whole")
-
-
-def test_a_full_disk_does_not_cost_the_log(run, tmp_path, monkeypatch):
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Trainer, "finished", lambda trainer: len(trainer.history) >= 2)
-    run(tmp_path)
-    before = (tmp_path / "log.csv").read_text()
+    before = (cut / name).read_bytes() if epoch > 1 else None
+    full_disk(name, 2 if epoch > 1 and name != LAST else 1, (whole / name).stat().st_size // 8)
+    with pytest.raises(InputError, match=rf"{name}: cannot be written \(.*File too large.*; what was there before"):
+        run(cut)
+    assert not list(cut.glob("*.tmp"))
+    assert ((cut / name).read_bytes() if (cut / name).exists() else None) == before
     monkeypatch.undo()
-    monkeypatch.setattr("csv.writer", full)
-    with pytest.raises(InputError, match=r"log\.csv: cannot be written"):
-        run(tmp_path)
-    assert (tmp_path / "log.csv").read_text() == before
+    run(cut)
+    assert_same_run(whole, cut)
 
 
 def test_a_model_without_its_run_is_not_overwritten(run, tmp_path):
@@ -452,6 +591,73 @@ def test_the_penalty_alone_evens_out_where_the_model_looks(make_decoder, make_ba
         optimizer.step()
         penalties.append(loss.item())
     assert penalties[-1] < penalties[0]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 9])
+def test_the_parts_of_a_batch_have_its_loss_and_gradient(make_decoder, make_batches, parts, variant):
+    """Four images with different numbers of captions and words, divided for two processes and parts."""
+    batches = make_batches()
+    decoder, config = make_decoder(variant), TrainConfig(label_smoothing=0.1, doubly_stochastic=0.5)
+    (batch,) = next(batches.shuffled(1)).parts
+    loss = caption_loss(decoder, batch, config)
+    whole = torch.autograd.grad(loss, list(decoder.parameters()))
+    shares = [next(batches.shuffled(1, index, 2, parts)) for index in range(2)]
+    losses = [caption_loss(decoder, part, config, share.tokens, share.captions)
+              for share in shares for part in share.parts]
+    added = torch.autograd.grad(sum(losses), list(decoder.parameters()))
+    assert len(losses) == 4 if parts > 1 else 2
+    assert sum(losses).item() == pytest.approx(loss.item(), abs=1e-6)
+    for one, other in zip(whole, added, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_accumulation_changes_no_curve(run, tmp_path):
+    """Without dropout; a run may even go on with another number of parts."""
+    config = replace(CONFIG, images_per_batch=4, label_smoothing=0.1)
+    whole = run(tmp_path / "whole", config, dropout=0.0)
+    parts = run(tmp_path / "parts", replace(config, accumulate=3), dropout=0.0)
+    for column in ("train_loss", "val_perplexity"):
+        assert list(parts[column]) == pytest.approx(list(whole[column]), abs=1e-4)
+    run(tmp_path / "parts", config, dropout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "bfloat16", "expected"),
+    [("cpu", True, torch.float32), ("cuda", True, torch.bfloat16), ("cuda", False, torch.float16)],
+)
+def test_precision_is_what_the_device_computes_fast(monkeypatch, device, bfloat16, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    assert precision(torch.device(device)) is expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision_trains_as_well(run, tmp_path, monkeypatch, variant, dtype):
+    full = run(tmp_path / "full", variant=variant, dropout=0.0)
+    monkeypatch.setattr("caption_utils.training.precision", lambda device: dtype)
+    lower = run(tmp_path / "lower", variant=variant, dropout=0.0)
+    assert list(lower["train_loss"]) == pytest.approx(list(full["train_loss"]), rel=0.02)
+    assert list(lower["train_loss"]) != list(full["train_loss"])
+    assert load_model(tmp_path / "lower").training["precision"] == str(dtype).removeprefix("torch.")
+    assert load_model(tmp_path / "full").training["precision"] == "float32"
+    assert {tensor.dtype for tensor in weights(tmp_path / "lower").values()} == {torch.float32}
+
+
+def test_the_scale_of_the_loss_is_part_of_the_state(make_decoder, make_batches, vocab, run, tmp_path, monkeypatch):
+    """Scales that overflow are halved, and the step is left out: after a resume as without one."""
+    monkeypatch.setattr("caption_utils.training.precision", lambda device: torch.float16)
+    run(tmp_path / "whole")
+    interrupt_step(monkeypatch, 7, Crash)
+    with pytest.raises(Crash):
+        run(tmp_path / "cut")
+    monkeypatch.undo()
+    monkeypatch.setattr("caption_utils.training.precision", lambda device: torch.float16)
+    model = Model(make_decoder(), vocab, "fake", "f4ce", {"data": "tiny"})
+    trainer = Trainer(model, CONFIG, tmp_path / "cut", make_batches(2, mirror=True))
+    before = trainer.scaler.get_scale()
+    trainer.resume()
+    assert trainer.scaler.state_dict()["_growth_tracker"] + math.log2(before / trainer.scaler.get_scale()) == 6
+    run(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_label_smoothing_is_for_training_alone(run, tmp_path):

@@ -1,0 +1,109 @@
+"""How much memory training takes when the features are larger than what it may have.
+
+    python benchmarks/bench_memory.py [--gigabytes 6] [--limit 2]
+
+Writes a temporary store of random features and trains on a part of an epoch in a child process, in which the system
+refuses to give out more than the limit. The limit (``RLIMIT_DATA``, on Linux) is on what a process has for itself;
+pages of the mapped store are not counted, since the system takes them back whenever it needs them. Both are printed.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caption_utils.batches import CaptionBatches
+from caption_utils.checkpoint import Model
+from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.features import FeatureStore
+from caption_utils.recipe import TrainConfig
+from caption_utils.training import Trainer
+from caption_utils.vocab import Vocabulary
+
+REGIONS, WIDTH, WORDS, CAPTIONS, BLOCK = 49, 1280, 3500, 5, 512
+GIB = 2**30
+
+
+class RandomCaptions:
+    """As much of a data set as batches need: images without files, five captions of twelve words each."""
+
+    def __init__(self, names: list[str]):
+        self.image_names = names
+
+    def captions_of(self, name: str) -> list[str]:
+        """The captions of an image, always the same."""
+        words = np.random.default_rng(int(name)).integers(WORDS, size=(CAPTIONS, 12))
+        return [" ".join(f"w{word}" for word in caption) for caption in words]
+
+
+def write_store(folder: Path, gigabytes: float) -> int:
+    """A store of random features as ``extract`` leaves it; returns the number of images."""
+    images = int(gigabytes * GIB / (REGIONS * WIDTH * 2))
+    shape, generator = (images, REGIONS, WIDTH), np.random.default_rng(0)
+    array = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape)
+    for start in range(0, images, BLOCK):
+        rows = array[start : start + BLOCK]
+        rows[:] = generator.integers(2048, size=rows.shape, dtype=np.int16) / np.float16(1024)
+    array.flush()
+    names = [str(i) for i in range(images)]
+    index = {"encoder": "random", "fingerprint": "0", "names": names}
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    return images
+
+
+def memory() -> dict[str, float]:
+    """Gibibytes of this process: its own, and pages of mapped files."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    values = {parts[0]: int(parts[1]) * 1024 / GIB for parts in lines if parts[0] in ("RssAnon:", "RssFile:")}
+    return {"own": values["RssAnon:"], "mapped": values["RssFile:"]}
+
+
+def train(folder: Path, steps: int) -> None:
+    """In the child: some steps of an epoch; prints the peaks."""
+    store = FeatureStore(folder)
+    vocab = Vocabulary({f"w{i}": 1 for i in range(WORDS)}, min_count=1)
+    decoder = build_decoder(DecoderConfig(len(vocab), WIDTH))
+    batches = CaptionBatches(RandomCaptions(list(store.row)), store, vocab)
+    trainer = Trainer(Model(decoder, vocab, "random", "0"), TrainConfig(), folder, batches)
+    peaks, start = memory(), time.perf_counter()
+    for _, share in zip(range(steps), batches.shuffled(1), strict=False):
+        trainer.train_step(share)
+        peaks = {name: max(value, peaks[name]) for name, value in memory().items()}
+    print(json.dumps({**peaks, "seconds": time.perf_counter() - start}))
+
+
+def main() -> None:
+    """Print the store's size, the limit and the child's peaks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=6, help="size of the store")
+    parser.add_argument("--limit", type=float, default=2, help="what the training process may have, in gigabytes")
+    parser.add_argument("--steps", type=int, default=100, help="of 32 images each")
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not sys.platform.startswith("linux"):
+        return print("needs Linux")
+    if options.folder:
+        torch.manual_seed(0)
+        return train(Path(options.folder), options.steps)
+    with tempfile.TemporaryDirectory() as folder:
+        images = write_store(Path(folder), options.gigabytes)
+        limit = int(options.limit * GIB)
+        command = [sys.executable, __file__, "--folder", folder, "--steps", str(options.steps)]
+        child = subprocess.run(command, check=True, capture_output=True, text=True,
+                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+    found = json.loads(child.stdout)
+    read = options.steps * 32 * REGIONS * WIDTH * 2 / GIB
+    print(f"store of {images} images, {options.gigabytes:.1f} GiB; limit {options.limit:.1f} GiB")
+    print(f"{options.steps} steps read {read:.2f} GiB of it in {found['seconds']:.0f} s")
+    print(f"peak: own memory {found['own']:.2f} GiB, reclaimable pages of files {found['mapped']:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

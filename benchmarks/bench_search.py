@@ -1,0 +1,139 @@
+"""Images captioned per second: beam search over many images at once, beside the textbook's one image at a time.
+
+    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 50]
+
+The textbook search takes one image, makes its beams the batch, projects their features anew at every step, and keeps
+its captions in Python lists. It follows the same rules and must find the same captions. ``one`` is this package's
+search, given one image at a time. The three take turns, 50 images each, and the medians of these turns are printed.
+Features are those of the validation images of ``--data``, by default random. 1,000 images take two cores some minutes.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from caption_utils import search
+from caption_utils.checkpoint import load_model
+from caption_utils.datasets import load_dataset
+from caption_utils.decoder import Decoder, State
+from caption_utils.encoder import load_encoder
+from caption_utils.features import extract
+from caption_utils.hypotheses import Hypothesis
+from caption_utils.limits import NEVER_SAID
+from caption_utils.search import SearchConfig, beam_search
+from caption_utils.vocab import Vocabulary
+
+MODEL = Path(__file__).parent.parent / "results" / "checkpoints" / "bahdanau-flickr8k"
+TURN = 50  # images
+Beam = tuple[list[int], float]
+Continuation = tuple[float, int, int]  # log-probability, which beam, word
+Search = Callable[[Tensor], list[Hypothesis]]
+
+
+@torch.inference_mode()
+def textbook(decoder: Decoder, image: Tensor, config: SearchConfig) -> Hypothesis:
+    """The best caption of an image's features ``(1, N, D)``."""
+    beams, ended, greedy, state = [([], 0.0)], [], 0, decoder.init_state(image)
+    while beams and max(total for _, total in beams) > bar(ended, config.beams):
+        scores, state = textbook_step(decoder, image, beams, state)
+        options = continuations(scores, beams, config)
+        chosen = options[: config.beams]
+        best = next((option for option in options if option[1] == greedy), None)
+        if best and best not in chosen:
+            chosen.append(best)
+        ended += [(total, beams[k][0]) for total, k, word in chosen if word == Vocabulary.eos]
+        chosen = [option for option in chosen if option[2] != Vocabulary.eos]
+        greedy = chosen.index(best) if best in chosen else None
+        state = state.select(torch.tensor([k for _, k, _ in chosen], dtype=torch.long))
+        beams = [([*beams[k][0], word], total) for total, k, word in chosen]
+    found = sorted(ended, reverse=True)[: config.beams]
+    captions = [Hypothesis(words, total, torch.empty(0)) for total, words in found]
+    return max(captions, key=lambda caption: caption.score(config.length_penalty))
+
+
+def bar(ended: list[tuple[float, list[int]]], beams: int) -> float:
+    """The log-probability that a caption must surpass to be among the best."""
+    return sorted((total for total, _ in ended), reverse=True)[beams - 1] if len(ended) >= beams else -math.inf
+
+
+def textbook_step(decoder: Decoder, image: Tensor, beams: list[Beam], state: State) -> tuple[Tensor, State]:
+    """Log-probabilities ``(K, V)`` of the next word, from features and keys of each beam's own."""
+    features = image.expand(len(beams), -1, -1).contiguous()
+    state = replace(state, features=features, keys=decoder.attention.keys(features))
+    read = torch.tensor([words[-1] if words else Vocabulary.bos for words, _ in beams])
+    logits, _, state = decoder.step(read, state)
+    return logits.log_softmax(dim=1), state
+
+
+def continuations(scores: Tensor, beams: list[Beam], config: SearchConfig) -> list[Continuation]:
+    """Likely continuations of the beams by a word, likeliest first."""
+    found = []
+    for k, (words, total) in enumerate(beams):
+        if len(words) == config.max_length:
+            found.append((total + scores[k, Vocabulary.eos].item(), k, Vocabulary.eos))
+            continue
+        values, likely = scores[k].topk(config.beams + 4)  # four of them may be forbidden
+        found += [(total + value, k, word) for value, word in zip(values.tolist(), likely.tolist(), strict=True)
+                  if word not in NEVER_SAID and (words or word != Vocabulary.eos)]
+    return sorted(found, reverse=True)
+
+
+def take_turns(features: Tensor, sides: dict[str, Search]) -> tuple[dict[str, float], dict[str, list[Hypothesis]]]:
+    """Median images per second of each side, and all its captions."""
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    captions: dict[str, list[Hypothesis]] = {name: [] for name in sides}
+    for chunk in features.split(TURN):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            captions[name] += run(chunk.float())
+            speeds[name].append(len(chunk) / (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in speeds.items()}, captions
+
+
+def same(one: Hypothesis, other: Hypothesis) -> bool:
+    """Equal words, or equal scores but for rounding: a tie."""
+    return one.ids == other.ids or math.isclose(one.score(search.LENGTH_PENALTY), other.score(search.LENGTH_PENALTY),
+                                                abs_tol=1e-4)
+
+
+def load_features(images: int, data: str | None, encoder: str) -> Tensor:
+    """Features ``(images, N, D)`` of validation images of ``data``, or random ones."""
+    if data is None:
+        return torch.rand(images, 49, 1280, generator=torch.Generator().manual_seed(0))
+    dataset = load_dataset(data).split("val")
+    return extract(dataset, load_encoder(encoder))[dataset.image_names[:images]]
+
+
+def main() -> None:
+    """Print a row for each side."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--data", help="data set whose validation images to caption")
+    parser.add_argument("--batch", type=int, default=search.IMAGES_AT_ONCE, help="images at once (%(default)s)")
+    options = parser.parse_args()
+    model, config = load_model(MODEL), SearchConfig(5)
+    search.IMAGES_AT_ONCE = options.batch
+    decoder = model.decoder
+    sides: dict[str, Search] = {
+        "textbook": lambda chunk: [textbook(decoder, image, config) for image in chunk.split(1)],
+        "one": lambda chunk: [beam_search(decoder, image, config)[0][0] for image in chunk.split(1)],
+        "batched": lambda chunk: [found for found, *_ in beam_search(decoder, chunk, config)],
+    }
+    speeds, captions = take_turns(load_features(options.images, options.data, model.encoder), sides)
+    print(f"{torch.get_num_threads()} threads, {len(captions['batched'])} images, beam 5, images per second")
+    for name, speed in speeds.items():
+        alike = sum(map(same, captions[name], captions["batched"]))
+        print(f"{name:<9}{speed:8.1f}{speed / speeds['textbook']:7.1f}x   {alike} captions as batched")
+    if not all(map(same, captions["textbook"], captions["batched"])):
+        raise SystemExit("the captions differ")
+
+
+if __name__ == "__main__":
+    main()

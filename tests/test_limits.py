@@ -1,0 +1,54 @@
+import math
+
+import torch
+from fake_decoders import BOS, EOS, PAD, UNK, A, B, C
+
+from caption_utils.limits import IMPOSSIBLE, Limits, next_scores
+
+LOGITS = torch.arange(7.0).log_softmax(0)
+
+
+def allowed(ids, limits, logits=LOGITS):
+    """Words that may follow, after checking that they keep the model's log-probabilities."""
+    scores = next_scores(logits.clone(), torch.tensor([BOS, *ids]), limits)
+    words = [word for word, score in enumerate(scores.tolist()) if score > -math.inf]
+    torch.testing.assert_close(scores[words], logits[words])
+    return words
+
+
+def test_a_caption_begins_with_a_word_and_may_then_end():
+    assert allowed([], Limits()) == [A, B, C]
+    assert allowed([A], Limits()) == [EOS, A, B, C]
+    assert not {PAD, BOS, UNK} & set(allowed([A], Limits()))
+
+
+def test_lengths():
+    limits = Limits(min_length=2, max_length=3)
+    assert [allowed([A] * n, limits) for n in range(4)] == [[A, B, C], [A, B, C], [EOS, A, B, C], [EOS]]
+
+
+def test_no_run_of_words_comes_twice():
+    assert allowed([A, B], Limits(no_repeat_ngram=1)) == [EOS, C]
+    assert allowed([A, B, A], Limits(no_repeat_ngram=2)) == [EOS, A, C]
+    assert allowed([A, A], Limits(no_repeat_ngram=2)) == [EOS, B, C]
+    assert allowed([A, B, C, A, B], Limits(no_repeat_ngram=3)) == [EOS, A, B]
+    assert allowed([A, B], Limits(no_repeat_ngram=3)) == [EOS, A, B, C]
+
+
+def test_each_beam_has_a_past_of_its_own():
+    ids = torch.tensor([[[BOS, A], [BOS, B]]])
+    scores = next_scores(LOGITS.expand(1, 2, -1).clone(), ids, Limits(no_repeat_ngram=1))
+    assert (scores > -math.inf).nonzero().tolist() == [[0, 0, 2], [0, 0, 5], [0, 0, 6], [0, 1, 2], [0, 1, 4], [0, 1, 6]]
+
+
+def test_a_caption_that_no_word_may_continue_ends_however_short():
+    assert allowed([A, B, C], Limits(min_length=5, no_repeat_ngram=1)) == [EOS]
+    assert allowed([A, B], Limits(min_length=5, no_repeat_ngram=1)) == [C]
+
+
+def test_what_the_model_rules_out_may_still_be_said_where_nothing_else_may():
+    logits = torch.full((7,), -math.inf)
+    logits[EOS] = 0
+    scores = next_scores(logits, torch.tensor([BOS]), Limits())
+    assert scores[[A, B, C]].tolist() == [torch.tensor(IMPOSSIBLE).item()] * 3
+    assert scores[EOS] == -math.inf

@@ -1,0 +1,72 @@
+"""The fast loop gives the values and gradients of the plain one, ``Decoder.forward`` over ``BahdanauDecoder.recur``."""
+
+import pytest
+import torch
+
+from caption_utils.decoder import BahdanauDecoder, Decoder
+from caption_utils.unroll import make_plan
+
+
+@pytest.fixture
+def decoder(make_decoder):
+    return make_decoder("bahdanau").double()
+
+
+@pytest.fixture
+def batch(make_batches):
+    (batch,) = make_batches().in_order()
+    return batch
+
+
+def everything(forward, decoder, features, batch, owner):
+    """Logits and alphas, and the gradients of features and parameters through both."""
+    features = features.double().requires_grad_()
+    logits, alphas = forward(decoder, features, batch.tokens, owner)
+    loss = logits.log_softmax(dim=1)[:, 2].sum() + (alphas**3).sum()
+    return [logits, alphas, *torch.autograd.grad(loss, [features, *decoder.parameters()])]
+
+
+@pytest.mark.parametrize("images", [[0, 1, 2, 3], [3, 1, 0, 2], [5, 0, 2, 4]])
+def test_values_and_gradients_are_those_of_the_plain_loop(decoder, batch, images):
+    """Also where the images come in another order, or some have no caption."""
+    owner, features = torch.tensor(images)[batch.owner], torch.randn(6, 5, 6)
+    fast = everything(BahdanauDecoder.forward, decoder, features, batch, owner)
+    plain = everything(Decoder.forward, decoder, features, batch, owner)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
+
+
+def test_saturated_tanh_keeps_its_gradient(decoder, batch):
+    with torch.no_grad():
+        decoder.attention.score.feature_projection.weight.mul_(30)
+    fast = everything(BahdanauDecoder.forward, decoder, batch.features, batch, batch.owner)
+    plain = everything(Decoder.forward, decoder, batch.features, batch, batch.owner)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
+
+
+def test_features_without_a_gradient_leave_the_others_unchanged(decoder, batch):
+    wanted = everything(BahdanauDecoder.forward, decoder, batch.features, batch, batch.owner)[3:]
+    logits, alphas = decoder(batch.features.double(), batch.tokens, batch.owner)
+    loss = logits.log_softmax(dim=1)[:, 2].sum() + (alphas**3).sum()
+    for one, other in zip(torch.autograd.grad(loss, list(decoder.parameters())), wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_only_running_captions_and_their_images_take_part():
+    plan = make_plan(torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0]), 2)
+    assert [(step.size, step.images) for step in plan.steps] == [(3, 2), (2, 2), (1, 1)]
+    assert [step.now for step in plan.steps] == [slice(0, 3), slice(3, 5), slice(5, 6)]
+    assert [step.before for step in plan.steps] == [slice(0, 3), slice(3, 5), slice(6, 7)]
+    assert [step.after for step in plan.steps] == [slice(3, 6), slice(6, 8), slice(8, 9)]
+
+
+def test_lower_precision_around_the_loop_trains_in_the_parameters_precision(make_decoder, batch):
+    decoder = make_decoder("bahdanau")
+    wanted = decoder(batch.features, batch.tokens, batch.owner)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
+        (logits.float().sum() + alphas.square().sum()).backward()
+    assert alphas.dtype == torch.float32
+    torch.testing.assert_close(alphas, wanted[1], atol=0.02, rtol=0)
+    assert all(parameter.grad.isfinite().all() for parameter in decoder.parameters())
