@@ -5,7 +5,7 @@ READY := $(VENV)/ready
 DEMO := CAPTION_DATA=demo CAPTION_PROFILE=fast
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lab notebooks bench links demo lock hosts
+.PHONY: help run test check app lab notebooks bench links demo lock hosts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,8 +21,11 @@ check: # what `make test` does, in an environment that is there
 	$(DEMO) $(BIN)/python -m pytest --quiet --nbval --nbval-current-env \
 	    --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
+app: $(READY) ## open the page that captions your photographs
+	$(BIN)/voila notebooks/07_interactive_captioning.ipynb --Voila.config_file_paths=tools/jupyter
+
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks/01_dataset_exploration.ipynb --config=tools/jupyter/voila.py
 
 notebooks: $(READY) ## run the notebooks again and store their outputs
 	$(DEMO) $(BIN)/python tools/notebooks.py refresh

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from caption_utils.decoder import DecoderConfig
 from caption_utils.errors import InputError
+from caption_utils.files import replacing
 from caption_utils.recipe import TrainConfig
-from caption_utils.search import BEAMS
+from caption_utils.search import BEAMS, SearchConfig
 
 FROM_DATA = {"vocab_size", "feature_dim"}
 
@@ -25,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("caption_utils: interrupted; train goes on after its last whole epoch if started again", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 141
     except OSError as error:
         print(f"caption_utils: {error}; check the path, its permissions and the disk space", file=sys.stderr)
         return 2
@@ -67,21 +72,32 @@ def evaluate(
     return 0
 
 
-def caption(model: str, photos: list[str], beams: int, as_json: bool) -> int:
-    """Print a line for each photo: its caption, or why it has none."""
+def caption(
+    photos: list[str], model: str | None, beams: int, top: int, attention_map: str | None, as_json: bool
+) -> int:
+    """Print a line for each photo: its caption, or why it has none; ``top`` adds that many of the best captions."""
+    from tqdm import tqdm
+
     from caption_utils.captioner import Captioner
+    from caption_utils.captioning import caption_photos, map_paths, photo_paths
+    from caption_utils.models import default_model
     from caption_utils.runtime import device
 
-    captioner = Captioner.load(model, device())
+    if not 1 <= top <= SearchConfig(beams).beams:
+        raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
+    paths = photo_paths(photos)
+    maps = map_paths(attention_map, paths) if attention_map else {}
+    captioner = Captioner.load(model or default_model(), device())
     failed = 0
-    for photo in photos:
-        try:
-            found = captioner.caption(Path(photo), beams)
-            line = {"image": photo, "caption": found.text, "log_probability": round(found.log_probability, 4),
-                    "tokens": found.tokens, "attention": found.attention.round(4).tolist()}
-        except InputError as error:
-            failed, line = failed + 1, {"image": photo, "error": str(error)}
-        _print_caption(line, as_json)
+    with tqdm(total=len(paths), unit="photo", disable=None if len(paths) > 1 else True) as bar:
+        for path, found in caption_photos(captioner, paths, beams):
+            bar.clear()
+            if isinstance(found, InputError):
+                failed += 1
+            elif maps:
+                _draw(path, found[0], maps[path])
+            _print_caption(str(path), found, top, as_json)
+            bar.update()
     return 1 if failed else 0
 
 
@@ -104,13 +120,38 @@ def _difference_lines(against: str | None, apart: dict) -> list[str]:
     return lines
 
 
-def _print_caption(line: dict, as_json: bool) -> None:
+def _draw(photo: Path, found: "Caption", out: Path) -> None:  # noqa: F821
+    """Save where the model looked for each word, in the format that the name of ``out`` asks for."""
+    from caption_utils.heatmaps import attention_figure  # matplotlib takes a second, which captions alone do not need
+    from caption_utils.images import load_image
+
+    with replacing(out) as temporary:
+        attention_figure(load_image(photo), found).savefig(temporary, format=out.suffix[1:], dpi=120)
+
+
+def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as_json: bool) -> None:  # noqa: F821
     if as_json:
-        print(json.dumps(line, ensure_ascii=False), flush=True)
-    elif "error" in line:
-        print(f"caption_utils: {line['error']}", file=sys.stderr, flush=True)
+        print(json.dumps({"image": image, **_fields(found, top)}, ensure_ascii=False), flush=True)
+    elif isinstance(found, InputError):
+        print(f"caption_utils: {found}", file=sys.stderr, flush=True)
     else:
-        print(f"{line['image']}: {line['caption']}", flush=True)
+        lines = [f"{image}: {found[0].text}"]
+        if top > 1:
+            lines = [f"{image}:", *(f"  {best.per_word:.2f} {best.text}" for best in found[:top])]
+        print("\n".join(lines), flush=True)
+
+
+def _fields(found: "list[Caption] | InputError", top: int) -> dict:  # noqa: F821
+    if isinstance(found, InputError):
+        return {"error": str(found)}
+    best, *others = found[:top]
+    fields = {"caption": best.text, "log_probability": round(best.log_probability, 4), "tokens": best.tokens,
+              "attention": best.attention.round(4).tolist()}
+    if top > 1:
+        fields["runners_up"] = [
+            {"caption": other.text, "log_probability": round(other.log_probability, 4)} for other in others
+        ]
+    return fields
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,9 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=evaluate)
 
     command = commands.add_parser("caption", help="caption photographs")
-    command.add_argument("--model", required=True, help="model folder")
-    command.add_argument("photos", nargs="+", metavar="PHOTO")
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder, or - for paths from standard input")
+    command.add_argument("--model", help="model folder (default: the best of those that are shipped)")
     _add_beam(command)
+    command.add_argument("--top", type=int, default=1, help="show this many captions of each photo (%(default)s)")
+    command.add_argument("--attention-map", metavar="FILE", help="save where the model looked for each word, as .png, "
+                         ".jpg, .pdf or .svg; of several photos as FILE-PHOTO")
     command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
     command.set_defaults(run=caption)
     return parser
@@ -158,5 +202,6 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may hold bytes that are no text
+    sys.stdin.reconfigure(errors="surrogateescape")  # a photo's name may hold bytes that are no text
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

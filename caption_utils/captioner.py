@@ -33,6 +33,11 @@ class Caption:
         """The model's probability of the whole sentence."""
         return math.exp(self.log_probability)
 
+    @property
+    def per_word(self) -> float:
+        """Geometric mean of the probabilities of its words and its end, which compares captions of any length."""
+        return math.exp(self.log_probability / (len(self.tokens) + 1))
+
 
 class Captioner:
     """Encoder, decoder and vocabulary together. Build it with ``Captioner.load``."""

@@ -19,6 +19,7 @@ from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.vocab import Vocabulary
 
+PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and how a zip of them, as torch.save writes it
 WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
 
 
@@ -65,6 +66,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     size.
     """
     folder = Path(folder)
+    refuse_pickle(folder)
     config = read_json(folder / CONFIG)
     vocab = Vocabulary.load(_inside(folder, VOCAB))
     try:
@@ -87,6 +89,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
 def load_weights(decoder: Decoder, folder: Path) -> None:
     """Fill ``decoder`` from ``model.safetensors``. Raises ``InputError`` if file and decoder do not fit."""
     path = _inside(folder, WEIGHTS)
+    refuse_pickle(path)
     try:
         weights = {name: tensor.float() for name, tensor in load_file(path).items()}
         if decoder.config.tie_weights:
@@ -99,6 +102,16 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: does not fit {folder / CONFIG} ({reason}); restore the pair") from None
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises ``InputError`` if ``path`` is a file that holds a pickle, whatever its name."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith(PICKLES) and head[8:] != b"{":  # safetensors: eight bytes of length, then JSON
+        raise InputError(f"{path}: holds a pickle, which can run any code when it is read; save it as safetensors")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

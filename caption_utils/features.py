@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
@@ -15,10 +14,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caption_utils.datasets import CaptionDataset
+from caption_utils.decoding import decoded_batches
 from caption_utils.encoder import Encoder
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
-from caption_utils.images import load_image
 from caption_utils.runtime import writable_dir
 
 BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
@@ -148,23 +147,9 @@ def _batches(
     dataset: CaptionDataset, encoder: Encoder, missing: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Tensor, list[str]]]:
     """Rows, images ``(B, 3, S, S)`` and messages; the next batch is decoded while the encoder works on this one."""
-    names = dataset.image_names
-    chunks = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-    with ThreadPoolExecutor(max_workers=max(2, (os.cpu_count() or 2) // 2)) as pool:
-
-        def start(chunk: np.ndarray) -> list[Future]:
-            return [pool.submit(_decode, dataset.path(names[row]), encoder) for row in chunk]
-
-        ahead = start(chunks[0])
-        for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
-            current, ahead = [future.result() for future in ahead], start(following)
-            good = [i for i, item in enumerate(current) if isinstance(item, Tensor)]
-            images = torch.stack([current[i] for i in good]) if good else torch.empty(0)
-            yield chunk[good], images, [str(item) for item in current if isinstance(item, InputError)]
-
-
-def _decode(path: Path, encoder: Encoder) -> Tensor | InputError:
-    try:
-        return encoder.transform(load_image(path))
-    except InputError as error:
-        return error
+    paths = [dataset.path(dataset.image_names[row]) for row in missing]
+    for number, decoded in enumerate(decoded_batches(paths, encoder.transform, BATCH)):
+        good = [i for i, item in enumerate(decoded) if isinstance(item, Tensor)]
+        images = torch.stack([decoded[i] for i in good]) if good else torch.empty(0)
+        rows = missing[number * BATCH :][good]
+        yield rows, images, [str(item) for item in decoded if isinstance(item, InputError)]

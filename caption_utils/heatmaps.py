@@ -69,13 +69,14 @@ def attention_figure(image: Image.Image, caption: Caption, columns: int | None =
     return figure
 
 
-def attention_page(image: Image.Image, caption: Caption) -> str:
+def attention_page(image: Image.Image, caption: Caption, side: int = PAGE_PIXELS) -> str:
     """The photo above its words, as HTML that needs nothing else: pointing at a word, tapping it or reaching it with
     the keyboard lights what the model looked at.
 
-    It holds one JPEG and a mask of ``(H', W')`` pixels for each word, which the browser stretches. All text is escaped.
+    The photo's longer side has ``side`` pixels. The page holds one JPEG and a mask of ``(H', W')`` pixels for each
+    word, which the browser stretches. All text is escaped.
     """
-    photo = _fitted(image, PAGE_PIXELS)
+    photo = _fitted(image, side)
     chips = "\n".join(_chip(word, mask) for word, mask in zip(caption.tokens, caption.attention, strict=True))
     return "\n".join([
         STYLE,

@@ -1,16 +1,32 @@
-"""Bytes, path or open picture to an upright RGB image, or one clear error."""
+"""Bytes, path or open picture to an upright RGB image, or one clear error; in bounded memory, however large it is."""
 
 import io
+import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from caption_utils.errors import InputError
 
-DECODE_SIDE = 1024  # a JPEG is decoded at a fraction of its size while both sides stay above this
+DECODE_SIDE = 1024  # a large picture is reduced by a whole factor while both sides stay above this
+LONG_SIDE = 8 * DECODE_SIDE  # a very long one also until its long side nears this
 MAX_PIXELS = 178_000_000  # Pillow refuses little more
+DECODED_BYTES = 512_000_000  # what a decoder may take
+LONGEST_SIDE = 65_535  # pixels, as in a JPEG; a strip of a wider picture would not be small
+STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
+# What decoders take, in bytes a pixel, where that is more than Pillow's four for a finished pixel.
+BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
+FORMATS = {"JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", *BYTES_PER_PIXEL}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Source = str | Path | bytes | Image.Image
 
@@ -18,59 +34,128 @@ Source = str | Path | bytes | Image.Image
 def load_image(source: Source, name: str | None = None) -> Image.Image:
     """Upright 8-bit RGB picture: EXIF rotation applied, transparency laid on white, the first frame of an animation.
 
-    ``name`` stands for the picture in messages (a path names itself). Raises ``InputError`` for whatever cannot be
-    decoded whole: a missing, empty, truncated or foreign file, or one of more than 178 megapixels.
+    A picture of which both sides are at least twice ``DECODE_SIDE`` is reduced by a whole factor. ``name`` stands for
+    the picture in messages (a path names itself). Raises ``InputError`` for whatever cannot be decoded whole: a
+    missing, empty, truncated or foreign file, or one whose decoding would take more than ``DECODED_BYTES``.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opened(source) as opened:
             warnings.simplefilter("ignore")  # large pictures and damaged EXIF: both are dealt with
-            return _upright_rgb(_open(source, name))
+            return _upright_rgb(opened if isinstance(opened, Image.Image) else _picture(opened, name))
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
         raise InputError(f"{name}: a folder, not a picture; name the files in it") from None
     except PermissionError:
         raise InputError(f"{name}: may not be read; change its permissions") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture that can be read; convert it to JPEG or PNG") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
-        raise InputError(f"{name}: damaged or incomplete ({error or type(error).__name__}); save it again") from None
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name}: damaged or incomplete ({reason}); save it again") from None
 
 
-def _open(source: Source, name: str) -> Image.Image:
+def _opened(source: Source) -> AbstractContextManager[BinaryIO | Image.Image]:
     if isinstance(source, Image.Image):
-        return source
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if not data:
+        return nullcontext(source)
+    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+
+
+def _picture(file: BinaryIO, name: str) -> Image.Image:
+    """The picture in ``file``, not decoded yet, told to decode small where its format can."""
+    head = file.read(1024)
+    file.seek(0)
+    if not head:
         raise InputError(f"{name}: the file is empty; copy or download it again")
-    image = Image.open(io.BytesIO(data))
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
-    image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        _register_heif(name)
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: {_kind(head)}; convert it to JPEG or PNG") from None
+    if image.format not in FORMATS:
+        raise InputError(f"{name}: {image.format} is no photo format; convert it to JPEG or PNG")
+    _bound(image, name)
     return image
 
 
+def _register_heif(name: str) -> None:
+    """Teach Pillow to read HEIC, where the library for it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise InputError(f"{name}: reading HEIC takes pillow-heif; install it, or convert the photo to JPEG") from None
+    register_heif_opener()
+
+
+def _kind(head: bytes) -> str:
+    if head.startswith(b"%PDF"):
+        return "a PDF document, not a picture"
+    if b"<svg" in head:
+        return "an SVG drawing, not a photo"
+    return "not a picture that can be read"
+
+
+def _bound(image: Image.Image, name: str) -> None:
+    """Ask for reduced decoding, which JPEG can do, and refuse what would still take too much memory."""
+    size, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    needed = 0
+    if image.info.get("progressive"):  # all coefficients, two bytes each, are held until the last has come
+        layers = [(across, down) for _, across, down, _ in image.layer]
+        widest, tallest = map(max, zip(*layers, strict=True))
+        needed = 2 * pixels * sum(across * down for across, down in layers) // (widest * tallest)
+    image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
+    needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format, 4)
+    if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
+        raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
+
+
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return _eight_bit(image).convert("RGB")
+    image.load()
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    reduced = _reduced_rgb(image)
+    return reduced if turn is None else reduced.transpose(turn)
+
+
+def _reduced_rgb(image: Image.Image) -> Image.Image:
+    """Converted strip by strip, so that no second picture of the full size is ever held."""
+    width, height = image.size
+    factor = max(1, min(width, height) // DECODE_SIDE, max(width, height) // LONG_SIDE)
+    rows = max(1, STRIP_PIXELS // (width * factor)) * factor
+    strips = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    scale = _scale(image, strips) if image.mode.startswith(("I", "F")) else None
+    reduced = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
+    for box in strips:
+        strip = image.crop(box)
+        strip = _rgb(strip) if scale is None else _eight_bit(strip, *scale)
+        reduced.paste(strip.reduce(factor), (0, box[1] // factor))
+    return reduced
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Deep greyscale to 8 bits: 16-bit files by their full range, any other by the range they use."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = values.min(), values.max()
+def _scale(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """What to subtract and to divide by for 8 bits: 16-bit files by their full range, others by the range they use."""
+    ranges = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in strips)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if low >= 0 and 255 < high <= 65535:
-        values = values / 257
-    elif low < 0 or high > 255:
-        values = (values - low) * (255 / (high - low or 1.0))
-    return Image.fromarray(values.round().astype(np.uint8))
+        return 0.0, 257.0
+    return (low, (high - low) / 255 or 1.0) if low < 0 or high > 255 else (0.0, 1.0)
+
+
+def _eight_bit(image: Image.Image, low: float, step: float) -> Image.Image:
+    return Image.fromarray(((_finite(image) - low) / step).round().astype(np.uint8)).convert("RGB")
+
+
+def _finite(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)

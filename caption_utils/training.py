@@ -168,6 +168,7 @@ class Trainer:
         """Go on from the folder's last epoch, if any. Raises ``InputError`` if it is damaged or another run's."""
         progress = load_progress(self.folder)
         if progress is None:
+            self.history = []
             return
         self._check_settings(progress.settings)
         self.history, tensors = progress.history, progress.tensors

@@ -193,3 +193,34 @@ def test_a_whole_notebook_runs_from_an_empty_folder(tmp_path, arrangement):
     assert result.returncode == 0, result.stderr
     expected = folder / "captioning" if arrangement == "cloned" else place
     assert Path(result.stdout.splitlines()[-1]).resolve().parent.parent == expected.resolve()
+
+
+READ_ONLY = """
+import os, sys
+
+def refuse(event, args):
+    if event not in ("open", "os.mkdir") or not str(args[0]).startswith({repository!r}):
+        return
+    if event == "os.mkdir" or set(args[1] or "") & set("wax+") or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+        raise PermissionError(13, "read-only", args[0])
+
+sys.addaudithook(refuse)
+"""
+
+
+def test_the_page_runs_with_the_repository_attached_read_only(tmp_path):
+    place = put_repository(tmp_path / "input" / "captioning")
+    shutil.copytree(ROOT / "results" / "checkpoints", place / "results" / "checkpoints")
+    cells = nbformat.read(ROOT / "notebooks" / "07_interactive_captioning.ipynb", as_version=4).cells
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    program = READ_ONLY.format(repository=str(place)) + "\n".join(line for line in lines if not line.startswith("%"))
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    before = sorted(place.rglob("*"))
+    variables = {"CAPTION_INPUT": str(tmp_path / "input"), "HOME": str(tmp_path / "home"),
+                 "KAGGLE_KERNEL_RUN_TYPE": "Interactive", "PYTHONDONTWRITEBYTECODE": "1"}
+    result = start(folder, cell=program, **variables)
+    assert result.returncode == 0, result.stderr
+    assert "\nastronaut.png: " in result.stdout
+    assert Path(result.stdout.splitlines()[-1]).parent.parent == place
+    assert sorted(place.rglob("*")) == before

@@ -135,6 +135,16 @@ def test_a_link_out_of_the_folder_is_refused(folder, name):
         load_model(folder)
 
 
+@pytest.mark.parametrize("old", [True, False], ids=["pickle", "zip of pickles"])
+def test_a_pickle_is_refused_with_the_reason(folder, tmp_path, old):
+    torch.save({"a": torch.ones(2)}, folder / WEIGHTS, _use_new_zipfile_serialization=not old)
+    with pytest.raises(InputError, match=f"{WEIGHTS}: holds a pickle, which can run any code when it is read; save it"):
+        load_model(folder)
+    shutil.copy(folder / WEIGHTS, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="model.pt: holds a pickle"):
+        load_model(tmp_path / "model.pt")
+
+
 def test_a_linked_folder_is_welcome(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     assert load_model(tmp_path / "link").encoder == "fake"

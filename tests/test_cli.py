@@ -1,5 +1,8 @@
+import io
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import skimage
@@ -98,6 +101,98 @@ def test_a_bad_photo_in_plain_words(model, tmp_path, capsys):
     output = capsys.readouterr()
     assert output.err == f"caption_utils: {tmp_path}/gone.jpg: no such file; check the path\n"
     assert output.out.startswith(f"{PHOTO}: ")
+
+
+def test_without_a_model_the_default_one_captions(model, capsys, monkeypatch):
+    monkeypatch.setattr("caption_utils.models.default_model", lambda: model)
+    assert main(["caption", PHOTO]) == main(["caption", "--model", str(model), PHOTO]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_a_folder_and_a_list_from_standard_input(model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for name in ("b.png", "a.png"):
+        shutil.copy(PHOTO, tmp_path / "photos" / name)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PHOTO}\n"))
+    assert main(["caption", "--model", str(model), str(tmp_path / "photos"), "-"]) == 0
+    named = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert named == [str(tmp_path / "photos" / "a.png"), str(tmp_path / "photos" / "b.png"), PHOTO]
+
+
+def test_a_terminal_sees_progress_over_several_photos(model, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert main(["caption", "--model", str(model), PHOTO]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["caption", "--model", str(model), PHOTO, PHOTO]) == 0
+    output = capsys.readouterr()
+    assert "2/2" in output.err and "photo" in output.err
+    assert len(output.out.splitlines()) == 2
+
+
+def test_the_runners_up(model, capsys):
+    assert main(["caption", "--model", str(model), "--top", "3", PHOTO]) == 0
+    name, *captions = capsys.readouterr().out.splitlines()
+    assert name == f"{PHOTO}:"
+    assert len(captions) == 3 and all(0 <= float(line.split()[0]) <= 1 for line in captions)
+    assert main(["caption", "--model", str(model), "--top", "3", "--json", PHOTO]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert [line["caption"], *(other["caption"] for other in line["runners_up"])] == [
+        text.split(maxsplit=1)[1] for text in captions]
+
+
+@pytest.mark.parametrize("top", ["0", "6"])
+def test_more_runners_up_than_beams_are_one_line(model, capsys, top):
+    line = refused(capsys, "caption", "--model", model, "--top", top, PHOTO)
+    assert line.endswith(f"top={top}: choose 1 to 5, or more beams with --beam")
+
+
+def test_no_beams_are_one_line_before_any_work(capsys):
+    assert "beam=0: choose 1" in refused(capsys, "caption", "--beam", "0", PHOTO)
+
+
+@pytest.mark.parametrize(("suffix", "head"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_an_attention_map_is_saved_as_its_name_says(model, tmp_path, capsys, suffix, head):
+    out = tmp_path / "maps" / f"map{suffix}"
+    assert main(["caption", "--model", str(model), "--attention-map", str(out), PHOTO]) == 0
+    assert out.read_bytes().startswith(head)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_each_photo_has_its_attention_map(model, tmp_path):
+    shutil.copy(PHOTO, tmp_path / "mine.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    photos = [PHOTO, str(tmp_path / "bad.png"), str(tmp_path / "mine.png")]
+    assert main(["caption", "--model", str(model), "--attention-map", str(tmp_path / "map.png"), *photos]) == 1
+    assert sorted(path.name for path in tmp_path.glob("map*")) == ["map-coffee.png", "map-mine.png"]
+
+
+def test_an_ambiguous_attention_map_is_one_line_before_any_work(model, tmp_path, capsys):
+    shutil.copy(PHOTO, tmp_path / "coffee.png")
+    line = refused(capsys, "caption", "--model", model, "--attention-map", tmp_path / "map.png", PHOTO,
+                   tmp_path / "coffee.png")
+    assert "map-coffee.png: would hold the maps of both" in line
+
+
+def test_a_reader_who_has_seen_enough_sees_no_traceback(model, tmp_path):
+    names = "\n".join([PHOTO] * 40)
+    command = f"{sys.executable} -m caption_utils caption --model {model} --beam 1 - | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], input=names, capture_output=True, text=True)
+    assert done.stdout.startswith(f"{PHOTO}: ") and len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+def test_captions_do_not_wait_for_what_draws_or_trains(model):
+    program = f"""
+import sys
+from caption_utils.__main__ import main
+main(["caption", "--model", {str(model)!r}, {PHOTO!r}])
+heavy = {{"matplotlib", "pandas", "nltk", "torchvision", "timm", "ipywidgets"}}
+print(*heavy & {{name.split(".")[0] for name in sys.modules}})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == ""
 
 
 def damage(text):
@@ -210,7 +305,7 @@ def test_an_interruption_is_one_line_and_its_own_status(model, capsys, monkeypat
     assert line.startswith("caption_utils: interrupted")
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["caption", "--model", "m"], ["fly"],
+@pytest.mark.parametrize("arguments", [[], ["train"], ["caption"], ["fly"],
                                        ["train", "--data", "d", "--out", "o", "--epochs", "many"]])
 def test_a_wrong_command_line_is_status_two(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -152,14 +152,18 @@ print(*load_image(sys.argv[1]).size, resource.getrusage(resource.RUSAGE_SELF).ru
 """
 
 
-def test_a_large_jpeg_is_decoded_small_in_little_memory(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "mode", "kilobytes"),
+    [("large.jpg", "L", 60_000), ("large.png", "RGB", 600_000), ("transparent.png", "RGBA", 600_000)],
+)
+def test_a_large_picture_is_decoded_small_in_bounded_memory(tmp_path, name, mode, kilobytes):
     pytest.importorskip("resource")
-    Image.new("L", (12_000, 9_000), 99).save(tmp_path / "large.jpg")
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "large.jpg")]
+    Image.new(mode, (12_000, 9_000), 99).save(tmp_path / name, compress_level=1)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    width, height, kilobytes = map(int, done.stdout.split())
+    width, height, grown = map(int, done.stdout.split())
     assert (width, height) == (1500, 1125)
-    assert kilobytes < 60_000  # whole, it would be 324 MB
+    assert grown < kilobytes  # as RGB, whole, it would be 324 MB, and a copy as much again
 
 
 def png_claiming(width, height):
@@ -226,3 +230,68 @@ def test_bytes_are_called_by_the_name_given():
         load_image(b"", name="upload.jpg")
     with pytest.raises(InputError, match="^image: the file is empty"):
         load_image(b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"%PDF-1.7\n%", "a PDF document, not a picture; convert it to JPEG or PNG"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing, not a photo; convert"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS is no photo format; convert it to"),
+    ],
+)
+def test_foreign_kinds_are_called_what_they_are(data, message):
+    with pytest.raises(InputError, match=f"^a.jpg: {message}"):
+        load_image(data, "a.jpg")
+
+
+def test_heic_where_its_library_is_present():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    heif = pillow_heif.from_pillow(scene().resize((480, 320), Image.Resampling.NEAREST))
+    buffer = io.BytesIO()
+    heif.save(buffer, quality=95)
+    assert_scene(load_image(buffer.getvalue()).resize((48, 32)), tolerance=25)
+
+
+def test_heic_where_its_library_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InputError, match="^a.heic: reading HEIC takes pillow-heif; install it, or convert the photo"):
+        load_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "a.heic")
+
+
+def test_a_large_picture_is_reduced_alike_in_every_mode():
+    small = Image.effect_noise((50, 45), 90)
+    large = small.resize((2500, 2250), Image.Resampling.NEAREST)
+    plain = load_image(encoded(large, "PNG", compress_level=1))
+    assert plain.size == (1250, 1125)
+    assert plain.tobytes() == large.convert("RGB").reduce(2).tobytes()
+    sixteen = Image.fromarray(np.asarray(large).astype(np.uint16) * 257)
+    for other in (large.convert("RGBA"), large.convert("P"), sixteen):
+        assert load_image(encoded(other, "PNG", compress_level=1)).tobytes() == plain.tobytes()
+
+
+def test_a_large_picture_is_turned_upright_after_it_was_reduced():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    stored = scene().transpose(TO_STORED[6]).resize((2200, 3300), Image.Resampling.NEAREST)
+    loaded = load_image(encoded(stored, "PNG", exif=exif, compress_level=1))
+    assert loaded.size == (1650, 1100)
+    assert_scene(loaded.resize((48, 32)))
+
+
+def test_a_very_long_picture_is_reduced_too():
+    assert load_image(encoded(Image.new("L", (40_000, 50)), "PNG")).size == (10_000, 13)
+
+
+def test_a_picture_of_impossible_width_is_refused():
+    with pytest.raises(InputError, match="65536 x 3 pixels of PNG take too much memory"):
+        load_image(png_claiming(65_536, 3))
+
+
+def test_what_takes_too_much_memory_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr("caption_utils.images.DECODED_BYTES", 480 * 320 * 4)
+    picture = scene().resize((480, 320))
+    assert load_image(encoded(picture, "PNG")).size == (480, 320)
+    for kind, options in (("WEBP", {}), ("JPEG", {"progressive": True})):
+        with pytest.raises(InputError, match=f"a: 480 x 320 pixels of {kind} take too much memory to decode; make it"):
+            load_image(encoded(picture, kind, **options), "a")

@@ -1,13 +1,21 @@
 """What must hold for any input: hypothesis looks for one for which it does not."""
 
+import io
+import subprocess
+import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
+import pytest
+import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from caption_utils.datasets import load_dataset
 from caption_utils.errors import InputError
+from caption_utils.images import DECODE_SIDE, LONG_SIDE, load_image
 from caption_utils.layouts import read_captions
 from caption_utils.splits import first6k_split, random_split
 from caption_utils.vocab import Vocabulary, tokenize
@@ -111,3 +119,97 @@ def test_quoted_captions_are_read_as_written(captions):
         lines = ["image,caption", *(f"a.jpg,{caption}" for caption in quoted)]
         path.write_text("\n".join(lines), encoding="utf-8")
         assert read_captions(path).captions == [" ".join(caption.split()) for caption in captions]
+
+
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+
+
+@cache
+def photo(kind, turned=False):
+    """A real photograph as a file of some kind."""
+    picture, buffer = Image.open(Path(skimage.data_dir) / "coffee.png").convert("RGB").resize((150, 100)), io.BytesIO()
+    options = {"exif": Image.Exif()} if kind in ("JPEG", "PNG", "WEBP") and turned else {}
+    if options:
+        options["exif"][0x0112] = 6
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+photos = st.builds(photo, st.sampled_from(KINDS), st.booleans())
+changes = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=6)), max_size=8)
+headers = st.lists(st.tuples(st.floats(0, 0.01), st.binary(min_size=1, max_size=6)), max_size=4)
+
+
+def changed(data, edits, kept):
+    """``data`` with bytes overwritten at some places, cut to a share of its length."""
+    data = bytearray(data)
+    for place, content in edits:
+        start = int(place * len(data))
+        data[start : start + len(content)] = content
+    return bytes(data[: round(kept * len(data))])
+
+
+def check_picture_or_one_line(data, name):
+    """What both a page and a command rely on: a picture of bounded size, or one line that begins with the name."""
+    try:
+        picture = load_image(data, name)
+    except InputError as error:
+        assert str(error).startswith(" ".join(name.splitlines()))
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert picture.mode == "RGB"
+        assert min(picture.size) <= 2 * DECODE_SIDE and max(picture.size) <= 2 * LONG_SIDE
+
+
+@given(st.binary(max_size=400), st.sampled_from([
+    b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x99\0\0\0WEBPVP8 ", b"II*\0", b"BM", b"P6 9 9 255 ",
+    b"\0\0\0\x1cftypavif", b"\0\0\0\x18ftypheic", b"%!PS", b"<svg", b"%PDF"]))
+def test_any_bytes_are_a_picture_or_one_line(junk, head):
+    check_picture_or_one_line(head + junk, "a.jpg")
+
+
+@given(photos, changes, st.sampled_from([1.0, 1.0, 0.9, 0.5, 0.02]))
+def test_a_mutated_photo_is_a_picture_or_one_line(data, edits, kept):
+    check_picture_or_one_line(changed(data, edits, kept), "b.png")
+
+
+@given(photos, headers)
+def test_a_photo_with_another_header_is_a_picture_or_one_line(data, edits):
+    check_picture_or_one_line(changed(data, edits, 1.0), "c.tif")
+
+
+@given(st.text(max_size=40))
+def test_any_name_begins_its_one_line(name):
+    check_picture_or_one_line(b"", name or "image")
+
+
+BOUNDED = """
+import resource, sys, time
+sys.path[:0] = sys.argv[1:]
+import test_properties as module
+from hypothesis import given, settings
+
+longest = 0.0
+
+def timed(data, name, check=module.check_picture_or_one_line):
+    global longest
+    start = time.process_time()
+    check(data, name)
+    longest = max(longest, time.process_time() - start)
+
+module.check_picture_or_one_line = timed
+module.test_a_photo_with_another_header_is_a_picture_or_one_line()
+module.test_any_bytes_are_a_picture_or_one_line()
+print(longest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_whatever_is_dropped_takes_less_than_a_gigabyte_and_five_seconds():
+    pytest.importorskip("resource")
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", BOUNDED, str(here), str(here.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seconds, kilobytes = map(float, done.stdout.split())
+    assert seconds < 5
+    assert kilobytes < 1_000_000

@@ -210,10 +210,15 @@ def test_an_interruption_between_state_and_model_costs_no_epoch(run, tmp_path, m
     assert load_model(tmp_path).training["best"]["epoch"] == 1
 
 
-def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkeypatch):
-    interrupt_step(monkeypatch, 2, KeyboardInterrupt)
+@pytest.mark.parametrize("moment", ["train_step", "save"])
+def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkeypatch, capsys, moment):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut")
+    assert "keeps 0 epochs" in capsys.readouterr().out
     assert not (tmp_path / "cut").exists()
     monkeypatch.undo()
     run(tmp_path / "cut")
@@ -252,7 +257,7 @@ def test_ctrl_c_ends_the_command_with_a_model_in_its_folder(tmp_path):
 @cache
 def demo_captions():
     demo = load_dataset(DEMO, require_images=False).split("train")
-    captions = {name: demo.captions_of(name)[:2] for name in demo.image_names[:32]}
+    captions = {name: demo.captions_of(name)[:2] for name in demo.image_names[:16]}
     return captions, Vocabulary.build([text for texts in captions.values() for text in texts], min_count=1)
 
 

@@ -10,11 +10,11 @@ from PIL import Image
 from caption_utils.captioner import Captioner
 from caption_utils.heatmaps import attention_figure
 from caption_utils.images import load_image
+from caption_utils.models import default_model
 from caption_utils.plots import results
 from caption_utils.runtime import repository
 
 RESULTS = repository() / "results"
-MODEL = "bahdanau-flickr8k"
 PHOTOGRAPHS = ("astronaut.png", "camera.png")
 COLUMNS = 8
 SEARCH = "beam 5"
@@ -23,7 +23,7 @@ SCORES = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLE
 
 def draw_captions() -> None:
     """The attention figures of the photographs, one above the other."""
-    captioner = Captioner.load(RESULTS / "checkpoints" / MODEL)
+    captioner = Captioner.load(default_model())
     panels = [panel(captioner, name) for name in PHOTOGRAPHS]
     sheet = Image.new("RGB", (max(p.width for p in panels), sum(p.height for p in panels)), "white")
     for i, picture in enumerate(panels):

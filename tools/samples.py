@@ -7,9 +7,9 @@ from PIL import Image
 
 from caption_utils.captioner import Captioner
 from caption_utils.checkpoint import CONFIG, read_json
-from caption_utils.runtime import device, repository, writable_dir
+from caption_utils.models import default_model
+from caption_utils.runtime import device, writable_dir
 
-MODEL = "results/checkpoints/bahdanau-flickr8k"
 PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # scikit-image carries them
 
 
@@ -26,6 +26,6 @@ def describe_models() -> str:
 
 def caption_samples() -> str:
     """A line for each sample photograph: its name and its caption."""
-    captioner = Captioner.load(repository() / MODEL, device())
+    captioner = Captioner.load(default_model(), device())
     captions = {name: captioner.caption(Image.fromarray(getattr(skimage.data, name)())) for name in PHOTOGRAPHS}
     return "\n".join(f"  {name:<10} {caption.text}" for name, caption in captions.items())

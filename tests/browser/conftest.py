@@ -1,0 +1,66 @@
+"""Fixtures: a real browser, and visitors of real servers. Pictures of all pages are kept in build/screenshots."""
+
+import shutil
+
+import ipywidgets
+import pytest
+from servers import FLAGS, ROOT, Servers
+
+SHOTS = ROOT / "build" / "screenshots"
+CHROMIUM = shutil.which("chromium")
+PATIENCE = 180_000  # milliseconds; a kernel that imports PyTorch on a busy machine takes its time
+
+
+def obstacle():
+    """Why the pages cannot be tested here, if they cannot."""
+    if not CHROMIUM:
+        return "there is no browser: install Debian's package chromium"
+    if ipywidgets.__version__.startswith("7."):
+        return "Voilà and JupyterLab 4 show widgets of ipywidgets 8"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    if obstacle():
+        terminalreporter.write_line(f"NOTE: the pages were not tested in a browser, since {obstacle()}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if obstacle():
+        pytest.skip(obstacle())
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def servers(chromium, tmp_path_factory):
+    started = Servers(tmp_path_factory.mktemp("servers"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def visit(chromium, request):
+    """``visit(address)`` opens a page in a visitor's own context."""
+    contexts = []
+
+    def open_page(address, width=1280, height=1000):
+        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(address, wait_until="commit")
+        return page
+
+    yield open_page
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    for number, context in enumerate(contexts, 1):
+        for page in context.pages:
+            page.screenshot(path=SHOTS / f"{request.node.name}-{number}.png")
+        context.close()
