@@ -51,6 +51,7 @@ SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 NOTEBOOKS = {
     "fast": {"epochs": 8, "images_per_batch": 8, "learning_rate": 2e-3, "schedule": "one_cycle", "dropout": 0.3,
              "embed_dim": 128, "attention_dim": 128},
-    "full": {"epochs": 14, "images_per_batch": 16, "learning_rate": 2e-3, "schedule": "one_cycle",
-             "label_smoothing": 0.05, "weight_decay": 0.02, "mirror": True},
+    "full": {"epochs": 10, "images_per_batch": 16, "learning_rate": 2e-3, "schedule": "one_cycle", "dropout": 0.3,
+             "feature_dropout": 0.2, "label_smoothing": 0.05, "weight_decay": 0.02, "mirror": True,
+             "region_dim": 512, "deep_output": True, "tie_weights": True},
 }
