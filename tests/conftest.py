@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from browsing import chromium, pytest_terminal_summary, servers, visit  # noqa: F401
 from PIL import Image
 from torch import nn
 
