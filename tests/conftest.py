@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from browsing import chromium, pytest_terminal_summary, servers, visit  # noqa: F401
 from PIL import Image
 from torch import nn
 
@@ -13,6 +12,8 @@ from caption_utils.datasets import load_dataset
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.encoder import load_encoder
 from caption_utils.vocab import Vocabulary
+
+pytest_plugins = ["browsing"]  # fixtures of the pages
 
 COLOURS = ("red", "green", "blue", "white")
 
