@@ -233,7 +233,7 @@ from caption_utils import experiment
 from caption_utils.__main__ import main
 from test_training import demo_run
 
-experiment.train_model = lambda data, out, *rest: demo_run(out)
+experiment.train_model = lambda data, out, *rest: demo_run(out, epochs=5000)  # it must not end before the signal
 sys.exit(main(["train", "--data", "demo", "--out", {folder!r}]))
 """
 
@@ -261,14 +261,14 @@ def demo_captions():
     return captions, Vocabulary.build([text for texts in captions.values() for text in texts], min_count=1)
 
 
-def demo_run(folder):
+def demo_run(folder, epochs=24):
     """Train on captions of the demo set with random features, dropout and mirroring on."""
     captions, words = demo_captions()
     torch.manual_seed(0)
     decoder = build_decoder(DecoderConfig(len(words), 6, embed_dim=7, hidden_dim=8, attention_dim=4))
     train = CaptionBatches(Captioned(captions), RandomStore(5, 6), words, 8, "cpu", RandomStore(5, 6, seed=1))
     val = CaptionBatches(Captioned(CAPTIONS), RandomStore(5, 6), words)
-    return fit(Model(decoder, words, "fake", "f4ce"), train, val, replace(CONFIG, epochs=24, patience=99), folder)
+    return fit(Model(decoder, words, "fake", "f4ce"), train, val, replace(CONFIG, epochs=epochs, patience=99), folder)
 
 
 KILLED = """
