@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from caption_utils.checkpoint import Model, load_model
-from caption_utils.encoder import Encoder, load_encoder
+from caption_utils.encoder import BATCH, Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.hypotheses import Hypothesis
 from caption_utils.images import Source, load_image
 from caption_utils.search import BEAMS, SearchConfig, beam_search
-
-BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
 
 
 @dataclass(frozen=True)

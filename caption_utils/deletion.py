@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from caption_utils.captioner import Captioner
+from caption_utils.encoder import BATCH
 from caption_utils.images import Source, load_image
 from caption_utils.intervals import Score, grouped_mean
 from caption_utils.search import beam_search
 from caption_utils.vocab import Vocabulary
 
 GREY = 128
-BATCH = 16  # images through the encoder at a time
 COLUMNS = ("image", "position", "word", "probability", "attended", "random")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from caption_utils.efficientnet import load_efficientnet_lite2
 from caption_utils.errors import InputError
 
+BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -15,12 +15,11 @@ from tqdm.auto import tqdm
 
 from caption_utils.datasets import CaptionDataset
 from caption_utils.decoding import decoded_batches
-from caption_utils.encoder import Encoder
+from caption_utils.encoder import BATCH, Encoder
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.runtime import writable_dir
 
-BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
 
 

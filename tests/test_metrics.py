@@ -4,6 +4,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from hand_made import CAPTIONS, REFERENCES
 from nltk.translate.bleu_score import corpus_bleu
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -12,14 +13,6 @@ from torch.nn import functional as F
 
 from caption_utils.metrics import bleu, caption_scores, likelihood, perplexity, tokenized, unknown_rate
 from caption_utils.vocab import Vocabulary
-
-CAPTIONS = ["a dog runs on the grass", "two birds", "the man rides a horse", "a small boat on the sea"]
-REFERENCES = [
-    ["a dog is running on the green grass", "the brown dog runs on grass", "a dog runs"],
-    ["two small birds fly", "two birds over the sea"],
-    ["a man in a red hat rides a brown horse", "a man rides a horse"],
-    ["a boat on the sea", "a small white boat on the water", "the sea"],
-]
 
 
 def test_bleu_equals_hand_computed_values():
