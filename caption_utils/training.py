@@ -204,8 +204,9 @@ def fit(
     """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
 
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
-    was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU the final
-    weights are the same to the last bit. Raises ``InputError`` if the folder holds another run.
+    was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU, with as many
+    threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
+    another run.
 
     Several processes (``parallel``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
     leaves weights and folder as they were after the last whole epoch, and is raised again.

@@ -41,6 +41,14 @@ def run(make_decoder, make_batches, vocab):
     return start
 
 
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 class Crash(BaseException):
     """The end of a process, as far as the files can tell."""
 
@@ -317,8 +325,12 @@ def kill_within_a_save(number, share):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(tmp_path):
-    """Every second time within a save, otherwise by the clock, up to an epoch after the last save."""
-    history = demo_run(tmp_path / "whole")
+    """Every second time within a save, otherwise by the clock, up to an epoch after the last save.
+
+    Both runs use one thread: forks can have no more, and another number adds in another order.
+    """
+    with threads(1):
+        history = demo_run(tmp_path / "whole")
     script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"),
                            state=str(tmp_path / "killed" / LAST), epoch=history["seconds"].median())
     done = subprocess.run([sys.executable, "-u", "-c", script], check=True, capture_output=True, text=True)
