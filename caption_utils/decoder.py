@@ -81,8 +81,9 @@ class State:
 class Decoder(nn.Module):
     """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
 
-    def __init__(self, config: DecoderConfig, attention: nn.Module, fed_dim: int):
-        """``fed_dim``: width of what enters the LSTM beside the embedding, 0 for nothing."""
+    def __init__(self, config: DecoderConfig, attention: nn.Module, fed_dim: int, output_dim: int):
+        """``fed_dim``: width of what enters the LSTM beside the embedding, 0 for nothing; ``output_dim``: of what
+        ``recur`` returns for the vocabulary."""
         super().__init__()
         self.config = config
         self.attention = attention
@@ -92,8 +93,8 @@ class Decoder(nn.Module):
         self.project = projection(config)
         self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
         through_embedding = config.tie_weights or config.deep_output
-        self.to_embedding = nn.Linear(config.hidden_dim, config.embed_dim) if through_embedding else nn.Identity()
-        self.output = nn.Linear(config.embed_dim if through_embedding else config.hidden_dim, config.vocab_size)
+        self.to_embedding = nn.Linear(output_dim, config.embed_dim) if through_embedding else nn.Identity()
+        self.output = nn.Linear(config.embed_dim if through_embedding else output_dim, config.vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
@@ -135,7 +136,7 @@ class Decoder(nn.Module):
         return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """One step from the embedding's gates ``(B, 4H)``: output vector ``(B, H)``, alpha ``(B, N)``, new state."""
+        """One step from the embedding's gates ``(B, 4H)``: output vector, alpha ``(B, N)``, new state."""
         raise NotImplementedError
 
     def input_gates(self, embedded: Tensor) -> Tensor:
@@ -155,9 +156,10 @@ class Decoder(nn.Module):
         return o.sigmoid() * cell.tanh(), cell
 
     def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
-        """Output vectors ``(..., H)`` and the words just read ``(..., E)`` to logits ``(..., V)``.
+        """Output vectors and the words just read ``(..., E)`` to logits ``(..., V)``.
 
-        Deep output is ``L_o (E y_{t-1} + L_h h_t)``: Xu et al. 2015, equation 7, whose context is in ``h_t`` already.
+        Deep output is ``L_o (E y_{t-1} + L_h h_t + L_z z_t)``: Xu et al. 2015, equation 7. Luong's ``h̃_t`` has the
+        context ``z_t`` in it.
         """
         output = self.to_embedding(self.dropout(output))
         return self.output(self.dropout(output + embedded) if self.config.deep_output else output)
@@ -171,12 +173,14 @@ class BahdanauDecoder(Decoder):
 
     def __init__(self, config: DecoderConfig):
         attention = BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim)
-        super().__init__(config, attention, fed_dim=config.context_dim)
+        output_dim = config.hidden_dim + (config.context_dim if config.deep_output else 0)
+        super().__init__(config, attention, config.context_dim, output_dim)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         context, alpha = self.attention(state.hidden, state.features, state.keys)
         hidden, cell = self.lstm_step(gates, context, state)
-        return hidden, alpha, replace(state, hidden=hidden, cell=cell)
+        output = torch.cat([hidden, context], dim=-1) if self.config.deep_output else hidden
+        return output, alpha, replace(state, hidden=hidden, cell=cell)
 
     def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
         """As in ``Decoder``, by the faster ``unroll``."""
@@ -188,6 +192,9 @@ class BahdanauDecoder(Decoder):
         plan = make_plan(tokens.batch_sizes, owner, len(features))
         values = self.fed_gates(state.features)
         outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, score.v.weight[0], plan)
+        if self.config.deep_output:
+            contexts = plan.tokens.collect(plan.tokens.spread(alphas) @ state.features)
+            outputs = torch.cat([outputs, contexts], dim=1)
         return self.logits(outputs, embedded), alphas
 
 
@@ -200,7 +207,7 @@ class LuongDecoder(Decoder):
 
     def __init__(self, config: DecoderConfig):
         attention = LuongAttention(config.context_dim, config.hidden_dim, config.attention_dim, config.score)
-        super().__init__(config, attention, fed_dim=config.hidden_dim if config.input_feeding else 0)
+        super().__init__(config, attention, config.hidden_dim if config.input_feeding else 0, config.hidden_dim)
         self.combine = nn.Linear(config.context_dim + config.hidden_dim, config.hidden_dim)
 
     def init_state(self, features: Tensor) -> State:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pickle import UnpicklingError
 
 import numpy as np
@@ -48,10 +48,12 @@ def _resnet_features(model: nn.Module, images: Tensor) -> Tensor:
     return model.layer4(model.layer3(model.layer2(model.layer1(x))))
 
 
+LITE2 = EncoderSpec(
+    load_efficientnet_lite2, lambda model, x: model.features(x), 1280, mean=(0.5,) * 3, std=(0.5,) * 3
+)
 ENCODERS = {
-    "efficientnet_lite2": EncoderSpec(
-        load_efficientnet_lite2, lambda model, x: model.features(x), 1280, mean=(0.5,) * 3, std=(0.5,) * 3
-    ),
+    "efficientnet_lite2": LITE2,
+    "efficientnet_lite2_260px": replace(LITE2, grid=9, size=260),
     "resnet101": EncoderSpec(_load_resnet101, _resnet_features, 2048),
 }
 

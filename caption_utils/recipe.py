@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class TrainConfig:
     """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best.
 
-    A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient.
+    A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient. ``precision``
+    is that of the matrix products: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what suits the device.
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     """
@@ -25,6 +26,7 @@ class TrainConfig:
     clip_norm: float = 5.0
     patience: int = 5
     mirror: bool = False
+    precision: str = "auto"
     seed: int = 0
 
 
@@ -45,6 +47,7 @@ def cosine(progress: float, warmup: float) -> float:
     return one_cycle(progress, 0.0)
 
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 
 # The settings of the notebooks, the same for both attentions: the demo set in a minute, and Flickr8k for real

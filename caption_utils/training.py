@@ -18,7 +18,7 @@ from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
 from caption_utils.parallel import join_processes
 from caption_utils.progress import History, Progress, load_progress, save_progress, write_log
-from caption_utils.recipe import SCHEDULES, TrainConfig
+from caption_utils.recipe import PRECISIONS, SCHEDULES, TrainConfig
 
 
 def caption_loss(
@@ -40,8 +40,12 @@ def caption_loss(
     return loss
 
 
-def precision(device: torch.device) -> torch.dtype:
+def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
     """The numbers to compute with: bfloat16 where a GPU has it, float16 on an older one, float32 on a CPU."""
+    if wanted not in PRECISIONS:
+        raise InputError(f"precision {wanted!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    if wanted != "auto":
+        return getattr(torch, wanted)
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -63,7 +67,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.precision = precision(batches.device)
+        self.precision = precision(batches.device, config.precision)
         self.scaler = torch.amp.GradScaler(batches.device.type, enabled=self.precision is torch.float16)
         self.steps = 0
         self.history: History = []

@@ -150,8 +150,9 @@ def reference(decoder, features, tokens):
     for token in tokens:
         embedded = decoder.embedding(token[None])
         if bahdanau:
-            h, c = cell(torch.cat([embedded, decoder.attention(h, features, keys)[0]], 1), (h, c))
-            out = h
+            context, _ = decoder.attention(h, features, keys)
+            h, c = cell(torch.cat([embedded, context], 1), (h, c))
+            out = torch.cat([h, context], 1) if config.deep_output else h
         else:
             h, c = cell(torch.cat([embedded, attentional], 1) if feeding else embedded, (h, c))
             context, _ = decoder.attention(h, features, keys)
