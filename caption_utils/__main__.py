@@ -35,12 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def train(data: str, out: str, encoder: str, split: str, min_count: int, **settings: object) -> int:
+def train(
+    data: str, out: str, encoder: str, split: str, min_count: int, teachers: list[str], **settings: object
+) -> int:
     """Train a model into the folder ``out``, or go on with the run that was interrupted there."""
     from caption_utils.experiment import train_model
     from caption_utils.parallel import join_processes
 
-    history = train_model(data, out, encoder, split, min_count, settings)
+    history = train_model(data, out, encoder, split, min_count, settings, teachers)
     best = history.loc[history["val_perplexity"].idxmin()]
     if join_processes().is_first:
         print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
@@ -190,9 +192,12 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     """Options for data and folder, and one for each field of ``DecoderConfig`` and ``TrainConfig``."""
     command.add_argument("--data", required=True, help="data set: folder or caption file")
     command.add_argument("--out", required=True, help="model folder to write")
-    command.add_argument("--encoder", default="efficientnet_lite2", help="efficientnet_lite2 or resnet101")
+    command.add_argument("--encoder", default="efficientnet_lite2", help="efficientnet_lite2, the same with _260px, or "
+                         "resnet101 (%(default)s)")
     command.add_argument("--split", default="official", help="official, first6k or random")
     command.add_argument("--min-count", type=int, default=3, help="a word needs this many uses (default 3)")
+    command.add_argument("--teacher", action="append", default=[], dest="teachers", metavar="MODEL",
+                         help="a model folder to learn from; may be given several times")
     for field in (*fields(DecoderConfig), *fields(TrainConfig)):
         if field.name in FROM_DATA or field.default is MISSING:
             continue

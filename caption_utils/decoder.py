@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from caption_utils.attention import BahdanauAttention, LuongAttention
+from caption_utils.dropout import Dropout
 from caption_utils.errors import InputError
 from caption_utils.packing import by_image, owner_of_tokens
 from caption_utils.unroll import make_plan, unroll
@@ -95,7 +96,7 @@ class Decoder(nn.Module):
         through_embedding = config.tie_weights or config.deep_output
         self.to_embedding = nn.Linear(output_dim, config.embed_dim) if through_embedding else nn.Identity()
         self.output = nn.Linear(config.embed_dim if through_embedding else output_dim, config.vocab_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
             self.output.weight = self.embedding.weight
@@ -187,11 +188,11 @@ class BahdanauDecoder(Decoder):
         embedded = self.dropout(self.embedding(tokens.data))
         gates = self.input_gates(embedded)
         state, score = self.init_state(features), self.attention.score
-        hidden, cell, keys = (value.index_select(0, owner) for value in (state.hidden, state.cell, state.keys))
-        weight = torch.cat([self.lstm.weight_hh_l0, score.query_projection.weight])
+        hidden, cell, keys = (value.index_select(0, owner) for value in (state.hidden, state.cell, 2 * state.keys))
+        weight = torch.cat([self.lstm.weight_hh_l0, 2 * score.query_projection.weight])
         plan = make_plan(tokens.batch_sizes, owner, len(features))
         values = self.fed_gates(state.features)
-        outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, score.v.weight[0], plan)
+        outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, 2 * score.v.weight[0], plan)
         if self.config.deep_output:
             contexts = plan.tokens.collect(plan.tokens.spread(alphas) @ state.features)
             outputs = torch.cat([outputs, contexts], dim=1)
@@ -245,7 +246,7 @@ class LuongDecoder(Decoder):
 
 def projection(config: DecoderConfig) -> nn.Module:
     """Features ``(B, N, D)`` to what is attended to: themselves, or ``relu(W f_i)`` of width ``region_dim``."""
-    dropout = nn.Dropout(config.feature_dropout)
+    dropout = Dropout(config.feature_dropout)
     if not config.region_dim:
         return dropout
     return nn.Sequential(dropout, nn.Linear(config.feature_dim, config.region_dim), nn.ReLU(), dropout)

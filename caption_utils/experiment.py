@@ -1,7 +1,7 @@
 """A run from data set to trained model: what the command line and the notebooks call."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -11,16 +11,16 @@ import pandas as pd
 import torch
 
 from caption_utils.batches import CaptionBatches
-from caption_utils.checkpoint import Model
+from caption_utils.checkpoint import Model, load_model
 from caption_utils.datasets import CaptionDataset, load_dataset
-from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.decoder import Decoder, DecoderConfig, build_decoder
 from caption_utils.encoder import encoder_spec, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.features import extract
 from caption_utils.files import replacing
 from caption_utils.parallel import join_processes
 from caption_utils.plots import learning_curve
-from caption_utils.recipe import SCHEDULES, TrainConfig
+from caption_utils.recipe import TrainConfig
 from caption_utils.runtime import device, seed_everything
 from caption_utils.training import fit
 from caption_utils.vocab import Vocabulary
@@ -30,7 +30,8 @@ LIMITS = {
     "embed_dim": (1, 1e5), "hidden_dim": (1, 1e5), "attention_dim": (1, 1e5), "region_dim": (0, 1e5),
     "dropout": (0, 0.99), "feature_dropout": (0, 0.99),
     "epochs": (1, 1e6), "images_per_batch": (1, 1e6), "accumulate": (1, 1e6), "learning_rate": (0, 1),
-    "weight_decay": (0, 1e3), "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "doubly_stochastic": (0, 1e3),
+    "weight_decay": (0, 1e3), "warmup": (0, 0.99), "label_smoothing": (0, 0.99), "distillation": (0, 1),
+    "doubly_stochastic": (0, 1e3),
     "clip_norm": (0, 1e6), "patience": (1, 1e6), "seed": (0, 2**32 - 1),
 }
 
@@ -38,17 +39,21 @@ LIMITS = {
 def train_model(
     data: str | Path | CaptionDataset, out: str | Path, encoder_name: str = "efficientnet_lite2",
     split: str = "official", min_count: int = 3, settings: Mapping[str, object] | None = None,
+    teachers: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
 
     Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``. Started in several processes, all
     train the one model on the devices they were given.
 
-    ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``. Raises ``InputError`` as its parts do, and for
-    settings unknown or out of range before any work is done.
+    ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``; ``teachers`` are model folders to learn from, to
+    the share that the setting ``distillation`` gives them. Raises ``InputError`` as its parts do, and for settings
+    unknown or out of range before any work is done.
     """
     settings = settings or {}
     check_settings(encoder_name, settings)
+    if bool(teachers) != bool(settings.get("distillation")):
+        raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
     processes = join_processes()
@@ -57,16 +62,17 @@ def train_model(
     dataset = read_dataset(data, split, processes.is_first)
     train, val = dataset.split("train"), dataset.split("val")
     vocab = build_vocabulary(train, min_count)
-    seed_everything(config.seed)
     encoder = load_encoder(encoder_name, place)
+    decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
+    seed_everything(config.seed)
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
     with processes.first_goes_ahead():
         seen, held_out = extract(train, encoder).to(place), extract(val, encoder).to(place)
         mirrored = extract(train, encoder, mirror=True).to(place) if config.mirror else None
     batches = CaptionBatches(train, seen, vocab, config.images_per_batch, place, mirrored, config.seed)
-    source = {"data": dataset.name, "split": split}
+    source = {"data": dataset.name, "split": split, "teachers": [Path(folder).name for folder in teachers]}
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
-    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out)
+    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out, decoders)
     if processes.is_first:
         with replacing(Path(out) / "curve.png") as path:
             learning_curve(history).savefig(path, format="png")
@@ -101,11 +107,17 @@ def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
         low, high = LIMITS.get(name, (value, value))
         if not low <= value <= high:
             raise InputError(f"{name}={value} is out of range; choose a value from {low} to {high:g}")
-    schedule = settings.get("schedule", TrainConfig.schedule)
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    TrainConfig(**_fields_of(TrainConfig, settings))
     # building one finds what does not fit together, and costs little without a vocabulary
     build_decoder(DecoderConfig(1, encoder_spec(encoder_name).width, **_fields_of(DecoderConfig, settings)))
+
+
+def load_teacher(folder: str | Path, vocab: Vocabulary, fingerprint: str, place: torch.device) -> Decoder:
+    """The decoder of a model folder. Raises ``InputError`` if it has other words or another encoder."""
+    model = load_model(folder, place)
+    if model.vocab.words != vocab.words or model.fingerprint != fingerprint:
+        raise InputError(f"{folder}: knows other words or another encoder; a teacher needs the same of both")
+    return model.decoder
 
 
 def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:

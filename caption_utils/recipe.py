@@ -3,6 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from caption_utils.errors import InputError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -12,6 +16,8 @@ class TrainConfig:
     is that of the matrix products: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what suits the device.
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
+    ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
+    Raises ``InputError`` for an unknown schedule or precision.
     """
 
     epochs: int = 20
@@ -22,12 +28,18 @@ class TrainConfig:
     schedule: str = "constant"
     warmup: float = 0.15
     label_smoothing: float = 0.0
+    distillation: float = 0.0
     doubly_stochastic: float = 0.0
     clip_norm: float = 5.0
     patience: int = 5
     mirror: bool = False
     precision: str = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}")
 
 
 def constant(progress: float, warmup: float) -> float:
@@ -47,7 +59,6 @@ def cosine(progress: float, warmup: float) -> float:
     return one_cycle(progress, 0.0)
 
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 
 # The settings of the notebooks, the same for both attentions: the demo set in a minute, and Flickr8k for real

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,19 +19,24 @@ from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
 from caption_utils.parallel import join_processes
 from caption_utils.progress import History, Progress, load_progress, save_progress, write_log
-from caption_utils.recipe import PRECISIONS, SCHEDULES, TrainConfig
+from caption_utils.recipe import SCHEDULES, TrainConfig
 
 
 def caption_loss(
-    decoder: Decoder, batch: Batch, config: TrainConfig, tokens: int | None = None, captions: int | None = None
+    decoder: Decoder, batch: Batch, config: TrainConfig, tokens: int | None = None, captions: int | None = None,
+    teachers: Sequence[Decoder] = (),
 ) -> Tensor:
     """Mean cross-entropy of the real tokens, plus the doubly stochastic penalty of Xu et al. 2015, equation 14.
 
     Sums over ``batch`` are divided by ``tokens`` and ``captions``, by default its own; with those of a larger batch
-    the losses of its parts add up to the loss of the whole.
+    the losses of its parts add up to the loss of the whole. With ``teachers``, ``config.distillation`` of the
+    cross-entropy is with their probabilities.
     """
     logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
     total = F.cross_entropy(logits, batch.targets, label_smoothing=config.label_smoothing, reduction="sum")
+    if teachers:
+        taught = F.cross_entropy(logits, mean_probabilities(teachers, batch), reduction="sum")
+        total = torch.lerp(total, taught, config.distillation)
     loss = total / (tokens or len(batch.targets))
     if config.doubly_stochastic:
         caption = torch.cat([torch.arange(size) for size in batch.tokens.batch_sizes.tolist()]).to(alphas.device)
@@ -40,10 +46,15 @@ def caption_loss(
     return loss
 
 
+@torch.no_grad()
+def mean_probabilities(decoders: Sequence[Decoder], batch: Batch) -> Tensor:
+    """``(P, V)`` of the word after each token, averaged over decoders in evaluation mode."""
+    logits = (decoder(batch.features, batch.tokens, batch.owner)[0] for decoder in decoders)
+    return sum(each.float().softmax(dim=1) for each in logits) / len(decoders)
+
+
 def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
-    """The numbers to compute with: bfloat16 where a GPU has it, float16 on an older one, float32 on a CPU."""
-    if wanted not in PRECISIONS:
-        raise InputError(f"precision {wanted!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    """The numbers to compute with; ``auto``: bfloat16 where a GPU has it, float16 on an older one, float32 on a CPU."""
     if wanted != "auto":
         return getattr(torch, wanted)
     if device.type != "cuda":
@@ -58,10 +69,10 @@ class Trainer:
     that small gradients do not vanish (Micikevicius et al. 2018).
     """
 
-    def __init__(self, model: Model, config: TrainConfig, folder: Path, batches: CaptionBatches):
-        if config.schedule not in SCHEDULES:
-            raise InputError(f"schedule {config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
-        self.model, self.config, self.folder, self.batches = model, config, folder, batches
+    def __init__(
+        self, model: Model, config: TrainConfig, folder: Path, batches: CaptionBatches, teachers: Sequence[Decoder] = ()
+    ):
+        self.model, self.config, self.folder, self.batches, self.teachers = model, config, folder, batches, teachers
         self.processes = join_processes()
         self.parameters = list(model.decoder.parameters())
         self.optimizer = torch.optim.AdamW(
@@ -80,7 +91,8 @@ class Trainer:
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
         words = hashlib.blake2b(repr(self.model.vocab.words).encode(), digest_size=8).hexdigest()
-        data = {"encoder": self.model.fingerprint, "vocabulary": words, "captions": self.batches.fingerprint()}
+        data = {"encoder": self.model.fingerprint, "vocabulary": words, "captions": self.batches.fingerprint(),
+                "teachers": [weights_digest(teacher) for teacher in self.teachers]}
         return {**asdict(self.model.decoder.config), **asdict(self.config), **data}
 
     def best(self) -> dict[str, float]:
@@ -143,7 +155,7 @@ class Trainer:
         """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
         lower = self.precision is not torch.float32
         with torch.autocast(part.features.device.type, self.precision, enabled=lower):
-            loss = caption_loss(self.model.decoder, part, self.config, share.tokens, share.captions)
+            loss = caption_loss(self.model.decoder, part, self.config, share.tokens, share.captions, self.teachers)
         self.scaler.scale(loss).backward()
         return loss.detach()
 
@@ -202,10 +214,21 @@ class Trainer:
         self.steps = len(self.history) * len(self.batches)
 
 
+def weights_digest(decoder: Decoder) -> str:
+    """Hash of a decoder's weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in decoder.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def fit(
-    model: Model, train: CaptionBatches, val: CaptionBatches, config: TrainConfig, folder: str | Path
+    model: Model, train: CaptionBatches, val: CaptionBatches, config: TrainConfig, folder: str | Path,
+    teachers: Sequence[Decoder] = (),
 ) -> pd.DataFrame:
     """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
+
+    It learns from ``teachers`` too, if any: decoders for the same features and vocabulary, in evaluation mode.
 
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
     was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU, with as many
@@ -215,7 +238,7 @@ def fit(
     Several processes (``parallel``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
     leaves weights and folder as they were after the last whole epoch, and is raised again.
     """
-    trainer = Trainer(model, config, Path(folder), train)
+    trainer = Trainer(model, config, Path(folder), train, teachers)
     trainer.resume()
     with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []):
         try:

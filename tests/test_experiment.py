@@ -99,6 +99,7 @@ def fake_again():
         ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of dot, general, concat"),
         ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
         ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, cosine, one_cycle"),
+        ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16, float16"),
         ({"leraning_rate": 1}, "setting 'leraning_rate' is unknown"),
         ({"vocab_size": 9}, "setting 'vocab_size' is unknown"),
         ({"epochs": 0}, "epochs=0 is out of range; choose a value from 1 to 1e.06"),
@@ -120,6 +121,20 @@ def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_student_learns_from_a_model_of_the_same_words(data_folder, tmp_path):
+    train_model(data_folder, tmp_path / "teacher", min_count=1, settings=SMALL)
+    settings = SMALL | {"attention": "luong", "distillation": 0.5}
+    train_model(data_folder, tmp_path / "student", min_count=1, settings=settings, teachers=[tmp_path / "teacher"])
+    assert load_model(tmp_path / "student").training["teachers"] == ["teacher"]
+    for wrong, teachers in ((SMALL, [tmp_path / "teacher"]), (settings, [])):
+        with pytest.raises(InputError, match="distillation needs teachers and a share above 0; give both --teacher"):
+            train_model(data_folder, tmp_path / "wrong", min_count=1, settings=wrong, teachers=teachers)
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("0.png,a zebra,train\n")
+    with pytest.raises(InputError, match="teacher: knows other words or another encoder; a teacher needs the same"):
+        train_model(data_folder, tmp_path / "other", min_count=1, settings=settings, teachers=[tmp_path / "teacher"])
+
+
 def test_every_setting_has_limits_or_names():
     check_settings("resnet101", {})
     names = {field.name for config in (experiment.DecoderConfig, experiment.TrainConfig)
@@ -128,7 +143,7 @@ def test_every_setting_has_limits_or_names():
 
 
 def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
-    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2, resnet101"):
+    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
         train_model(tmp_path / "no data here", tmp_path / "out", encoder_name="vgg")
 
 

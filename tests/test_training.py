@@ -610,6 +610,34 @@ def test_the_penalty_alone_evens_out_where_the_model_looks(make_decoder, make_ba
     assert penalties[-1] < penalties[0]
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_student_is_held_to_the_mean_of_its_teachers(make_decoder, make_batches, share):
+    student, teachers = make_decoder("concat"), [make_decoder("bahdanau"), make_decoder("general")]
+    (batch,) = make_batches().in_order()
+    config = TrainConfig(distillation=share, label_smoothing=0.1)
+    logits, one, other = (each(batch.features, batch.tokens, batch.owner)[0] for each in (student, *teachers))
+    mean = (one.softmax(1) + other.softmax(1)) / 2
+    taught = -(mean * logits.log_softmax(1)).sum(1).mean()
+    plain = caption_loss(student, batch, config)
+    loss = caption_loss(student, batch, config, teachers=teachers)
+    assert loss.item() == pytest.approx(((1 - share) * plain + share * taught).item(), rel=1e-5)
+    loss.backward()
+    assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())
+
+
+def test_another_teacher_is_another_run(make_decoder, make_batches, vocab, tmp_path):
+    config = replace(CONFIG, epochs=1, distillation=0.5)
+
+    def learn(teacher):
+        model = Model(make_decoder(), vocab, "fake", "f4ce", {"data": "tiny"})
+        return fit(model, make_batches(2, True), make_batches(), config, tmp_path, [teacher])
+
+    first = learn(make_decoder("general"))
+    pd.testing.assert_frame_equal(learn(make_decoder("general")), first)
+    with pytest.raises(InputError, match="another run, which differs in teachers"):
+        learn(make_decoder("concat"))
+
+
 @pytest.mark.parametrize("parts", [2, 3, 4, 9])
 def test_the_parts_of_a_batch_have_its_loss_and_gradient(make_decoder, make_batches, parts, variant):
     """Four images with different numbers of captions and words, divided for two processes and parts."""
@@ -647,33 +675,31 @@ def test_precision_is_what_the_device_computes_fast(monkeypatch, device, bfloat1
     assert precision(torch.device(device)) is expected
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_lower_precision_trains_as_well(run, tmp_path, monkeypatch, variant, dtype):
+@pytest.mark.parametrize("lower_precision", ["bfloat16", "float16"])
+def test_lower_precision_trains_as_well(run, tmp_path, variant, lower_precision):
     full = run(tmp_path / "full", variant=variant, dropout=0.0)
-    monkeypatch.setattr("caption_utils.training.precision", lambda device: dtype)
-    lower = run(tmp_path / "lower", variant=variant, dropout=0.0)
+    lower = run(tmp_path / "lower", replace(CONFIG, precision=lower_precision), variant=variant, dropout=0.0)
     assert list(lower["train_loss"]) == pytest.approx(list(full["train_loss"]), rel=0.02)
     assert list(lower["train_loss"]) != list(full["train_loss"])
-    assert load_model(tmp_path / "lower").training["precision"] == str(dtype).removeprefix("torch.")
+    assert load_model(tmp_path / "lower").training["precision"] == lower_precision
     assert load_model(tmp_path / "full").training["precision"] == "float32"
     assert {tensor.dtype for tensor in weights(tmp_path / "lower").values()} == {torch.float32}
 
 
 def test_the_scale_of_the_loss_is_part_of_the_state(make_decoder, make_batches, vocab, run, tmp_path, monkeypatch):
     """Scales that overflow are halved, and the step is left out: after a resume as without one."""
-    monkeypatch.setattr("caption_utils.training.precision", lambda device: torch.float16)
-    run(tmp_path / "whole")
+    config = replace(CONFIG, precision="float16")
+    run(tmp_path / "whole", config)
     interrupt_step(monkeypatch, 7, Crash)
     with pytest.raises(Crash):
-        run(tmp_path / "cut")
+        run(tmp_path / "cut", config)
     monkeypatch.undo()
-    monkeypatch.setattr("caption_utils.training.precision", lambda device: torch.float16)
     model = Model(make_decoder(), vocab, "fake", "f4ce", {"data": "tiny"})
-    trainer = Trainer(model, CONFIG, tmp_path / "cut", make_batches(2, mirror=True))
+    trainer = Trainer(model, config, tmp_path / "cut", make_batches(2, mirror=True))
     before = trainer.scaler.get_scale()
     trainer.resume()
     assert trainer.scaler.state_dict()["_growth_tracker"] + math.log2(before / trainer.scaler.get_scale()) == 6
-    run(tmp_path / "cut")
+    run(tmp_path / "cut", config)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 

@@ -36,7 +36,7 @@ def test_values_and_gradients_are_those_of_the_plain_loop(decoder, batch, images
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
-def test_saturated_tanh_keeps_its_gradient(decoder, batch):
+def test_a_saturated_score_keeps_its_gradient(decoder, batch):
     with torch.no_grad():
         decoder.attention.score.feature_projection.weight.mul_(30)
     fast = everything(BahdanauDecoder.forward, decoder, batch.features, batch, batch.owner)
