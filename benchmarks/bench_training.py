@@ -1,6 +1,6 @@
 """Captions trained per second: this package's decoders beside the textbook loop, and beside the floor.
 
-    python benchmarks/bench_training.py [--width 1280]
+    python benchmarks/bench_training.py
 
 The textbook loop projects the features and scores the vocabulary inside every time step, one caption a row, padded.
 The floors are a step's matrix products timed alone, forward and backward, each over all steps at once and without the
@@ -26,6 +26,7 @@ from caption_utils.recipe import TrainConfig
 from caption_utils.training import caption_loss
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 7
+WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
 
 
 class Textbook(nn.Module):
@@ -175,25 +176,29 @@ def medians(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def main() -> None:
-    """Print a row for each attention."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=1280, help="feature width: 1280 or 2048")
-    width = parser.parse_args().width
-    torch.manual_seed(0)
+def measure(width: int, attention: str) -> str:
+    """A row of the table: captions per second of both sides, and our time in units of either floor."""
     batch, padded, features = make_batch(width)
-    print(f"{torch.get_num_threads()} threads, features {REGIONS}x{width}, captions per second")
-    print(f"{'attention':<11}{'textbook':>10}{'ours':>8}{'ratio':>8}{'time/equations':>17}{'time/arranged':>16}")
-    for attention in ("bahdanau", "luong"):
-        luong = attention == "luong"
-        seconds = medians({"textbook": textbook_step(width, luong, padded, features),
-                           "ours": our_step(width, attention, batch),
-                           "equations": floor_step(width, luong, batch, arranged=False),
-                           "arranged": floor_step(width, luong, batch, arranged=True)})
-        textbook, ours = len(batch.owner) / seconds["textbook"], len(batch.owner) / seconds["ours"]
-        floors = [seconds["ours"] / seconds[name] for name in ("equations", "arranged")]
-        print(f"{attention:<11}{textbook:>10.0f}{ours:>8.0f}{ours / textbook:>7.1f}x"
-              f"{floors[0]:>16.2f}x{floors[1]:>15.2f}x")
+    luong = attention == "luong"
+    seconds = medians({"textbook": textbook_step(width, luong, padded, features),
+                       "ours": our_step(width, attention, batch),
+                       "equations": floor_step(width, luong, batch, arranged=False),
+                       "arranged": floor_step(width, luong, batch, arranged=True)})
+    textbook, ours = len(batch.owner) / seconds["textbook"], len(batch.owner) / seconds["ours"]
+    floors = [seconds["ours"] / seconds[name] for name in ("equations", "arranged")]
+    return (f"{attention:<11}{REGIONS}x{width}{textbook:>10.0f}{ours:>8.0f}{ours / textbook:>7.1f}x"
+            f"{floors[0]:>16.2f}x{floors[1]:>15.2f}x")
+
+
+def main() -> None:
+    """Print a row for each attention and each width of features."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    torch.manual_seed(0)
+    print(f"{torch.get_num_threads()} threads, captions per second")
+    print(f"{'attention':<11}features{'textbook':>9}{'ours':>8}{'ratio':>8}{'time/equations':>17}{'time/arranged':>16}")
+    for width in WIDTHS:
+        for attention in ("bahdanau", "luong"):
+            print(measure(width, attention), flush=True)
 
 
 if __name__ == "__main__":

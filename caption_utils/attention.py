@@ -4,7 +4,6 @@ Both are called alike and return alike, so that a comparison of the two compares
 D features each, hidden state of width H, attention width A; T queries for each image where a decoder can batch them.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,9 +28,8 @@ class AdditiveScore(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Alignment scores ``(B, T, N)`` of queries ``(B, T, H)`` against keys ``(B, N, A)``."""
-        combined = keys.unsqueeze(1) + self.query_projection(query).unsqueeze(2)  # (B, T, N, A)
-        bent = torch.sigmoid(2 * combined)
-        return F.linear(bent, 2 * self.v.weight).squeeze(-1) - self.v.weight.sum()
+        doubled = 2 * keys.unsqueeze(1) + 2 * self.query_projection(query).unsqueeze(2)  # (B, T, N, A)
+        return F.linear(doubled.sigmoid_(), 2 * self.v.weight).squeeze(-1) - self.v.weight.sum()
 
 
 class GeneralScore(nn.Module):

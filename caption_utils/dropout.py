@@ -10,12 +10,16 @@ LEVELS = 256
 class Dropout(nn.Module):
     """In training, zero each unit with probability ``p``, to the nearest 1/256, and scale the others to make up for it.
 
+    Raises ``ValueError`` for a ``p`` that would leave no unit.
+
     Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
     """
 
     def __init__(self, p: float):
         super().__init__()
-        self.dropped = round(p * LEVELS)  # of 256 equally likely bytes
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout={p}: a probability below 1 is expected")
+        self.dropped = min(round(p * LEVELS), LEVELS - 1)  # of 256 equally likely bytes
 
     def extra_repr(self) -> str:
         return f"p={self.dropped / LEVELS:g}"

@@ -49,7 +49,7 @@ def load_progress(folder: Path) -> Progress | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Progress(tensors, rest["history"], rest["settings"], rest.get("scaler", {}))
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete its folder to start again") from None
+        raise InputError(f"{path}: damaged ({error}); the model beside it is whole; train into a new folder") from None
 
 
 def write_log(folder: Path, history: History) -> None:

@@ -82,6 +82,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(batches.device.type, enabled=self.precision is torch.float16)
         self.steps = 0
         self.history: History = []
+        self.start = {name: value.clone() for name, value in model.decoder.state_dict().items()}
 
     @property
     def result(self) -> Decoder:
@@ -185,6 +186,7 @@ class Trainer:
         progress = load_progress(self.folder)
         if progress is None:
             self.history = []
+            self.model.decoder.load_state_dict(self.start)
             return
         self._check_settings(progress.settings)
         self.history, tensors = progress.history, progress.tensors

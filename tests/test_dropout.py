@@ -32,6 +32,12 @@ def test_nothing_falls_without_probability_or_in_evaluation(layer):
     assert layer(x) is x
 
 
+@pytest.mark.parametrize("p", [-0.1, 1.0, 5.0])
+def test_what_leaves_no_unit_is_refused(p):
+    with pytest.raises(ValueError, match="a probability below 1 is expected"):
+        Dropout(p)
+
+
 def test_lower_precision_stays():
     assert Dropout(0.5)(torch.ones(9, dtype=torch.bfloat16)).dtype == torch.bfloat16
 

@@ -123,4 +123,12 @@ def test_resnet_features(monkeypatch):
 
 
 def test_every_spec_can_be_asked_without_loading():
-    assert {name: encoder_spec(name).width for name in ENCODERS} == {"efficientnet_lite2": 1280, "resnet101": 2048}
+    found = {name: (encoder_spec(name).grid, encoder_spec(name).width) for name in ENCODERS}
+    assert found == {"efficientnet_lite2": (7, 1280), "efficientnet_lite2_260px": (9, 1280), "resnet101": (7, 2048)}
+
+
+def test_a_larger_picture_has_more_regions_and_another_fingerprint(encoder):
+    larger = load_encoder("efficientnet_lite2_260px")
+    images = torch.full((2, 3, 260, 260), 90, dtype=torch.uint8)
+    assert larger(images).shape == (2, 81, 1280) == (2, larger.grid**2, larger.width)
+    assert larger.fingerprint != encoder.fingerprint

@@ -15,7 +15,8 @@ seeds = st.integers(0, 2**32)
 
 
 def greedy_search(decoder, features, max_length=MAX_LENGTH):
-    return [best for (best,) in beam_search(decoder, features, SearchConfig(1, max_length=max_length))]
+    config = SearchConfig(1, max_length=max_length, no_repeat_ngram=0)
+    return [best for (best,) in beam_search(decoder, features, config)]
 
 
 def test_the_likeliest_word_is_taken_at_each_step():
@@ -282,3 +283,15 @@ def test_settings_out_of_range_are_one_line(settings, message):
 def test_less_than_one_beam_is_refused(make_decoder):
     with pytest.raises(InputError, match="beam=0: choose 1"):
         beam_search(make_decoder(), torch.zeros(1, 4, 8), 0)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_by_default_no_three_words_come_twice(make_decoder, beams):
+    decoder = make_decoder()
+    with torch.no_grad():
+        decoder.output.bias[EOS] -= 9
+    for found in beam_search(decoder, torch.randn(3, 5, 6), beams):
+        for hypothesis in found:
+            trigrams = list(zip(hypothesis.ids, hypothesis.ids[1:], hypothesis.ids[2:], strict=False))
+            assert len(trigrams) > 3
+            assert len(set(trigrams)) == len(trigrams)

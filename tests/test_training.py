@@ -218,6 +218,17 @@ def test_an_interruption_between_state_and_model_costs_no_epoch(run, tmp_path, m
     assert load_model(tmp_path).training["best"]["epoch"] == 1
 
 
+def test_an_interruption_of_the_first_epoch_gives_the_weights_back(
+    make_decoder, make_batches, vocab, tmp_path, monkeypatch
+):
+    interrupt_step(monkeypatch, 2, KeyboardInterrupt)
+    model = Model(make_decoder(), vocab, "fake", "f4ce", {"data": "tiny"})
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, make_batches(2), make_batches(), CONFIG, tmp_path / "cut")
+    for name, tensor in make_decoder().state_dict().items():
+        assert torch.equal(model.decoder.state_dict()[name], tensor)
+
+
 @pytest.mark.parametrize("moment", ["train_step", "save"])
 def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkeypatch, capsys, moment):
     def interrupt(*args):
@@ -351,8 +362,9 @@ def test_a_damaged_state_is_named(run, tmp_path, keep):
     run(tmp_path, replace(CONFIG, epochs=1))
     data = (tmp_path / LAST).read_bytes()
     (tmp_path / LAST).write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(InputError, match=r"last\.safetensors: damaged \(.*\); delete its folder to start again"):
+    with pytest.raises(InputError, match=r"last\.safetensors: damaged \(.*\); the model beside it is whole; train"):
         run(tmp_path, replace(CONFIG, epochs=1))
+    assert load_model(tmp_path).training["best"]["epoch"] == 1
 
 
 def test_a_state_of_something_else_is_named(run, tmp_path):
