@@ -26,7 +26,8 @@ class Score:
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
         """Scores ``(R,)`` of R samples of as many images, drawn with replacement; a seed draws the same images."""
-        sums = [times @ self.statistics for times in _draws(len(self.statistics), resamples, seed)]
+        with np.errstate(invalid="ignore"):  # an infinite summand drawn no times
+            sums = [times @ self.statistics for times in _draws(len(self.statistics), resamples, seed)]
         return self.corpus(np.stack(sums))
 
     def interval(self, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
@@ -36,7 +37,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """A first score minus a second: value, 95 % interval, and ``p``, the share of resamples without its sign."""
+    """A first score minus a second: value, 95 % interval, and ``p``, the share of resamples without its sign.
+
+    A resample in which one of the scores has no value has no sign either.
+    """
 
     value: float
     low: float
@@ -52,8 +56,9 @@ def paired_difference(first: Score, second: Score, resamples: int = RESAMPLES, s
     if len(first.statistics) != len(second.statistics):
         raise ValueError(f"{len(first.statistics)} and {len(second.statistics)} images: no pairs")
     value = first.value - second.value
-    found = first.resampled(resamples, seed) - second.resampled(resamples, seed)
-    return Difference(value, *_bounds(found), float((found * np.sign(value) <= 0).mean()))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        found = first.resampled(resamples, seed) - second.resampled(resamples, seed)
+    return Difference(value, *_bounds(found), float((~(found * np.sign(value) > 0)).mean()))
 
 
 def mean_score(values: Sequence[float] | np.ndarray) -> Score:
@@ -82,6 +87,10 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _bounds(values: np.ndarray) -> tuple[float, float]:
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(values, (tail, 1 - tail))
+    """Of the values that are numbers; not numbers themselves if none is."""
+    numbers, tail = values[~np.isnan(values)], (1 - LEVEL) / 2
+    if not len(numbers):
+        return np.nan, np.nan
+    with np.errstate(invalid="ignore"):  # between infinities
+        low, high = np.quantile(numbers, (tail, 1 - tail))
     return float(low), float(high)

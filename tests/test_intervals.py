@@ -64,6 +64,15 @@ def test_p_is_the_share_of_resamples_without_the_sign(values):
         (-found.value, -found.high, -found.low, found.p))
 
 
+def test_a_resample_without_a_value_has_no_sign():
+    """One image of two has a value, 5 in the first and 2 in the second score: a quarter of the resamples miss it."""
+    first, second = (grouped_mean([value], [0], images=2) for value in (5, 2))
+    missed = np.isnan(first.resampled()).mean()
+    assert 0.2 < missed < 0.3
+    for difference in (paired_difference(first, second), paired_difference(second, first)):
+        assert abs(difference.value) == 3 and difference.p == missed
+
+
 def test_other_numbers_of_images_are_no_pairs(values):
     with pytest.raises(ValueError, match="400 and 399 images: no pairs"):
         paired_difference(mean_score(values), mean_score(values[1:]))
@@ -85,3 +94,11 @@ def test_resamples_without_a_value_are_left_out():
     """One image of two has a value: a quarter of the resamples miss it."""
     low, high = grouped_mean([5], [0], images=2).interval()
     assert (low, high) == (5, 5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_that_are_no_numbers_have_such_bounds_without_a_warning():
+    nothing, endless = grouped_mean([], [], images=2), mean_score([math.inf, math.inf])
+    assert np.isnan(nothing.interval()).all()
+    assert endless.value == math.inf and not np.isfinite(endless.interval()).any()
+    assert np.isnan([paired_difference(endless, endless).low, paired_difference(nothing, nothing).value]).all()
