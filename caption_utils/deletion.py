@@ -12,26 +12,30 @@ from torch.nn.utils.rnn import pack_sequence
 
 from caption_utils.captioner import Captioner
 from caption_utils.encoder import BATCH
+from caption_utils.errors import InputError
 from caption_utils.images import Source, load_image
 from caption_utils.intervals import Score, grouped_mean
 from caption_utils.search import beam_search
 from caption_utils.vocab import Vocabulary
 
 GREY = 128
+SHARE = 0.2  # of the regions, deleted unless told otherwise
 COLUMNS = ("image", "position", "word", "probability", "attended", "random")
 
 
 def deletion_test(
-    captioner: Captioner, photos: Sequence[Source], regions: int = 10, draws: int = 5, seed: int = 0
+    captioner: Captioner, photos: Sequence[Source], regions: int | None = None, draws: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """A row for each word of the greedy caption of each photo: its probability, and how far two deletions lower it.
 
-    ``attended``: the fall when the ``regions`` most attended for this word are grey; ``random``: the mean fall over
-    ``draws`` choices of as many regions out of all. The photo is encoded anew each time, and the words before are
-    those of the caption (teacher forcing). Encodes each photo once for each word and draw, and two times more.
+    ``attended``: the fall when the ``regions`` most attended for this word are grey, by default a fifth of them all;
+    ``random``: the mean fall over ``draws`` choices of as many regions out of all. The photo is encoded anew each time,
+    and the words before are those of the caption (teacher forcing). Encodes each photo once for each word and draw, and
+    two times more.
 
-    Raises ``InputError`` for a photo that cannot be read.
+    Raises ``InputError`` for a photo that cannot be read and for more regions than there are.
     """
+    regions = _count(regions, captioner.encoder.grid**2)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for image, photo in enumerate(photos):
@@ -48,6 +52,15 @@ def deletion_test(
 def deletion_score(table: pd.DataFrame, images: int) -> Score:
     """Mean of ``attended - random`` over all words, in percentage points: above 0 if attention is on what matters."""
     return grouped_mean(100 * (table["attended"] - table["random"]), table["image"], images)
+
+
+def _count(regions: int | None, present: int) -> int:
+    """How many of the ``present`` regions are deleted."""
+    if regions is None:
+        return max(1, round(SHARE * present))
+    if not 1 <= regions <= present:
+        raise InputError(f"regions={regions}: the encoder sees {present} of them; choose 1 to {present}")
+    return regions
 
 
 def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator) -> Tensor:

@@ -3,10 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
+from caption_utils import deletion
 from caption_utils.captioner import Captioner
 from caption_utils.checkpoint import Model
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.deletion import deletion_score, deletion_test
+from caption_utils.errors import InputError
 from caption_utils.search import Hypothesis
 from caption_utils.vocab import Vocabulary
 
@@ -62,6 +64,23 @@ def test_all_regions_are_all_regions(captioner):
     table = deletion_test(captioner, [photo()], regions=4, draws=2)
     assert table["random"].tolist() == pytest.approx(table["attended"].tolist(), abs=1e-6)
     assert deletion_score(table, 1).value == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("regions", [0, 5])
+def test_more_regions_than_there_are(captioner, regions):
+    with pytest.raises(InputError, match=f"^regions={regions}: the encoder sees 4 of them; choose 1 to 4$"):
+        deletion_test(captioner, [photo()], regions=regions)
+
+
+@pytest.mark.parametrize(("grid", "fifth"), [(2, 1), (7, 10), (9, 16)])
+def test_a_fifth_of_the_regions_unless_told_otherwise(captioner, fake_encoder, monkeypatch, grid, fifth):
+    fake_encoder.grid, deleted = grid, []
+    found = Hypothesis([RED, DARK], -1.0, torch.full((2, grid**2), 1 / grid**2))
+    monkeypatch.setattr("caption_utils.deletion.beam_search", lambda decoder, features, beams: [[found]])
+    real = deletion._greyed
+    monkeypatch.setattr(deletion, "_greyed", lambda pixels, masks: deleted.append(masks) or real(pixels, masks))
+    deletion_test(captioner, [photo()], draws=3)
+    assert deleted[0].sum(dim=1).tolist() == [0] + [fifth] * 5
 
 
 def test_score_is_the_mean_over_words_in_points(captioner):
