@@ -27,7 +27,7 @@ class CaptionDataset:
 
     ``table`` has the columns ``image`` (path below ``images``, with ``/``), ``caption`` and ``split`` (train,
     val or test). ``notes`` say, a line each, what was chosen, dropped or repaired. ``missing`` names the
-    captioned images that have no file.
+    captioned images that have no file. ``scheme`` is the one of ``SCHEMES`` that was used in the end.
     """
 
     name: str
@@ -36,6 +36,7 @@ class CaptionDataset:
     table: pd.DataFrame
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    scheme: str = "official"
 
     def split(self, name: str) -> "CaptionDataset":
         """The rows of one split. Raises ``InputError`` if there are none."""
@@ -113,10 +114,10 @@ def load_dataset(root: str | Path, split: str = "official", seed: int = 0,
     if require_images and len(table):
         images, missing = _match_images(file, table, notes)
         table = table[~table["image"].isin(missing)]
-    table = _assign_split(table, split, seed, file, notes)
+    table, scheme = _assign_split(table, split, seed, file, notes)
     if table.empty:
         raise InputError(f"{file}: no usable row; check that the file is complete")
-    return CaptionDataset(rows.name or root.name, root, images, table, notes, missing)
+    return CaptionDataset(rows.name or root.name, root, images, table, notes, missing, scheme)
 
 
 def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Path, list[str]]:
@@ -128,30 +129,32 @@ def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Pa
     return folder, missing
 
 
-def _assign_split(table: pd.DataFrame, scheme: str, seed: int, file: Path, notes: list[str]) -> pd.DataFrame:
+def _assign_split(
+    table: pd.DataFrame, scheme: str, seed: int, file: Path, notes: list[str]
+) -> tuple[pd.DataFrame, str]:
+    """The rows of images that are in a split, and the scheme that was used."""
     images = list(table["image"].unique())
-    if scheme == "official":
-        assigned = _official_split(table, images, seed, file, notes)
-    else:
-        assigned = (first6k_split if scheme == "first6k" else random_split)(images, seed)
-        notes.append(f"Split: {scheme}, by image, seed {seed}")
+    assigned = _official_split(table, images, file, notes) if scheme == "official" else {}
+    if not assigned:
+        used = "first6k" if scheme == "first6k" else "random"
+        why = " (official lists asked for, none found)" if scheme == "official" else ""
+        scheme, assigned = used, (first6k_split if used == "first6k" else random_split)(images, seed)
+        notes.append(f"Split: {scheme}, by image, seed {seed}{why}")
     _note(notes, [name for name in images if name not in assigned], "Images in no split (rows dropped)")
     table = table.assign(split=table["image"].map(assigned))
-    return table.dropna(subset="split").reset_index(drop=True)
+    return table.dropna(subset="split").reset_index(drop=True), scheme
 
 
-def _official_split(table: pd.DataFrame, images: list[str], seed: int, file: Path,
-                    notes: list[str]) -> dict[str, str]:
+def _official_split(table: pd.DataFrame, images: list[str], file: Path, notes: list[str]) -> dict[str, str]:
+    """Image → split by the file or the lists; empty if neither tells."""
     assigned = _split_column(table, file)
     if assigned:
         notes.append(f"Split: official, given by {file.name}")
         return assigned
     assigned, lists = listed_split(file.parent, set(images))
-    if not assigned:
-        notes.append(f"Split: random, by image, seed {seed} (official lists asked for, none found)")
-        return random_split(images, seed)
-    notes.append(f"Split: official, lists {', '.join(path.name for path in lists)}")
-    _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
+    if assigned:
+        notes.append(f"Split: official, lists {', '.join(path.name for path in lists)}")
+        _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
     return assigned
 
 

@@ -22,6 +22,7 @@ from caption_utils.meteor import meteor
 from caption_utils.metrics import caption_scores, likelihood, unknown_rate
 from caption_utils.runtime import device, repository
 from caption_utils.search import BEAMS, beam_search
+from caption_utils.splits import LISTS
 
 SCORES = ("perplexity", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
 DIGITS = 4
@@ -63,17 +64,19 @@ def evaluate_model(
     """Measure a model folder on one split: perplexity by teacher forcing, all else on freely decoded captions.
 
     ``data`` is split as the model's training data was. With the official lists it needs the photos, captions and list
-    of this one split alone. Raises ``InputError`` as reading model and data does.
+    of this one split alone. Raises ``InputError`` as reading model and data does, and where only chance could tell the
+    split's photos from those of the training.
     """
     start = time.perf_counter()
     captioner = Captioner.load(folder, device())
     model, scheme = captioner.model, str(captioner.model.training.get("split", "official"))
     whole = read_dataset(data, scheme)
+    _refuse_chance(whole, scheme, split)
     dataset = whole.split(split)
     batches = CaptionBatches(dataset, extract(dataset, captioner.encoder), model.vocab, BATCH, device())
     found = [best for batch in batches.in_order() for best, *_ in beam_search(model.decoder, batch.features, beams)]
     captions = [model.vocab.decode(hypothesis.ids) for hypothesis in found]
-    about = {"commit": _commit(), "data": dataset.name, "scheme": scheme, "split": split, "images": len(captions),
+    about = {"commit": _commit(), "data": dataset.name, "scheme": whole.scheme, "split": split, "images": len(captions),
              **_about(folder, model, beams), "unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk)}
     scores, missing = _scores(captions, [dataset.captions_of(name) for name in dataset.image_names])
     scores["perplexity"] = likelihood(model.decoder, batches.in_order())
@@ -83,6 +86,13 @@ def evaluate_model(
     cost = {"seconds": round(time.perf_counter() - start, 1), "device": device().type}
     likelihoods = [hypothesis.log_probability for hypothesis in found]
     return Evaluation(about, dataset.image_names, captions, likelihoods, scores, variety, missing, cost)
+
+
+def _refuse_chance(dataset: CaptionDataset, scheme: str, split: str) -> None:
+    """Raises ``InputError`` if the model's split was official and the data's is not, since the two would mix."""
+    if scheme == "official" and dataset.scheme != "official" and split in LISTS:
+        raise InputError(f"{dataset.root}: no list tells its {split} photos from those that the model was trained on; "
+                         f"put {LISTS[split]} there")
 
 
 def _about(folder: str | Path, model: Model, beams: int) -> dict[str, object]:

@@ -10,6 +10,7 @@ from caption_utils.layouts import read_text
 
 SPLITS = ("train", "val", "test")
 LIST_ENDS = {"trainImages.txt": "train", "devImages.txt": "val", "testImages.txt": "test"}
+LISTS = {split: f"Flickr_8k.{end}" for end, split in LIST_ENDS.items()}
 FIRST = 6000
 
 

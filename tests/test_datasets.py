@@ -91,6 +91,16 @@ def test_official_without_lists_is_random_and_says_so(tmp_path):
     assert splits_of(dataset) == splits_of(load_dataset(root, split="random", seed=3))
 
 
+@pytest.mark.parametrize(("asked", "listed", "used"), [
+    ("official", True, "official"), ("official", False, "random"), ("random", True, "random"),
+    ("first6k", True, "first6k")])
+def test_the_scheme_that_was_used(tmp_path, asked, listed, used):
+    root = make(tmp_path / "toy")
+    if listed:
+        (root / "trainImages.txt").write_text("\n".join(NAMES))
+    assert load_dataset(root, split=asked).scheme == used
+
+
 def test_lists_are_not_used_for_other_schemes(tmp_path):
     root = make(tmp_path / "toy")
     (root / "trainImages.txt").write_text("\n".join(NAMES))

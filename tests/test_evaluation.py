@@ -135,6 +135,25 @@ def test_the_data_is_split_as_the_model_s_was(tmp_path, data_folder):
         evaluate_model(model, data_folder, "test")
 
 
+@pytest.mark.parametrize(("split", "end"), [("train", "train"), ("val", "dev"), ("test", "test")])
+def test_chance_does_not_stand_in_for_the_official_lists(model, data_folder, split, end):
+    """A random split of the folder would hold training photos in each of its parts."""
+    load_dataset(data_folder).table[["image", "caption"]].to_csv(data_folder / "captions.txt", index=False)
+    expected = (f"^{data_folder}: no list tells its {split} photos from those that the model was trained on; "
+                f"put Flickr_8k.{end}Images.txt there$")
+    for data in (data_folder, load_dataset(data_folder)):
+        with pytest.raises(InputError, match=expected):
+            evaluate_model(model, data, split)
+    with pytest.raises(InputError, match="split 'dev' of data has no images"):
+        evaluate_model(model, data_folder, "dev")
+
+
+def test_a_model_of_a_random_split_needs_no_lists(tmp_path, data_folder):
+    load_dataset(data_folder).table[["image", "caption"]].to_csv(data_folder / "captions.txt", index=False)
+    row = evaluate_model(write_model(tmp_path / "model", split="random"), data_folder, "val").row()
+    assert (row["scheme"], row["images"]) == ("random", 1)
+
+
 def only_test_images(whole, folder, lists=("testImages.txt",), captions="test"):
     """A folder with the test images of another and what is needed to measure on them."""
     dataset = load_dataset(whole)
