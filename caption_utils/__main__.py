@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from dataclasses import MISSING, asdict, fields
@@ -53,24 +54,26 @@ def evaluate(
     model: str, data: str, split: str, beams: int, against: str | None, as_json: bool, captions: str | None,
     record: str | None,
 ) -> int:
-    """Print how a model does on one split, and how far it is from the model ``against``.
+    """Print how a model does on one split and whether it looks at what it names, and how far it is from the model
+    ``against``.
 
     ``captions`` names the file for what it said, ``record`` the csv that takes the row as well.
     """
     from caption_utils.evaluation import append_row, compare, evaluate_model, write_captions
 
     found = evaluate_model(model, data, split, beams)
-    row = found.row()
+    report = found.report()
     apart = compare(found, evaluate_model(against, data, split, beams)) if against else {}
     if as_json:
         differences = {name: {k: round(v, 4) for k, v in asdict(d).items()} for name, d in apart.items()}
-        print(json.dumps(row | ({"against": {"model": against, **differences}} if against else {})), flush=True)
+        report |= {"against": {"model": against, **differences}} if against else {}
+        print(json.dumps(_numbers(report), allow_nan=False), flush=True)
     else:
-        print("\n".join([*_score_lines(row, found.missing), *_difference_lines(against, apart)]), flush=True)
+        print("\n".join([*_score_lines(report, found.missing), *_difference_lines(against, apart)]), flush=True)
     if captions:
         write_captions(captions, found)
     if record:
-        append_row(record, row)
+        append_row(record, found.row())
     return 0
 
 
@@ -112,6 +115,13 @@ def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:
             within = "" if row.get(f"{name}_low") is None else f"  {row[f'{name}_low']} to {row[f'{name}_high']}"
             lines.append(f"{name:<16} {shown}{within}")
     return lines
+
+
+def _numbers(content: object) -> object:
+    """The same with ``None`` for infinities and what is not a number, which JSON does not know."""
+    if isinstance(content, dict):
+        return {name: _numbers(value) for name, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _difference_lines(against: str | None, apart: dict) -> list[str]:

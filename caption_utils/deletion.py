@@ -49,6 +49,14 @@ def deletion_test(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def deletion_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
+    """In percentage points over all words of ``images`` photos, the mean falls ``attended`` and ``random``, and their
+    ``difference``, which is ``deletion_score``.
+    """
+    falls = {name: grouped_mean(100 * table[name], table["image"], images) for name in ("attended", "random")}
+    return falls | {"difference": deletion_score(table, images)}
+
+
 def deletion_score(table: pd.DataFrame, images: int) -> Score:
     """Mean of ``attended - random`` over all words, in percentage points: above 0 if attention is on what matters."""
     return grouped_mean(100 * (table["attended"] - table["random"]), table["image"], images)

@@ -9,23 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caption_utils.batches import CaptionBatches
-from caption_utils.captioner import Captioner
+from caption_utils.captioner import Caption, Captioner
 from caption_utils.checkpoint import Model
 from caption_utils.datasets import CaptionDataset
+from caption_utils.deletion import deletion_scores, deletion_test
 from caption_utils.diversity import diversity
 from caption_utils.errors import InputError
 from caption_utils.experiment import BATCH, read_dataset
 from caption_utils.features import extract
 from caption_utils.files import replacing
+from caption_utils.grounding import grounding, grounding_scores, truth
 from caption_utils.intervals import Difference, Score, paired_difference
 from caption_utils.meteor import meteor
 from caption_utils.metrics import caption_scores, likelihood, unknown_rate
 from caption_utils.runtime import device, repository
-from caption_utils.search import BEAMS, beam_search
+from caption_utils.scenes import Scene, load_scenes
+from caption_utils.search import BEAMS
 from caption_utils.splits import LISTS
 
 SCORES = ("perplexity", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
 DIGITS = 4
+PHOTOS = 25  # of the deletion test, which encodes each about 17 times
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,7 @@ class Evaluation:
 
     ``about`` names model, data and search. ``captions`` and their natural ``log_probabilities`` belong to ``images``,
     in this order, as do the statistics of ``scores``. ``missing`` says why a score or a share could not be had.
+    ``attention`` says whether the model looks at what it names: see ``attention_scores``.
     """
 
     about: dict[str, object]
@@ -43,6 +48,7 @@ class Evaluation:
     scores: dict[str, Score]
     diversity: dict[str, float | None]
     missing: dict[str, str]
+    attention: dict[str, Score]
     cost: dict[str, object]
 
     def row(self) -> dict[str, object]:
@@ -52,10 +58,25 @@ class Evaluation:
         """
         row = {**self.about, **dict.fromkeys(SCORES), **self.diversity, **self.cost}
         row |= {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
-        for name, score in self.scores.items():
-            row[name] = score.value
-            row[f"{name}_low"], row[f"{name}_high"] = score.interval()
-        return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+        return _rounded(row | _with_bounds(self.scores))
+
+    def report(self) -> dict[str, object]:
+        """``row``, then on how many images ``attention`` was measured, and its scores with their bounds."""
+        images = len(next(iter(self.attention.values())).statistics)
+        return self.row() | {"attention_images": images} | _rounded(_with_bounds(self.attention))
+
+
+def _with_bounds(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Each score's value, and the bounds of its interval as ``NAME_low`` and ``NAME_high``."""
+    found = {}
+    for name, score in scores.items():
+        low, high = score.interval()
+        found |= {name: score.value, f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
+def _rounded(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}
 
 
 def evaluate_model(
@@ -74,8 +95,8 @@ def evaluate_model(
     _refuse_chance(whole, scheme, split)
     dataset = whole.split(split)
     batches = CaptionBatches(dataset, extract(dataset, captioner.encoder), model.vocab, BATCH, device())
-    found = [best for batch in batches.in_order() for best, *_ in beam_search(model.decoder, batch.features, beams)]
-    captions = [model.vocab.decode(hypothesis.ids) for hypothesis in found]
+    found = [best for batch in batches.in_order() for best, *_ in captioner.captions(batch.features, beams)]
+    captions = [caption.text for caption in found]
     about = {"commit": _commit(), "data": dataset.name, "scheme": whole.scheme, "split": split, "images": len(captions),
              **_about(folder, model, beams), "unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk)}
     scores, missing = _scores(captions, [dataset.captions_of(name) for name in dataset.image_names])
@@ -83,9 +104,38 @@ def evaluate_model(
     variety = diversity(captions, whole.table.loc[whole.table["split"] == "train", "caption"])
     if variety["training_copies"] is None:
         missing["training_copies"] = f"{dataset.name} holds no training photos"
+    attention = attention_scores(captioner, dataset, found)
     cost = {"seconds": round(time.perf_counter() - start, 1), "device": device().type}
-    likelihoods = [hypothesis.log_probability for hypothesis in found]
-    return Evaluation(about, dataset.image_names, captions, likelihoods, scores, variety, missing, cost)
+    likelihoods = [caption.log_probability for caption in found]
+    return Evaluation(about, dataset.image_names, captions, likelihoods, scores, variety, missing, attention, cost)
+
+
+def attention_scores(captioner: Captioner, dataset: CaptionDataset, found: Sequence[Caption]) -> dict[str, Score]:
+    """Does the model look at what it names, and is that there? ``found`` holds a caption for each image of ``dataset``.
+
+    On drawn scenes, told by their ``scenes.json``: ``true``, the percent of captions that are, and of the pointing
+    game ``pointing_hit`` and ``pointing_mass`` to compare with ``pointing_chance``, and ``pointing_absent``; see
+    ``grounding_scores``. On photographs the deletion test of the first 25, by greedy captions: ``fall_attended``,
+    ``fall_random`` and ``fall_difference``, see ``deletion_scores``.
+    """
+    if (dataset.root / "scenes.json").is_file():
+        scenes = _scenes_of(dataset)
+        table = grounding([caption.tokens for caption in found], [caption.attention for caption in found], scenes)
+        game = grounding_scores(table, len(scenes))
+        true = truth([caption.text for caption in found], scenes)
+        return {"true": true, **{f"pointing_{name}": score for name, score in game.items()}}
+    photos = [dataset.path(name) for name in dataset.image_names[:PHOTOS]]
+    falls = deletion_scores(deletion_test(captioner, photos), len(photos))
+    return {f"fall_{name}": score for name, score in falls.items()}
+
+
+def _scenes_of(dataset: CaptionDataset) -> list[Scene]:
+    """The scene of each image. Raises ``InputError`` for an image that was not drawn."""
+    scenes = load_scenes(dataset.root)
+    for name in dataset.image_names:
+        if name not in scenes:
+            raise InputError(f"{dataset.root / 'scenes.json'}: has no scene {name}; take the photo out of the demo set")
+    return [scenes[name] for name in dataset.image_names]
 
 
 def _refuse_chance(dataset: CaptionDataset, scheme: str, split: str) -> None:
@@ -111,7 +161,7 @@ def _scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 
 
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
-    """First minus second, by paired bootstrap, for each score that both have.
+    """First minus second, by paired bootstrap, for each score that both have, those of ``attention`` included.
 
     Perplexities compare only where the vocabularies are of one size. Raises ``InputError`` if the two were not
     measured on the same images.
@@ -119,10 +169,11 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
     if first.images != second.images:
         raise InputError(f"{second.about['model']}: measured on other images than {first.about['model']}; evaluate "
                          "both on the same split")
-    shared = [name for name in SCORES if name in first.scores and name in second.scores]
+    ours, theirs = first.scores | first.attention, second.scores | second.attention
+    shared = [name for name in (*SCORES, *first.attention) if name in ours and name in theirs]
     if first.about["vocab_size"] != second.about["vocab_size"]:
         shared.remove("perplexity")
-    return {name: paired_difference(first.scores[name], second.scores[name]) for name in shared}
+    return {name: paired_difference(ours[name], theirs[name]) for name in shared}
 
 
 def write_captions(path: str | Path, evaluation: Evaluation) -> None:

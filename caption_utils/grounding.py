@@ -49,9 +49,9 @@ def grounding_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
 
     ``absent`` is the percent of words that name what the scene does not hold; the other three leave them out.
     """
-    present = table.dropna(subset="hit")
+    present = table.dropna(subset="chance")
     scores = {name: grouped_mean(100 * present[name], present["image"], images) for name in ("hit", "mass", "chance")}
-    return scores | {"absent": grouped_mean(100.0 * table["hit"].isna(), table["image"], images)}
+    return scores | {"absent": grouped_mean(100.0 * table["chance"].isna(), table["image"], images)}
 
 
 def _squares(alphas: Tensor, words: int) -> Tensor:

@@ -7,6 +7,7 @@ import sys
 import pytest
 import skimage
 import torch
+from safetensors.torch import load_file, save_file
 
 from caption_utils.__main__ import main
 
@@ -16,7 +17,7 @@ SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epo
 
 @pytest.fixture(autouse=True)
 def one_encoder(monkeypatch, cache, encoder, no_java):
-    """The encoder is loaded once for all tests, on the CPU."""
+    """The encoder is loaded once for all tests, on the CPU, and one photo is enough for the deletion test."""
     from caption_utils import captioner, evaluation, experiment
     from caption_utils.encoder import encoder_spec
 
@@ -25,6 +26,7 @@ def one_encoder(monkeypatch, cache, encoder, no_java):
     for module in (evaluation, experiment):
         monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr("caption_utils.runtime.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(evaluation, "PHOTOS", 1)
 
 
 @pytest.fixture
@@ -50,12 +52,14 @@ def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
     assert main([*evaluate, "--json", "--record", str(record)]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["images"], row["model"], row["encoder"]) == (3, "tiny", "efficientnet_lite2")
-    assert len(record.read_text().splitlines()) == 2
+    assert len(record.read_text().splitlines()) == 2 and "fall" not in record.read_text()
     assert main(evaluate) == 0
     printed = capsys.readouterr().out
     assert f"vocab_size       {row['vocab_size']}\n" in printed
     assert f"cider            {row['cider']}  {row['cider_low']} to {row['cider_high']}\n" in printed
     assert "meteor           missing: needs a Java runtime; install one" in printed and row["meteor"] is None
+    fall = [row[f"fall_difference{end}"] for end in ("", "_low", "_high")]
+    assert f"fall_difference  {fall[0]}  {fall[1]} to {fall[2]}\n" in printed and "attention_images 1\n" in printed
     assert "_low" not in printed
     assert main(["caption", "--model", str(out), PHOTO]) == 0
     assert capsys.readouterr().out.startswith(f"{PHOTO}: ")
@@ -75,6 +79,24 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"difference from {other}, 95 % interval" in printed
     assert "cider            +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_json_of_a_diverged_model_is_valid(model, data_folder, capsys):
+    weights = load_file(model / "model.safetensors")
+    save_file(weights | {"output.bias": weights["output.bias"] * torch.nan}, model / "model.safetensors")
+    command = ["evaluate", "--model", str(model), "--data", str(data_folder), "--against", str(model)]
+    assert main([*command, "--json"]) == 0
+
+    def invalid(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    row = json.loads(capsys.readouterr().out, parse_constant=invalid)
+    names = ("perplexity", "perplexity_low", "fall_attended", "fall_difference_high")
+    assert [row[name] for name in names] == [None] * 4
+    assert row["against"]["perplexity"]["value"] is None and row["images"] == 3
+    assert main(command) == 0
+    assert "perplexity       inf " in capsys.readouterr().out
 
 
 def test_a_second_start_of_a_finished_run_trains_nothing(data_folder, tmp_path, capsys):

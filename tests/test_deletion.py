@@ -7,7 +7,7 @@ from caption_utils import deletion
 from caption_utils.captioner import Captioner
 from caption_utils.checkpoint import Model
 from caption_utils.decoder import DecoderConfig, build_decoder
-from caption_utils.deletion import deletion_score, deletion_test
+from caption_utils.deletion import deletion_score, deletion_scores, deletion_test
 from caption_utils.errors import InputError
 from caption_utils.search import Hypothesis
 from caption_utils.vocab import Vocabulary
@@ -89,6 +89,9 @@ def test_score_is_the_mean_over_words_in_points(captioner):
     expected = 100 * (table["attended"] - table["random"]).mean()
     assert deletion_score(table, 2).value == pytest.approx(expected)
     assert deletion_score(table, 2).statistics[:, 1].tolist() == [2, 2]
+    scores = {name: score.value for name, score in deletion_scores(table, 2).items()}
+    assert scores == pytest.approx({"attended": 100 * table["attended"].mean(), "random": 100 * table["random"].mean(),
+                                    "difference": expected})
 
 
 def test_a_seed_draws_the_same_regions(captioner):

@@ -9,15 +9,18 @@ import pytest
 import torch
 
 from caption_utils import evaluation
+from caption_utils.captioner import Caption, Captioner
 from caption_utils.checkpoint import Model, load_model, save_model
 from caption_utils.datasets import load_dataset
 from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.deletion import deletion_score, deletion_test
 from caption_utils.errors import InputError
-from caption_utils.evaluation import SCORES, append_row, compare, evaluate_model, write_captions
+from caption_utils.evaluation import SCORES, append_row, attention_scores, compare, evaluate_model, write_captions
 from caption_utils.images import load_image
 from caption_utils.intervals import mean_score
 from caption_utils.metrics import bleu
-from caption_utils.vocab import Vocabulary
+from caption_utils.scenes import DEMO
+from caption_utils.vocab import Vocabulary, tokenize
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +113,8 @@ def test_unknown_words_are_counted(model, data_folder):
     assert evaluate_model(model, data_folder).row()["unknown_rate"] > 0
 
 
-def test_only_the_split_that_is_measured_is_encoded(model, data_folder, fake):
+def test_only_the_split_that_is_measured_is_encoded(model, data_folder, fake, monkeypatch):
+    monkeypatch.setattr(evaluation, "attention_scores", lambda *measured: {})
     evaluate_model(model, data_folder, "val")
     evaluate_model(model, data_folder, "val", beams=1)
     assert fake.seen == 3
@@ -179,12 +183,62 @@ def test_a_folder_with_the_test_images_alone(model, data_folder, tmp_path, lists
     assert alone.missing["training_copies"] == "data holds no training photos"
 
 
+def test_photographs_are_put_to_the_deletion_test(model, data_folder, fake, monkeypatch):
+    monkeypatch.setattr(evaluation, "PHOTOS", 2)
+    report = evaluate_model(model, data_folder, "val").report()
+    names = ("fall_attended", "fall_random", "fall_difference")
+    extra = ["attention_images", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
+    assert list(report)[-len(extra):] == extra and "true" not in report
+    table = deletion_test(Captioner(load_model(model), fake), [data_folder / "Images" / name for name in
+                                                               ("2.png", "6.png")])
+    low, high = deletion_score(table, 2).interval()
+    assert report["attention_images"] == 2
+    assert (report["fall_difference"], report["fall_difference_low"], report["fall_difference_high"]) == pytest.approx(
+        (100 * (table["attended"] - table["random"]).mean(), low, high), abs=1e-4)
+    assert report["fall_attended"] == pytest.approx(100 * table["attended"].mean(), abs=1e-4)
+
+
+def test_scenes_are_checked_for_what_is_true_and_where_it_is():
+    """People's captions are true, and of even attention as much is inside a box as the box covers of the picture."""
+    dataset = load_dataset(DEMO).split("val")
+    texts = [dataset.captions_of(name)[0] for name in dataset.image_names]
+
+    def even(text):
+        tokens = tokenize(text)
+        return Caption(text, -1.0, tokens, np.full((len(tokens), 7, 7), 1 / 49))
+
+    scores = attention_scores(None, dataset, list(map(even, texts)))
+    assert scores["true"].value == 100 and scores["pointing_absent"].value == 0
+    assert 5 < scores["pointing_chance"].value < 40
+    assert scores["pointing_mass"].value == pytest.approx(scores["pointing_chance"].value, abs=0.01)
+    assert scores["pointing_hit"].value == pytest.approx(scores["pointing_chance"].value, abs=0.01)
+    turned = attention_scores(None, dataset, list(map(even, texts[1:] + texts[:1])))
+    assert turned["true"].value < 20 and turned["pointing_absent"].value > 50
+
+
+def test_an_evaluation_on_scenes(tmp_path):
+    report = evaluate_model(write_model(tmp_path / "model", words="a ball"), DEMO, "val").report()
+    names = [f"pointing_{name}{end}" for name in ("hit", "mass", "chance", "absent") for end in ("", "_low", "_high")]
+    expected = ["attention_images", "true", "true_low", "true_high", *names]
+    assert list(report)[-len(expected):] == expected
+    assert report["attention_images"] == 60 and report["true_low"] <= report["true"] <= report["true_high"]
+    assert report["pointing_absent"] > 0 and 0 < report["pointing_chance"] < 40
+
+
+def test_a_photo_among_the_scenes(model, data_folder):
+    (data_folder / "scenes.json").write_text("{}")
+    expected = r"data/scenes\.json: has no scene 2\.png; take the photo out of the demo set$"
+    with pytest.raises(InputError, match=expected):
+        evaluate_model(model, data_folder)
+
+
 def test_models_are_compared_on_the_same_images(model, data_folder, tmp_path):
     first, other = evaluate_model(model, data_folder), evaluate_model(write_model(tmp_path / "b", seed=9), data_folder)
     found = compare(first, other)
-    assert list(found) == [name for name in SCORES if name != "meteor"]
+    assert list(found) == [name for name in SCORES if name != "meteor"] + list(first.attention)
+    ours, theirs = first.report(), other.report()
     for name, difference in found.items():
-        assert difference.value == pytest.approx(first.scores[name].value - other.scores[name].value)
+        assert difference.value == pytest.approx(ours[name] - theirs[name], abs=2e-4)
         assert difference.low <= difference.value <= difference.high
     assert {(d.value, d.p) for d in compare(first, first).values()} == {(0, 1)}
 

@@ -107,6 +107,12 @@ def test_captions_that_name_nothing_have_no_score():
     assert all(math.isnan(score.value) for score in scores.values())
 
 
+def test_attention_that_is_no_number_is_not_a_thing_that_is_absent():
+    scores = grounding_scores(grounding([["ball"]], [torch.full((1, 7, 7), math.nan)], [SCENE]), 1)
+    assert math.isnan(scores["hit"].value) and math.isnan(scores["mass"].value)
+    assert scores["absent"].value == 0
+
+
 def test_truth_is_the_share_of_true_captions():
     captions = ["a red ball and a blue house", "two red balls in the snow", "a red ball and a blue house"]
     score = truth(captions, [SCENE, SCENE, PAIR])
