@@ -8,7 +8,8 @@ import pytest
 
 
 def row(**values):
-    return {"model": "a", "search": figure.SEARCH, "scheme": "official", "split": "val", "bleu1": 60.0} | values
+    return {"model": "a", "data": "flickr8k", "search": figure.SEARCH, "scheme": "official", "split": "val",
+            "bleu1": 60.0} | values
 
 
 @pytest.fixture
@@ -31,6 +32,17 @@ def test_the_last_row_of_each_shipped_model_counts(results):
 def test_rows_of_the_test_images_go_before_others(results):
     results(row(split="test", bleu1=1.0), row(bleu1=2.0))
     assert list(figure.measured()) == ["a (test)"]
+
+
+def test_a_model_measured_on_test_images_hides_no_other(results):
+    results(row(model="b", bleu1=3.0), row(split="test", bleu1=1.0), row(bleu1=2.0))
+    assert list(figure.measured()) == ["a (test)", "b (val)"]
+
+
+def test_rows_of_other_data_do_not_count(results):
+    results(row(bleu1=1.0), row(data="demo", bleu1=90.0), row(model="b", data="demo"))
+    measured = figure.measured()
+    assert list(measured) == ["a (val)"] and measured["a (val)"].loc["BLEU-1", "value"] == 1
 
 
 def test_bounds_are_taken_where_there_are_any(results):

@@ -17,7 +17,7 @@ from caption_utils.runtime import repository
 RESULTS = repository() / "results"
 PHOTOGRAPHS = ("astronaut.png", "camera.png")
 COLUMNS = 8
-SEARCH = "beam 5"
+DATA, SEARCH = "flickr8k", "beam 5"
 SCORES = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "meteor": "METEOR"}
 
 
@@ -50,12 +50,13 @@ def draw_results() -> None:
 
 
 def measured() -> dict[str, pd.DataFrame]:
-    """The last row of each shipped model, of the test images if any was measured on these, else of the others."""
+    """The last row of each shipped model on Flickr8k, of the test images if it was measured on these."""
     table = pd.read_csv(RESULTS / "metrics.csv")
     shipped = [folder.name for folder in sorted((RESULTS / "checkpoints").iterdir())]
-    table = table[table["model"].isin(shipped) & (table["search"] == SEARCH) & (table["scheme"] == "official")]
-    tested = table[table["split"] == "test"]
-    last = (table if tested.empty else tested).groupby("model").tail(1)
+    table = table[table["model"].isin(shipped) & (table["search"] == SEARCH) & (table["scheme"] == "official")
+                  & (table["data"] == DATA)]
+    ordered = table.sort_values("split", key=lambda split: split == "test", kind="stable")
+    last = ordered.groupby("model").tail(1).sort_values("model")
     return {f"{row['model']} ({row['split']})": _scores(row) for _, row in last.iterrows()}
 
 
