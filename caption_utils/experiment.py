@@ -70,7 +70,7 @@ def train_model(
         seen, held_out = extract(train, encoder).to(place), extract(val, encoder).to(place)
         mirrored = extract(train, encoder, mirror=True).to(place) if config.mirror else None
     batches = CaptionBatches(train, seen, vocab, config.images_per_batch, place, mirrored, config.seed)
-    source = {"data": dataset.name, "split": split, "teachers": [Path(folder).name for folder in teachers]}
+    source = {"data": dataset.name, "split": dataset.scheme, "teachers": [Path(folder).name for folder in teachers]}
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
     history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out, decoders)
     if processes.is_first:

@@ -30,6 +30,14 @@ def test_from_a_folder_of_photos_to_a_measured_model(data_folder, tmp_path, caps
     assert (model.training["data"], model.training["seed"]) == ("data", 4)
 
 
+def test_a_model_remembers_by_which_scheme_its_data_were_split(data_folder, tmp_path):
+    """Without official lists chance decides, and what is measured later must be split in the same way."""
+    table = (data_folder / "captions.txt").read_text().splitlines()
+    (data_folder / "captions.txt").write_text("\n".join(line.rsplit(",", 1)[0] for line in table) + "\n")
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    assert load_model(tmp_path / "model").training["split"] == "random"
+
+
 def test_a_curve_that_cannot_be_written_keeps_the_last_one(data_folder, tmp_path, monkeypatch):
     curve = tmp_path / "model" / "curve.png"
     train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
