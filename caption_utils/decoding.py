@@ -10,13 +10,16 @@ from torch import Tensor
 from caption_utils.errors import InputError
 from caption_utils.images import Source, load_image
 
+MOST_WORKERS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
+
 
 def decoded_batches(
     sources: Sequence[Source], transform: Callable[[Image.Image], Tensor], size: int
 ) -> Iterator[list[Tensor | InputError]]:
     """For each batch of at most ``size`` sources, in order, their pixels; for one that cannot be read, why."""
     chunks = [sources[i : i + size] for i in range(0, len(sources), size)]
-    with ThreadPoolExecutor(max_workers=max(2, (os.cpu_count() or 2) // 2)) as pool:
+    workers = min(max(2, (os.cpu_count() or 2) // 2), MOST_WORKERS)
+    with ThreadPoolExecutor(workers) as pool:
 
         def start(chunk: Sequence[Source]) -> list[Future]:
             return [pool.submit(_decode, source, transform) for source in chunk]

@@ -20,13 +20,18 @@ LONGEST_SIDE = 65_535  # pixels, as in a JPEG; a strip of a wider picture would 
 STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
 # What decoders take, in bytes a pixel, where that is more than Pillow's four for a finished pixel.
 BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
-FORMATS = {"JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", *BYTES_PER_PIXEL}
+# Not ICO, which Pillow decodes before it tells the size, nor PPM, some of which it decodes in Python, value by value.
+FORMATS = {"JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", *BYTES_PER_PIXEL}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
+
+# Of large pictures and damaged EXIF; both are dealt with. Once for all, since to catch warnings is not for threads.
+warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
 Source = str | Path | bytes | Image.Image
 
@@ -40,8 +45,7 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     try:
-        with warnings.catch_warnings(), _opened(source) as opened:
-            warnings.simplefilter("ignore")  # large pictures and damaged EXIF: both are dealt with
+        with _opened(source, name) as opened:
             return _upright_rgb(opened if isinstance(opened, Image.Image) else _picture(opened, name))
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
@@ -51,6 +55,8 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
         raise InputError(f"{name}: may not be read; change its permissions") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
+    except MemoryError:
+        raise InputError(f"{name}: decoding it takes more memory than is free; make it smaller first") from None
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
@@ -58,10 +64,15 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
         raise InputError(f"{name}: damaged or incomplete ({reason}); save it again") from None
 
 
-def _opened(source: Source) -> AbstractContextManager[BinaryIO | Image.Image]:
+def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Image.Image]:
     if isinstance(source, Image.Image):
         return nullcontext(source)
-    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = Path(source)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe would wait for a writer
+        raise InputError(f"{name}: a pipe or a device, not a file; save the picture first")
+    return path.open("rb")
 
 
 def _picture(file: BinaryIO, name: str) -> Image.Image:
@@ -73,11 +84,9 @@ def _picture(file: BinaryIO, name: str) -> Image.Image:
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         _register_heif(name)
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         raise InputError(f"{name}: {_kind(head)}; convert it to JPEG or PNG") from None
-    if image.format not in FORMATS:
-        raise InputError(f"{name}: {image.format} is no photo format; convert it to JPEG or PNG")
     _bound(image, name)
     return image
 
@@ -91,9 +100,17 @@ def _register_heif(name: str) -> None:
     register_heif_opener()
 
 
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that the installed Pillow reads."""
+    Image.init()
+    return [name for name in list(Image.OPEN) if name in FORMATS]
+
+
 def _kind(head: bytes) -> str:
     if head.startswith(b"%PDF"):
         return "a PDF document, not a picture"
+    if head.startswith(b"%!PS"):
+        return "a PostScript document, not a picture"
     if b"<svg" in head:
         return "an SVG drawing, not a photo"
     return "not a picture that can be read"
@@ -111,8 +128,19 @@ def _bound(image: Image.Image, name: str) -> None:
         needed = 2 * pixels * sum(across * down for across, down in layers) // (widest * tallest)
     image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
     needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format, 4)
+    needed += _strip_bytes(image)
     if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
         raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
+
+
+def _strip_bytes(image: Image.Image) -> int:
+    """What libtiff holds beside the finished picture: a strip or a tile of it, and one strip may be all of it."""
+    if image.format != "TIFF" or image.tile[0][0] != "libtiff":
+        return 0
+    tags = image.tag_v2
+    rows = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
+    pixels = tags.get(TILE_WIDTH, image.width) * tags.get(TILE_LENGTH, rows)
+    return pixels * tags.get(SAMPLES, 1) * max(tags.get(BITS, (1,))) // 8
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -1,9 +1,11 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from PIL import Image
 
+from caption_utils import decoding
 from caption_utils.decoding import decoded_batches
 from caption_utils.errors import InputError
 
@@ -40,3 +42,12 @@ def test_the_next_batch_is_decoded_while_the_caller_works():
     batches = decoded_batches(pictures(2), watched, 1)
     next(batches)
     assert begun.wait(30)
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(None, 2), (1, 2), (8, 4), (64, 4)])
+def test_however_many_cores_few_pictures_are_in_memory_at_once(monkeypatch, cores, workers):
+    asked = []
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", lambda count: asked.append(count) or ThreadPoolExecutor(count))
+    list(decoded_batches(pictures(1), transform, 1))
+    assert asked == [workers]

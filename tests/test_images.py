@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 from caption_utils.errors import InputError
 from caption_utils.images import MAX_PIXELS, load_image
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest sets filters of its own, before the module's
 
 ORIENTATION = 0x0112
 CORNERS = {(0, 0): (255, 0, 0), (1, 0): (0, 255, 0), (0, 1): (0, 0, 255), (1, 1): (255, 255, 255)}
@@ -140,10 +143,20 @@ def test_the_caller_s_picture_is_left_alone():
     assert_scene(picture)
 
 
-def test_damaged_exif_does_not_cost_the_picture(recwarn):
+QUIET = """
+import sys
+from caption_utils.images import load_image
+load_image(sys.argv[1])
+"""
+
+
+def test_damaged_exif_costs_neither_the_picture_nor_a_warning(tmp_path):
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff\xff\xff\x06\0"
-    assert_scene(load_image(encoded(scene(), "JPEG", exif=exif, quality=95, subsampling=0)))
-    assert not recwarn.list
+    (tmp_path / "a.jpg").write_bytes(encoded(scene(), "JPEG", exif=exif, quality=95, subsampling=0))
+    assert_scene(load_image(tmp_path / "a.jpg"))
+    command = [sys.executable, "-c", QUIET, str(tmp_path / "a.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 MEMORY = """
@@ -241,7 +254,9 @@ def test_bytes_are_called_by_the_name_given():
     [
         (b"%PDF-1.7\n%", "a PDF document, not a picture; convert it to JPEG or PNG"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing, not a photo; convert"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS is no photo format; convert it to"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "a PostScript document, not a picture;"),
+        (encoded(Image.new("RGB", (32, 32)), "ICO"), "not a picture that can be read; convert it to JPEG or PNG"),
+        (b"P6 2000 2000 100\n" + bytes(12_000_000), "not a picture that can be read; convert it to JPEG or PNG"),
     ],
 )
 def test_foreign_kinds_are_called_what_they_are(data, message):
@@ -299,3 +314,37 @@ def test_what_takes_too_much_memory_is_refused_before_it_is_decoded(monkeypatch)
     for kind, options in (("WEBP", {}), ("JPEG", {"progressive": True})):
         with pytest.raises(InputError, match=f"a: 480 x 320 pixels of {kind} take too much memory to decode; make it"):
             load_image(encoded(picture, kind, **options), "a")
+
+
+def test_a_strip_of_a_tiff_counts_as_memory(monkeypatch):
+    picture = scene().resize((480, 320))
+    strips = [encoded(picture, "TIFF", compression="tiff_lzw", strip_size=size) for size in (480 * 3 * 32, 2**30)]
+    monkeypatch.setattr("caption_utils.images.DECODED_BYTES", 480 * (320 * 4 + 32 * 3))
+    assert load_image(strips[0]).size == (480, 320)
+    with pytest.raises(InputError, match="480 x 320 pixels of TIFF take too much memory to decode"):
+        load_image(strips[1])
+
+
+def test_running_out_of_memory_is_not_called_damage(monkeypatch):
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr("caption_utils.images._upright_rgb", fail)
+    with pytest.raises(InputError, match="^a: decoding it takes more memory than is free; make it smaller first$"):
+        load_image(encoded(scene(), "PNG"), "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(InputError, match="pipe.jpg: a pipe or a device, not a file; save the picture first"):
+        load_image(tmp_path / "pipe.jpg")
+
+
+def test_reading_pictures_leaves_the_filters_of_warnings_alone():
+    image, filters = encoded(scene(), "PNG"), list(warnings.filters)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("caption_utils.images._upright_rgb", lambda picture: seen.append(list(warnings.filters)))
+        load_image(image)
+    assert seen == [filters]
