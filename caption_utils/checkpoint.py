@@ -20,6 +20,7 @@ from caption_utils.files import replacing
 from caption_utils.vocab import Vocabulary
 
 PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and how a zip of them, as torch.save writes it
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
 
 
@@ -66,7 +67,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     size.
     """
     folder = Path(folder)
-    refuse_pickle(folder)
+    _refuse_pickles(folder)
     config = read_json(folder / CONFIG)
     vocab = Vocabulary.load(_inside(folder, VOCAB))
     try:
@@ -108,10 +109,21 @@ def refuse_pickle(path: Path) -> None:
     """Raises ``InputError`` if ``path`` is a file that holds a pickle, whatever its name."""
     if not path.is_file():
         return
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise InputError(f"{path}: may not be read ({error.strerror}); change its permissions") from None
     if head.startswith(PICKLES) and head[8:] != b"{":  # safetensors: eight bytes of length, then JSON
         raise InputError(f"{path}: holds a pickle, which can run any code when it is read; save it as safetensors")
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Raises ``InputError`` if ``folder`` is a pickle, or has one where a configuration should be."""
+    refuse_pickle(folder)
+    if folder.is_dir() and not (folder / CONFIG).exists():
+        for path in sorted(path for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES):
+            refuse_pickle(path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -126,7 +138,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(_inside(path.parent, path.name).read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); restore the file or train again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a JSON object is expected; restore the file or train again")

@@ -7,7 +7,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from caption_utils import checkpoint
-from caption_utils.checkpoint import CONFIG, VOCAB, WEIGHTS, Model, load_model, read_json, save_model, save_tensors
+from caption_utils.checkpoint import (
+    CONFIG,
+    VOCAB,
+    WEIGHTS,
+    Model,
+    load_model,
+    read_json,
+    refuse_pickle,
+    save_model,
+    save_tensors,
+)
 from caption_utils.errors import InputError
 from caption_utils.vocab import Vocabulary
 
@@ -120,7 +130,7 @@ def test_a_truncated_file_is_named(folder, name, keep):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"[1]", b'"a"', b"\xff", b"{'a': 1}"])
+@pytest.mark.parametrize("content", [b"[1]", b'"a"', b"\xff", b"{'a': 1}", b'{"a":' * 100_000])
 def test_what_is_no_json_object_is_named(tmp_path, content):
     (tmp_path / CONFIG).write_bytes(content)
     with pytest.raises(InputError, match=r"config\.json: .*; restore the file or train again"):
@@ -143,6 +153,21 @@ def test_a_pickle_is_refused_with_the_reason(folder, tmp_path, old):
     shutil.copy(folder / WEIGHTS, tmp_path / "model.pt")
     with pytest.raises(InputError, match="model.pt: holds a pickle"):
         load_model(tmp_path / "model.pt")
+
+
+def test_a_folder_with_nothing_but_a_pickle_is_told_so(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="model.pt: holds a pickle, which can run any code"):
+        load_model(tmp_path)
+
+
+def test_weights_that_may_not_be_read_are_named(folder, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(InputError, match=rf"{WEIGHTS}: may not be read \(Permission denied\); change its permissions"):
+        refuse_pickle(folder / WEIGHTS)
 
 
 def test_a_linked_folder_is_welcome(folder, tmp_path):
