@@ -52,7 +52,7 @@ def attention_figure(image: Image.Image, caption: Caption, columns: int | None =
 
     Without ``columns``, up to eight in a row, in rows as even as they can be.
     """
-    image = _fitted(image, PIXELS)
+    image = fitted(image, PIXELS)
     words = zip(caption.attention, caption.tokens, strict=True)
     panels = [(image, "photo"), *((spotlight(image, attention), word) for attention, word in words)]
     columns = min(columns or _columns(len(panels)), len(panels))
@@ -76,7 +76,7 @@ def attention_page(image: Image.Image, caption: Caption, side: int = PAGE_PIXELS
     The photo's longer side has ``side`` pixels. The page holds one JPEG and a mask of ``(H', W')`` pixels for each
     word, which the browser stretches. All text is escaped.
     """
-    photo = _fitted(image, side)
+    photo = fitted(image, side)
     chips = "\n".join(_chip(word, mask) for word, mask in zip(caption.tokens, caption.attention, strict=True))
     return "\n".join([
         STYLE,
@@ -94,15 +94,15 @@ def place(attention: np.ndarray) -> str:
     return " ".join(word for word in words if word) or "middle"
 
 
-def _third(index: int, count: int, ends: str) -> str:
-    first, last = ends.split()
-    return {0: first, 2: last}.get(int(3 * (index + 0.5) / count), "")
-
-
-def _fitted(image: Image.Image, side: int) -> Image.Image:
+def fitted(image: Image.Image, side: int) -> Image.Image:
     """The picture with its longer side of ``side`` pixels and the other in proportion, but never nothing."""
     scale = side / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def _third(index: int, count: int, ends: str) -> str:
+    first, last = ends.split()
+    return {0: first, 2: last}.get(int(3 * (index + 0.5) / count), "")
 
 
 def _columns(panels: int, most: int = 8) -> int:

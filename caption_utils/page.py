@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from PIL import Image, ImageOps
 
 from caption_utils.captioner import Caption
+from caption_utils.errors import InputError
 from caption_utils.heatmaps import attention_page
 from caption_utils.session import PREVIEW_SIDE, Result
 
 THUMBNAIL_SIDE = 72  # pixels
-MOST_ROWS = 100  # of the history that is shown; all of it is saved
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-COPY = ("navigator.clipboard.writeText(this.closest('.cu-card').querySelector('.cu-caption').textContent); "
-        "this.textContent = 'Copied'")
+# Without https, other hosts than this one have no clipboard: then the caption is marked, and copied the old way.
+COPY = ("const button = this, caption = button.closest('.cu-card').querySelector('.cu-caption'), "
+        "done = () => { button.textContent = 'Copied' }, "
+        "mark = () => { getSelection().selectAllChildren(caption); "
+        "document.execCommand('copy') ? done() : button.textContent = 'Marked: press Ctrl+C' }; "
+        "navigator.clipboard ? navigator.clipboard.writeText(caption.textContent).then(done, mark) : mark()")
 EMPTY = '<div class="cu-empty">The caption will appear here, with the photo.</div>'
 STYLE = """<style>
 .cu { font-family: system-ui, sans-serif; color: var(--jp-ui-font-color1, #1c2733); max-width: 1120px;
@@ -25,7 +29,7 @@ STYLE = """<style>
 .cu h1 { font-size: 30px; line-height: 1.2; margin: 0 0 4px; font-weight: 700; letter-spacing: -0.01em; }
 .cu h2 { font-size: 12px; margin: 10px 0 2px; font-weight: 600; text-transform: uppercase; letter-spacing: 0.06em;
   color: var(--jp-ui-font-color2, #5a6572); }
-.cu p { margin: 0 0 6px; font-size: 14px; }
+.cu p { margin: 0 0 6px; font-size: 14px; overflow-wrap: anywhere; }
 .cu .cu-quiet { color: var(--jp-ui-font-color2, #5a6572); font-size: 13px; }
 .cu .cu-panel { border: 1px solid var(--jp-border-color2, #d9dee4); border-radius: 14px; padding: 16px;
   background: var(--jp-layout-color1, #fff); box-sizing: border-box; }
@@ -96,19 +100,19 @@ def result_card(result: Result) -> str:
 
 def failed_line(name: str, message: str) -> str:
     """One sentence about a photo that could not be captioned; its name is shown whether or not the message has it."""
-    message = message.removeprefix(f"{name}: ")
+    message = message.removeprefix(str(InputError(f"{name}: ")))  # which makes one line of a name of several
     return f'<div class="cu-failed">{escape(name)}: {escape(message)}</div>'
 
 
-def history_table(results: Sequence[Result], csv: str) -> str:
-    """What was captioned before, newest first, and a link that saves it as a CSV file."""
+def history_table(results: Sequence[Result], captioned: int, csv: str) -> str:
+    """The last of what was captioned before, newest first, and a link that saves all of it as a CSV file."""
     if not results:
         return ""
     data = base64.b64encode(csv.encode("utf-8", "replace")).decode()
     address = f"data:text/csv;charset=utf-8;base64,{data}"
     link = f'<a class="cu-copy" download="captions.csv" href="{address}">Save as CSV</a>'
-    rows = "\n".join(map(_history_row, results[: -MOST_ROWS - 1 : -1]))
-    count = f"the last {MOST_ROWS} of {len(results)}" if len(results) > MOST_ROWS else str(len(results))
+    rows = "\n".join(map(_history_row, reversed(results)))
+    count = f"the last {len(results)} of {captioned}" if captioned > len(results) else str(captioned)
     return f'<h2>This session: {count}</h2>\n<p>{link}</p>\n<table class="cu-history">{rows}</table>'
 
 

@@ -8,19 +8,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from caption_utils.captioner import Caption, Captioner
 from caption_utils.checkpoint import load_model
 from caption_utils.encoder import Encoder, load_encoder
+from caption_utils.heatmaps import fitted
 from caption_utils.images import load_image
 from caption_utils.search import BEAMS
 from caption_utils.uploads import Photo
 
 PREVIEW_SIDE, HISTORY_SIDE = 560, 144  # pixels of the photo that is shown, and of what the history keeps of it
+MOST_SHOWN = 100  # captions of the history that keep their picture; all of them are saved
 MOST_KEPT = 200  # photos whose preview and features stay in memory, about a megabyte each
 COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "model", "beams")
+
+Row = tuple[str | int, ...]  # a caption as ``COLUMNS`` tell it
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Session:
 
     def __init__(self, models: Mapping[str, Path], device: torch.device | str = "cpu"):
         self.models, self.device = dict(models), device
-        self.history: list[Result] = []
+        self.history: list[Result] = []  # the last of them
+        self._rows: dict[Row, None] = {}  # all of them, each once, in the order of the last time
         self._captioners: dict[str, Captioner] = {}
         self._encoders: dict[str, Encoder] = {}
         self._seen: dict[object, _Seen] = {}
@@ -68,9 +73,22 @@ class Session:
         seen = self._look(photo, captioner.encoder)
         captions = captioner.captions(seen.features[captioner.encoder.fingerprint], beams)[0]
         result = Result(photo.name, seen.preview, captions, model, beams)
-        kept = replace(result, preview=ImageOps.contain(result.preview, (HISTORY_SIDE, HISTORY_SIDE)))
-        self.history = [old for old in self.history if _row(old) != _row(result)] + [kept]
+        self._remember(result)
         return result
+
+    @property
+    def captioned(self) -> int:
+        """How many captions ``csv`` holds, of which ``history`` has the last ``MOST_SHOWN``."""
+        return len(self._rows)
+
+    def _remember(self, result: Result) -> None:
+        row = _row(result)
+        if row in self._rows:
+            self.history = [old for old in self.history if _row(old) != row]
+        self._rows.pop(row, None)
+        self._rows[row] = None
+        kept = replace(result, preview=fitted(result.preview, HISTORY_SIDE))
+        self.history = [*self.history, kept][-MOST_SHOWN:]
 
     def _look(self, photo: Photo, encoder: Encoder) -> _Seen:
         """The photo's preview and features, from memory if they are there."""
@@ -78,7 +96,7 @@ class Session:
         seen = self._seen.get(key)
         if seen is None or encoder.fingerprint not in seen.features:
             image = load_image(photo.source, photo.name)
-            seen = seen or _Seen(ImageOps.contain(image, (PREVIEW_SIDE, PREVIEW_SIDE)))
+            seen = seen or _Seen(fitted(image, PREVIEW_SIDE))
             pixels = encoder.transform(image)[None].to(self.device)
             seen.features[encoder.fingerprint] = encoder(pixels)
             self._seen[key] = seen
@@ -91,15 +109,14 @@ class Session:
         text = io.StringIO()
         table = csv.writer(text)
         table.writerow(COLUMNS)
-        for result in self.history:
-            table.writerow(_row(result))
+        table.writerows(self._rows)
         return text.getvalue()
 
 
-def _row(result: Result) -> list[str | int]:
+def _row(result: Result) -> Row:
     best = result.captions[0]
     scores = f"{best.log_probability:.4f}", f"{best.per_word:.4f}"
-    return [result.photo, best.text, *scores, result.model, result.beams]
+    return result.photo, best.text, *scores, result.model, result.beams
 
 
 def _key(photo: Photo) -> object:

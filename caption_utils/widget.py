@@ -71,8 +71,8 @@ class CaptionWidget(VBox):
                 if number <= MOST_CARDS:
                     self.results.children = (*self.results.children, card)
                 self.progress.value = number
-            self.history.value = page.history_table(self.session.history, self.session.csv())
         finally:
+            self.history.value = page.history_table(self.session.history, self.session.captioned, self.session.csv())
             self._rest()
 
     def _outcome(self, photo: Photo) -> str:
@@ -80,8 +80,8 @@ class CaptionWidget(VBox):
             return page.result_card(self.session.caption(photo, self.model.value, self.beams.value))
         except InputError as error:
             return page.failed_line(photo.name, str(error))
-        except (RuntimeError, MemoryError) as error:  # PyTorch's, when memory runs out
-            return page.failed_line(photo.name, f"no caption ({str(error) or 'out of memory'}); try a smaller photo")
+        except Exception as error:  # nobody reads what a click raises, so whatever it is goes into the page
+            return page.failed_line(photo.name, f"no caption ({_reason(error)}); try a smaller photo or another model")
 
     def _columns(self) -> Box:
         parts = [self._upload_part(), self._sample_part(), self._path_part()]
@@ -113,7 +113,7 @@ class CaptionWidget(VBox):
                         height=TILE_SIDE)
         button = Button(description=path.stem, layout=Layout(width=side, margin="2px 0"))
         button.add_class("cu-small")
-        button.on_click(lambda _: self.choose([Photo(path.name, path)]))
+        button.on_click(lambda _: self._handed_in([Photo(path.name, path)]))
         tile = VBox([picture, button], layout=Layout(width=side, margin="0 5px 4px 0"))
         tile.add_class("cu-tile")
         return tile
@@ -130,16 +130,22 @@ class CaptionWidget(VBox):
 
     def _uploaded(self, change: dict[str, Any]) -> None:
         if photos := uploaded_photos(change["new"]):
-            self.choose(photos)
+            self._handed_in(photos)
             self._renew_upload()
+
+    def _handed_in(self, photos: list[Photo]) -> None:
+        """Choose photos that are not those of the path, which would not tell when it is given again."""
+        self.path.value = ""
+        self.choose(photos)
 
     def _named(self, change: dict[str, Any]) -> None:
         if not (name := change["new"].strip()):
             return
-        path = Path(name).expanduser()
         try:
+            path = Path(name).expanduser()
             paths = pictures_in(path) if path.is_dir() else [path]
-        except (InputError, OSError) as error:
+        except (InputError, OSError, RuntimeError) as error:  # RuntimeError: ~ of nobody
+            self.choose([])
             self._say(page.failed_line(name, str(error)))
         else:
             self.choose([Photo(path.name, path) for path in paths])
@@ -153,6 +159,8 @@ class CaptionWidget(VBox):
             self.session.captioner(self.model.value)
         except InputError as error:
             self._say(page.failed_line(self.model.value, str(error)))
+        except Exception as error:  # as in ``_outcome``
+            self._say(page.failed_line(self.model.value, f"not loaded ({_reason(error)}); choose another model"))
 
     def _say(self, text: str) -> None:
         self.status.value = f"<p>{text}</p>"
@@ -168,6 +176,11 @@ class CaptionWidget(VBox):
         self.button.disabled, self.button.description = False, "Caption"
         self.progress.layout.display = "none"
         self._say("")
+
+
+def _reason(error: Exception) -> str:
+    """Why, in one line, of an exception that was not written for people."""
+    return "out of memory" if isinstance(error, MemoryError) else " ".join(str(error).split()) or type(error).__name__
 
 
 def sample_photos() -> list[Path]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from caption_utils.captioner import Caption
-from caption_utils.heatmaps import VEIL, attention_figure, attention_page, place, spotlight, upsample
+from caption_utils.heatmaps import VEIL, attention_figure, attention_page, fitted, place, spotlight, upsample
 
 SIZE = (70, 140)  # width, height
 
@@ -137,6 +137,12 @@ def test_pictures_of_any_shape_are_shown(size):
     photo, caption = Image.new("RGB", size), caption_of(["a", "ball"])
     assert max(Page(attention_page(photo, caption)).pictures[0][1].size) == 400
     assert max(attention_figure(photo, caption).get_size_inches()) < 6
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1, 2000), (1, 56)), ((2000, 1), (56, 1)), ((20, 10), (56, 28))])
+def test_a_side_is_fitted_and_never_nothing(size, expected):
+    small = fitted(Image.new("RGB", size, "red"), 56)
+    assert small.size == expected and small.getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_page_is_small():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from caption_utils import page
 from caption_utils.captioner import Caption
+from caption_utils.errors import InputError
 from caption_utils.session import Result
 
 NASTY = [
@@ -45,7 +46,7 @@ def result(name="photo.jpg", model="bahdanau", beams=5):
 @pytest.mark.parametrize("name", NASTY)
 @pytest.mark.parametrize(
     "show", [lambda name: page.result_card(result(name)), lambda name: page.failed_line(name, f"{name}: empty; try"),
-             lambda name: page.history_table([result(name)], "photo,caption\n"),
+             lambda name: page.history_table([result(name)], 1, "photo,caption\n"),
              lambda name: page.result_card(result(model=name))],
     ids=["card", "failed", "history", "model"],
 )
@@ -75,30 +76,31 @@ def test_probabilities_are_told_in_words_that_mean_something(log_probability, to
     assert "greedy" in text and "Runners-up" not in text
 
 
-def test_a_failure_names_the_photo_once():
-    assert Tags(page.failed_line("a.jpg", "a.jpg: the file is empty")).text == "a.jpg: the file is empty"
+@pytest.mark.parametrize("name", ["a.jpg", "a\nb.jpg", "a\r\n.jpg\n"])
+def test_a_failure_names_the_photo_once(name):
+    error = InputError(f"{name}: the file is empty")
+    assert Tags(page.failed_line(name, str(error))).text == f"{page.CONTROL.sub('�', name)}: the file is empty"
 
 
 def test_the_history_is_newest_first_and_saves_its_csv():
-    table = page.history_table([result("old.jpg"), result("new.jpg")], "photo\nö\n")
+    table = page.history_table([result("old.jpg"), result("new.jpg")], 2, "photo\nö\n")
     assert table.index("new.jpg") < table.index("old.jpg")
     data = re.search(r'download="captions.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', table)[1]
     assert base64.b64decode(data).decode() == "photo\nö\n"
 
 
-def test_a_long_history_shows_its_newest(monkeypatch):
-    monkeypatch.setattr(page, "MOST_ROWS", 2)
-    table = page.history_table([result(f"{i}.jpg") for i in range(3)], "")
-    assert "the last 2 of 3" in table
-    assert [f"{i}.jpg" in table for i in range(3)] == [False, True, True]
+def test_a_history_tells_how_much_of_it_is_shown():
+    results = [result(f"{i}.jpg") for i in range(2)]
+    assert "This session: the last 2 of 3<" in page.history_table(results, 3, "")
+    assert "This session: 2<" in page.history_table(results, 2, "")
 
 
 def test_no_history_shows_nothing():
-    assert page.history_table([], "") == ""
+    assert page.history_table([], 0, "") == ""
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1)])
 def test_any_shape_of_picture_has_a_card(size):
     odd = Result("a", Image.new("RGB", size), [caption("a dog")], "m", 1)
     assert "data:image/jpeg" in page.result_card(odd)
-    assert "data:image/jpeg" in page.history_table([odd], "")
+    assert "data:image/jpeg" in page.history_table([odd], 1, "")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import skimage
+from PIL import Image
 
 from caption_utils import session as module
 from caption_utils.captioner import Captioner
@@ -77,6 +78,24 @@ def test_the_history_is_a_csv_each_caption_once(session):
     assert [row[0] for row in rows] == ["other.png", name]
     best = session.history[-1].captions[0]
     assert rows[1][1:] == [best.text, f"{best.log_probability:.4f}", f"{best.per_word:.4f}", "one", "2"]
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_a_picture_of_any_shape_has_a_preview(session, size):
+    data = io.BytesIO()
+    Image.new("RGB", size, "red").save(data, "PNG")
+    preview = session.caption(Photo("line.png", data.getvalue()), "one", 1).preview
+    assert sorted(preview.size) == [1, module.PREVIEW_SIDE] and preview.getpixel((0, 0)) == (255, 0, 0)
+    assert sorted(session.history[0].preview.size) == [1, module.HISTORY_SIDE]
+
+
+def test_a_long_history_keeps_all_captions_and_the_last_pictures(session, monkeypatch):
+    monkeypatch.setattr(module, "MOST_SHOWN", 2)
+    for name in ("a.png", "b.png", "c.png", "d.png", "c.png"):
+        session.caption(Photo(name, COFFEE), "one", 1)
+    assert [result.photo for result in session.history] == ["d.png", "c.png"]
+    assert session.captioned == 4
+    assert [row[0] for row in csv.reader(io.StringIO(session.csv()))] == ["photo", "a.png", "b.png", "d.png", "c.png"]
 
 
 def test_what_cannot_be_read_is_named_and_leaves_no_trace(session, tmp_path):

@@ -1,3 +1,5 @@
+import os
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import ipywidgets
 import pytest
 import skimage
 
+from caption_utils import page
 from caption_utils import session as session_module
 from caption_utils import widget as module
 from caption_utils.session import Session
@@ -45,6 +48,31 @@ def test_upload_and_click_give_a_caption(widget):
     assert result.captions[0].text in card and "mine.png" in card
     assert (result.model, result.beams) == ("tiny", 5)
     assert "mine.png" in widget.history.value and "Save as CSV" in widget.history.value
+
+
+def test_an_upload_of_either_shape_is_taken(widget):
+    old = {"a.png": {"metadata": {"name": "a.png", "size": 3}, "content": b"one"}}
+    for value in (old, ({"name": "a.png", "size": 3, "content": memoryview(b"one")},)):
+        widget.choose([])
+        widget._uploaded({"new": value})
+        assert widget.photos == [Photo("a.png", b"one")]
+        assert "Ready: <bdi>a.png</bdi>" in widget.status.value
+
+
+def written_files(events):
+    """Those audit events that open a file to write it, or make a file or folder."""
+    return [args[0] for event, args in events if event in ("os.mkdir", "os.rename", "os.symlink", "os.link")
+            or event == "open" and (set(args[1] or "") & set("wax+") or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR))]
+
+
+def test_an_upload_stays_in_memory(widget):
+    events, watching = [], True
+    sys.addaudithook(lambda event, args: events.append((event, args)) if watching else None)  # there for good
+    hand_over(widget, **{"mine.png": COFFEE.read_bytes(), "b.jpg": b"no photo"})
+    widget.button.click()
+    watching = False
+    assert "mine.png" in widget.history.value and any(event == "open" for event, _ in events)
+    assert written_files(events) == []
 
 
 def test_the_same_file_twice_in_a_row_is_two_uploads(widget, monkeypatch):
@@ -118,6 +146,25 @@ def test_a_path_to_nothing_is_told(widget, path):
     assert "cu-failed" in "".join(cards(widget)) + widget.status.value
 
 
+@pytest.mark.parametrize("path", ["~nosuchuser/x.jpg", "x" * 5000])
+def test_a_path_that_cannot_be_followed_is_told_at_once_and_nothing_is_chosen(widget, path):
+    widget.choose([Photo("a.png", COFFEE)])
+    widget.path.value = path
+    assert "cu-failed" in widget.status.value
+    assert widget.photos == []
+
+
+def test_a_path_given_again_after_an_upload_or_a_sample_counts(widget):
+    others = (lambda: hand_over(widget, **{"mine.png": b"photo"}), next(tile for tile in tiles(widget)
+              if tile.description == "chelsea").click)
+    for other in others:
+        widget.path.value = str(COFFEE)
+        other()
+        assert widget.photos != [Photo("coffee.png", COFFEE)]
+        widget.path.value = str(COFFEE)
+        assert widget.photos == [Photo("coffee.png", COFFEE)]
+
+
 def test_an_empty_folder_is_told(widget, tmp_path):
     widget.path.value = str(tmp_path)
     assert "holds no picture" in widget.status.value
@@ -141,6 +188,46 @@ def test_running_out_of_memory_is_told_and_the_widget_goes_on(widget, monkeypatc
     assert "no caption (out of memory)" in cards(widget)[0]
     widget.button.click()
     assert "cu-caption" in cards(widget)[0]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyError("x"), RuntimeError("a\nb")])
+def test_whatever_goes_wrong_is_told_and_the_history_kept(widget, monkeypatch, error):
+    captioned = widget.session.caption
+
+    def fail(photo, *settings):
+        if photo.name == "b.png":
+            raise error
+        return captioned(photo, *settings)
+
+    monkeypatch.setattr(widget.session, "caption", fail)
+    widget.choose([Photo("a.png", COFFEE), Photo("b.png", COFFEE), Photo("c.png", CHELSEA)])
+    widget.button.click()
+    assert f"b.png</bdi>: <bdi>no caption ({page.html.escape(' '.join(str(error).split()))}); try" in cards(widget)[1]
+    assert "a.png" in widget.history.value and "c.png" in widget.history.value
+
+
+def test_an_interrupted_click_keeps_what_it_had_in_the_history(widget, monkeypatch):
+    outcome = widget._outcome
+
+    def interrupted(photo):
+        if photo.name == "b.png":
+            raise KeyboardInterrupt
+        return outcome(photo)
+
+    monkeypatch.setattr(widget, "_outcome", interrupted)
+    widget.choose([Photo("a.png", COFFEE), Photo("b.png", COFFEE)])
+    with pytest.raises(KeyboardInterrupt):
+        widget.caption()
+    assert "a.png" in widget.history.value
+    assert not widget.button.disabled
+
+
+def test_a_model_that_cannot_be_loaded_for_any_reason_is_told(monkeypatch, tmp_path):
+    def fail(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(session_module, "load_model", fail)
+    assert "not loaded ([Errno 13] Permission denied)" in CaptionWidget(Session({"bad": tmp_path})).status.value
 
 
 def test_a_damaged_model_is_told_at_once(tmp_path):
