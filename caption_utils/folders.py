@@ -10,7 +10,8 @@ from caption_utils.errors import InputError
 
 IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
-MOST_ENTRIES = 200  # how much of a folder the search for a data set reads
+KAGGLE_INPUT = Path("/kaggle/input")  # where Kaggle attaches data sets and models
+MOST_ENTRIES = 200  # how much of a folder a search for data sets or models reads
 
 
 def find_images(file: Path, names: Iterable[str]) -> tuple[Path, set[str]]:
