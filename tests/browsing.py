@@ -1,5 +1,6 @@
 """Fixtures: a real browser, and visitors of real servers. Pictures of all pages are kept in build/screenshots."""
 
+import os
 import shutil
 
 import ipywidgets
@@ -20,6 +21,11 @@ def obstacle():
     return None
 
 
+def do_without(reason):
+    """Skip; but fail for lack of a browser where tests run by themselves (CI), since nobody would notice."""
+    (pytest.fail if os.environ.get("CI") and not CHROMIUM else pytest.skip)(reason)
+
+
 def pytest_terminal_summary(terminalreporter):
     if obstacle():
         terminalreporter.write_line(f"NOTE: the pages were not tested in a browser, since {obstacle()}", yellow=True)
@@ -28,7 +34,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def chromium():
     if obstacle():
-        pytest.skip(obstacle())
+        do_without(obstacle())
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=PATIENCE)
@@ -47,14 +53,20 @@ def servers(chromium, tmp_path_factory):
 
 @pytest.fixture
 def visit(chromium, request):
-    """``visit(address)`` opens a page in a visitor's own context."""
-    contexts = []
+    """``visit(address)`` opens a page in a visitor's own context. None may ask another server for anything."""
+    contexts, foreign = [], []
 
-    def open_page(address, width=1280, height=1000):
+    def watch(asked):
+        if not asked.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            foreign.append(asked.url)
+
+    def open_page(address, width=1280, height=1000, script=""):
         context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
         context.set_default_timeout(PATIENCE)
+        context.on("request", watch)
         contexts.append(context)
         page = context.new_page()
+        page.add_init_script(script)
         page.goto(address, wait_until="commit")
         return page
 
@@ -64,3 +76,4 @@ def visit(chromium, request):
         for page in context.pages:
             page.screenshot(path=SHOTS / f"{request.node.name}-{number}.png")
         context.close()
+    assert foreign == []

@@ -3,6 +3,7 @@
 import io
 import re
 
+import browsing
 import nbformat
 import numpy as np
 import pytest
@@ -46,8 +47,6 @@ def brightness(page):
 
 def test_upload_click_read_and_hover(app):
     page = app()
-    foreign = []
-    page.on("request", lambda request: foreign.append(request.url))
     upload(page, PHOTOS + "astronaut.png")
     click_caption(page)
     expect(page.locator(".cu-caption")).to_have_text(re.compile(r"^\w+( [\w'-]+)+$"))
@@ -61,7 +60,27 @@ def test_upload_click_read_and_hover(app):
     word.hover()
     expect(word.locator("img")).to_have_css("opacity", "1")
     assert brightness(page) < 0.8 * before
-    assert not [url for url in foreign if "127.0.0.1" not in url and not url.startswith(("data:", "blob:"))]
+
+
+def test_without_a_clipboard_the_caption_is_copied_the_old_way(app):
+    page = app(script="Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.get_by_role("button", name="coffee").click()
+    page.get_by_text("Ready:").wait_for()
+    click_caption(page)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    box = page.get_by_placeholder("path of a photo")
+    box.press("Control+V")
+    assert box.input_value().strip() == page.locator(".cu-caption").text_content()
+
+
+def test_a_long_name_stays_in_the_panel(app, tmp_path):
+    page = app(width=390, height=844)
+    (tmp_path / f"{'x' * 240}.jpg").write_bytes(b"no photo")
+    upload(page, tmp_path / f"{'x' * 240}.jpg")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    status = page.get_by_text("Ready:")
+    assert status.evaluate("status => status.scrollWidth <= status.clientWidth")
 
 
 def test_on_a_telephone_a_word_is_tapped(app):
@@ -163,6 +182,14 @@ def test_in_jupyterlab(servers, visit, short_notebook, large):
     word = page.locator(".cu .attention-word").first
     word.hover()
     expect(word.locator("img")).to_have_css("opacity", "1")
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_without_a_browser_tests_are_skipped_but_fail_where_nobody_looks(monkeypatch, ci, outcome):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(browsing, "CHROMIUM", None)
+    with pytest.raises(outcome, match="there is no browser"):
+        browsing.do_without(browsing.obstacle())
 
 
 def test_jupyterlab_opens_at_the_first_notebook():

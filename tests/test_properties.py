@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from memory import STATUS
 from PIL import Image
 
+from caption_utils import session
 from caption_utils.datasets import load_dataset
 from caption_utils.errors import InputError
 from caption_utils.images import DECODE_SIDE, LONG_SIDE, load_image
 from caption_utils.layouts import read_captions
+from caption_utils.session import Session
 from caption_utils.splits import first6k_split, random_split
 from caption_utils.vocab import Vocabulary, tokenize
+from caption_utils.widget import CaptionWidget
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest sets filters of its own, before the package's
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
@@ -179,9 +184,27 @@ def test_a_photo_with_another_header_is_a_picture_or_one_line(data, edits):
     check_picture_or_one_line(changed(data, edits, 1.0), "c.tif")
 
 
+@pytest.fixture(scope="module")
+def page_widget(model_folder, encoder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "load_encoder", lambda name, device: encoder)
+        yield CaptionWidget(Session({"tiny": model_folder}))
+
+
 @given(st.text(max_size=40))
 def test_any_name_begins_its_one_line(name):
     check_picture_or_one_line(b"", name or "image")
+
+
+@given(st.one_of(st.binary(max_size=400), st.builds(changed, photos, changes, st.sampled_from([1.0, 0.5]))), st.text())
+@settings(max_examples=50)
+def test_whatever_is_dropped_the_page_shows_one_card_and_goes_on(page_widget, data, name):
+    page_widget._uploaded({"new": ({"name": name, "content": memoryview(data)},)})
+    page_widget.button.click()
+    (card,) = page_widget.results.children
+    assert ("cu-caption" in card.value) != ("cu-failed" in card.value)
+    assert "no caption (" not in card.value  # what only an exception nobody foresaw would say
+    assert not page_widget.button.disabled
 
 
 BOUNDED = """
@@ -201,6 +224,7 @@ def timed(data, name, check=module.check_picture_or_one_line):
 
 module.check_picture_or_one_line = timed
 module.test_a_photo_with_another_header_is_a_picture_or_one_line()
+module.test_a_mutated_photo_is_a_picture_or_one_line()
 module.test_any_bytes_are_a_picture_or_one_line()
 print(longest, memory.peak())
 """
