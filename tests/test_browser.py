@@ -4,7 +4,6 @@ import io
 import re
 
 import browsing
-import nbformat
 import numpy as np
 import pytest
 import skimage
@@ -15,6 +14,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 
 PHOTOS = f"{skimage.data_dir}/"
 MEGABYTE = 2**20
+SENTENCE = re.compile(r"^\w+( [\w'-]+)+$")
 
 
 def upload(page, *files):
@@ -49,7 +49,7 @@ def test_upload_click_read_and_hover(app):
     page = app()
     upload(page, PHOTOS + "astronaut.png")
     click_caption(page)
-    expect(page.locator(".cu-caption")).to_have_text(re.compile(r"^\w+( [\w'-]+)+$"))
+    expect(page.locator(".cu-caption")).to_have_text(SENTENCE)
     assert "Probability" in page.locator(".cu-card").inner_text()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy").click()
@@ -157,29 +157,21 @@ def test_two_visitors_do_not_see_each_other_s_photos(app):
     assert "camera.png" not in one.locator(".cu-history").inner_text()
 
 
-@pytest.fixture
-def short_notebook(servers):
-    """The cells of notebook 07 that show the widget, in a notebook of their own beside it."""
-    path = servers.folder / "notebooks" / "07_interactive_captioning.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if {"bootstrap", "page"} & set(cell.metadata.get("tags", []))]
-    for cell in notebook.cells:
-        cell.outputs = []
-    nbformat.write(notebook, path.with_name("short.ipynb"))
-    return "short.ipynb"
-
-
-def test_in_jupyterlab(servers, visit, short_notebook, large):
+def test_in_jupyterlab(servers, visit, large, tmp_path):
     address = servers.start("lab", f"--IdentityProvider.token={TOKEN}", "--allow-root")
-    page = visit(f"{address}/lab/tree/{short_notebook}?token={TOKEN}&reset", height=1400)
+    page = visit(f"{address}/lab/tree/07_interactive_captioning.ipynb?token={TOKEN}&reset", height=1400)
     page.get_by_text("| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.get_by_role("button", name=re.compile("Upload photos")).wait_for()
-    upload(page, large)
+    widget = page.locator(".jp-OutputArea .cu").first
+    expect(widget.locator(".cu-failed")).to_contain_text("not a picture")  # as the notebook's last upload is
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    upload(page, tmp_path / "broken.jpg", large)
     click_caption(page)
-    expect(page.locator(".cu-card .cu-name")).to_contain_text("large.png")
-    word = page.locator(".cu .attention-word").first
+    expect(widget.locator(".cu-failed")).to_have_text("broken.jpg: the file is empty; copy or download it again")
+    expect(widget.locator(".cu-card .cu-name")).to_contain_text("large.png")
+    expect(widget.locator(".cu-caption")).to_have_text(SENTENCE)
+    word = widget.locator(".attention-word").first
     word.hover()
     expect(word.locator("img")).to_have_css("opacity", "1")
 
