@@ -20,13 +20,15 @@ FROM_DATA = {"vocab_size", "feature_dim"}
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 if a photo failed, 2 if the input was wrong."""
     options = vars(_parser().parse_args(arguments))
+    run = options.pop("run")
     try:
-        return options.pop("run")(**options)
+        return run(**options)
     except InputError as error:
         print(f"caption_utils: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("caption_utils: interrupted; train goes on after its last whole epoch if started again", file=sys.stderr)
+        hint = "; train goes on after its last whole epoch if started again" if run is train else ""
+        print(f"caption_utils: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end

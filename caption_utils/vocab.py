@@ -83,5 +83,5 @@ class Vocabulary:
             return cls(stored["counts"], stored["min_count"])
         except OSError:
             raise InputError(f"{path}: no vocabulary here; point to a model folder that training wrote") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: not a vocabulary ({error}); restore the file or train again") from None
