@@ -52,8 +52,7 @@ def train_model(
     """
     settings = settings or {}
     check_settings(encoder_name, settings)
-    if bool(teachers) != bool(settings.get("distillation")):
-        raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
+    _check_teachers(teachers, settings)
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
     processes = join_processes()
@@ -74,9 +73,18 @@ def train_model(
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
     history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out, decoders)
     if processes.is_first:
-        with replacing(Path(out) / "curve.png") as path:
-            learning_curve(history).savefig(path, format="png")
+        _save_curve(history, Path(out))
     return history
+
+
+def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, object]) -> None:
+    if bool(teachers) != bool(settings.get("distillation")):
+        raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
+
+
+def _save_curve(history: pd.DataFrame, folder: Path) -> None:
+    with replacing(folder / "curve.png") as path:
+        learning_curve(history).savefig(path, format="png")
 
 
 def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
