@@ -73,6 +73,10 @@ class State:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return State(**{name: value if value is None else change(value) for name, value in values.items()})
 
+    def with_beams(self, beams: int) -> "State":
+        """The state of ``beams`` captions for each image, all alike: ``hidden (B, H)`` becomes ``(B, K, H)``."""
+        return self.map_recurrent(lambda value: value.unsqueeze(1).expand(-1, beams, -1))
+
     def map_recurrent(self, change: Callable[[Tensor], Tensor]) -> "State":
         """The state with ``change`` made to what the recurrence carries; features and keys stay as they are."""
         fed = None if self.attentional is None else change(self.attentional)
@@ -121,19 +125,17 @@ class Decoder(nn.Module):
 
         ``features (G, N, D)`` belong to G images; ``owner (B,)`` says whose image each packed caption describes.
         Everything that does not wait for the recurrence (keys, the embedding's half of the gates, the vocabulary) is
-        one product for all steps; captions that have ended leave the loop.
+        one product for all steps. The captions of an image share its regions; those that have ended leave the loop.
         """
-        sizes = tokens.batch_sizes.tolist()
+        steps = make_plan(tokens.batch_sizes, owner, len(features)).steps
         embedded = self.dropout(self.embedding(tokens.data))
-        gates = self.input_gates(embedded).split(sizes)  # T × (b, 4H)
-        state = self.init_state(features).select(owner)
+        gates = self.input_gates(embedded).split(tokens.batch_sizes.tolist())  # T × (b, 4H)
+        state = self.init_state(features).with_beams(steps[0].layout.longest)
         outputs, alphas = [], []
-        for gate, size in zip(gates, sizes, strict=True):
-            if size < len(state.hidden):
-                state = state.first(size)
-            output, alpha, state = self.recur(gate, state)
-            outputs.append(output)
-            alphas.append(alpha)
+        for gate, step in zip(gates, steps, strict=True):
+            output, alpha, state = self.recur(step.layout.spread(gate), state.first(step.layout.images))
+            outputs.append(step.layout.collect(output))
+            alphas.append(step.layout.collect(alpha))
         return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:

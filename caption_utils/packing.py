@@ -13,6 +13,10 @@ class ByImage(NamedTuple):
     images: int  # G
     longest: int  # L
 
+    def first(self, rows: int, images: int) -> "ByImage":
+        """The layout of the first ``rows``, which belong to the first ``images``."""
+        return ByImage(self.cells[:rows], images, self.longest)
+
     def spread(self, rows: Tensor) -> Tensor:
         """Rows ``(R, W)`` as ``(G, L, W)``, zeros where an image has fewer than L."""
         room = rows.new_zeros(self.images * self.longest, rows.shape[-1])

@@ -25,30 +25,30 @@ class Step(NamedTuple):
     """One step of the loop. States ``(B + P, H)`` are the B first ones, then one for each token."""
 
     size: int  # captions that still run: the first so many
-    images: int  # images that may have such a caption: the first so many
+    layout: ByImage  # those captions as (g, S), of the first g images, the others having none that runs
     now: slice  # its tokens, among P
     before: slice  # their previous states, among B + P
     after: slice  # the states they lead to, among B + P
 
 
 class Plan(NamedTuple):
-    """The loop's steps, and whose image each caption and each token belongs to."""
+    """The loop's steps, and whose image each token belongs to."""
 
     steps: list[Step]
-    captions: ByImage  # B captions as (G, S)
     tokens: ByImage  # P tokens as (G, L)
 
 
 def make_plan(batch_sizes: Tensor, owner: Tensor, images: int) -> Plan:
     """The plan for packed captions of the images ``owner (B,)``; quickest if images with long captions come first."""
-    sizes, count = batch_sizes.tolist(), len(owner)
+    sizes, count, captions = batch_sizes.tolist(), len(owner), by_image(owner, images)
     running = (owner.cummax(0).values[batch_sizes.to(owner.device) - 1] + 1).tolist()
     steps, before = [], 0
     for size, most, end in zip(sizes, running, accumulate(sizes), strict=True):
         after = slice(count + end - size, count + end)
-        steps.append(Step(size, most, slice(end - size, end), slice(before, before + size), after))
+        layout = captions.first(size, most)
+        steps.append(Step(size, layout, slice(end - size, end), slice(before, before + size), after))
         before = after.start
-    return Plan(steps, by_image(owner, images), by_image(owner_of_tokens(batch_sizes, owner), images))
+    return Plan(steps, by_image(owner_of_tokens(batch_sizes, owner), images))
 
 
 def unroll(
@@ -77,7 +77,7 @@ class Unroll(torch.autograd.Function):
         for step in plan.steps:
             recurrent, query = (hiddens[step.before] @ weight.T).split([gates.shape[1], len(v)], dim=1)
             alpha = (sigmoid_of_sum(keys, query, memory) @ v).softmax(dim=1)
-            fed = for_each_caption(alpha, values, step, plan.captions)
+            fed = for_each_caption(alpha, values, step)
             torch.add(gates[step.now], recurrent, out=active[step.now]).add_(fed)
             lstm_cell(active[step.now], cells[step.before], hiddens[step.after], cells[step.after])
             queries[step.now], alphas[step.now] = query, alpha
@@ -100,7 +100,7 @@ class Unroll(torch.autograd.Function):
             dc = grad_cell[:size].addcmul_(dh, cell_slopes[now])
             torch.mul(slopes[now, :3], dc[:, None], out=grad_gates[now].unflatten(1, (4, -1))[:, :3])
             torch.mul(slopes[now, 3], dh, out=grad_gates[now].unflatten(1, (4, -1))[:, 3])
-            grad_alpha = for_each_caption(grad_gates[now], values.transpose(1, 2), step, ctx.plan.captions)
+            grad_alpha = for_each_caption(grad_gates[now], values.transpose(1, 2), step)
             grad_alpha += grad_alphas[now]
             grad_queries[now] = score.add(queries[now], alphas[now], grad_alpha)
             torch.mm(grad[now], weight, out=dh)
@@ -141,12 +141,9 @@ def sigmoid_of_sum(keys: Tensor, query: Tensor, memory: Tensor) -> Tensor:
     return torch.add(keys[: len(query)], query[:, None], out=memory[: len(query)]).sigmoid_()
 
 
-def for_each_caption(rows: Tensor, matrices: Tensor, step: Step, captions: ByImage) -> Tensor:
+def for_each_caption(rows: Tensor, matrices: Tensor, step: Step) -> Tensor:
     """Rows ``(b, X)`` of the captions that still run, each times its image's one of ``matrices (G, X, Y)``."""
-    cells = captions.cells[: step.size]
-    room = rows.new_zeros(step.images * captions.longest, rows.shape[1]).index_copy_(0, cells, rows)
-    products = room.view(step.images, captions.longest, -1) @ matrices[: step.images]
-    return products.flatten(0, 1).index_select(0, cells)
+    return step.layout.collect(step.layout.spread(rows) @ matrices[: step.layout.images])
 
 
 def lstm_cell(gates: Tensor, cell: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:

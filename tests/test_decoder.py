@@ -90,19 +90,11 @@ def test_an_image_without_a_caption_changes_nothing(make_decoder, make_batches, 
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def with_beams(state, beams):
-    """Each image's state K times over; features and keys stay once for each image."""
-    per_image = {"features", "keys"}
-    values = {field.name: getattr(state, field.name) for field in fields(State)}
-    return State(**{name: value if name in per_image or value is None else value[:, None].expand(-1, beams, -1)
-                    for name, value in values.items()})
-
-
 def test_steps_with_beams_equal_steps_without(make_decoder, variant):
     decoder, images, beams = make_decoder(variant), 3, 4
     features = torch.randn(images, 5, 6)
     words = torch.randint(4, 10, (2, images, beams))
-    wide, single = with_beams(decoder.init_state(features), beams), [decoder.init_state(features)] * beams
+    wide, single = decoder.init_state(features).with_beams(beams), [decoder.init_state(features)] * beams
     for tokens in words:
         logits, alpha, wide = decoder.step(tokens, wide)
         assert (logits.shape[:2], alpha.shape) == ((images, beams), (images, beams, 5))

@@ -55,7 +55,7 @@ def test_features_without_a_gradient_leave_the_others_unchanged(decoder, batch):
 
 def test_only_running_captions_and_their_images_take_part():
     plan = make_plan(torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0]), 2)
-    assert [(step.size, step.images) for step in plan.steps] == [(3, 2), (2, 2), (1, 1)]
+    assert [(step.size, step.layout.images) for step in plan.steps] == [(3, 2), (2, 2), (1, 1)]
     assert [step.now for step in plan.steps] == [slice(0, 3), slice(3, 5), slice(5, 6)]
     assert [step.before for step in plan.steps] == [slice(0, 3), slice(3, 5), slice(6, 7)]
     assert [step.after for step in plan.steps] == [slice(3, 6), slice(6, 8), slice(8, 9)]
