@@ -28,6 +28,7 @@ from caption_utils.features import extract
 from caption_utils.hypotheses import Hypothesis
 from caption_utils.limits import NEVER_SAID
 from caption_utils.models import default_model
+from caption_utils.packing import one_each
 from caption_utils.search import SearchConfig, beam_search
 from caption_utils.vocab import Vocabulary
 
@@ -67,7 +68,8 @@ def bar(ended: list[tuple[float, list[int]]], beams: int) -> float:
 def textbook_step(decoder: Decoder, regions: Tensor, beams: list[Beam], state: State) -> tuple[Tensor, State]:
     """Log-probabilities ``(K, V)`` of the next word, from features and keys of each beam's own."""
     features = regions.expand(len(beams), -1, -1).contiguous()
-    state = replace(state, features=features, keys=decoder.attention.keys(features))
+    layout = one_each(len(beams), features.device)
+    state = replace(state, features=features, keys=decoder.attention.keys(features), layout=layout)
     read = torch.tensor([words[-1] if words else Vocabulary.bos for words, _ in beams])
     logits, _, state = decoder.step(read, state)
     return logits.log_softmax(dim=1), state

@@ -6,7 +6,7 @@ packed: ``torch.nn.utils.rnn.PackedSequence`` order, captions from longest to sh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from caption_utils.attention import BahdanauAttention, LuongAttention
 from caption_utils.dropout import Dropout
 from caption_utils.errors import InputError
-from caption_utils.packing import by_image, owner_of_tokens
+from caption_utils.packing import ByImage, by_image, one_each, owner_of_tokens
 from caption_utils.unroll import make_plan, unroll
 
 
@@ -50,35 +50,34 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class State:
-    """What a decoder carries from word to word. ``hidden`` and ``cell`` are ``(B, K, H)`` for K beams of each image."""
+    """What a decoder carries from word to word: G images, and the memory of each of B captions of them."""
 
-    features: Tensor  # (B, N, D)
-    keys: Tensor  # (B, N, A)
+    features: Tensor  # (G, N, D)
+    keys: Tensor  # (G, N, A)
+    layout: ByImage  # whose image each caption describes
     hidden: Tensor  # (B, H)
     cell: Tensor  # (B, H)
     attentional: Tensor | None = None  # (B, H), only with input feeding
 
-    def select(self, rows: Tensor) -> "State":
-        """The state of some rows of the batch, in this order; a row may come several times.
+    def select(self, captions: Tensor) -> "State":
+        """The state of some captions, in this order; one may come several times. An image without any leaves.
 
-        The gradient adds up in a fixed order, unlike that of ``value[rows]``, so that runs repeat to the last bit.
+        The gradient adds up in a fixed order, unlike that of ``value[captions]``, so that runs repeat to the last bit.
         """
-        return self._map(lambda value: value.index_select(0, rows))
+        kept, owner = self.layout.owner[captions].unique(return_inverse=True)
+        features, keys = self.features, self.keys
+        if len(kept) < len(features):
+            features, keys = features.index_select(0, kept), keys.index_select(0, kept)
+        state = replace(self, features=features, keys=keys, layout=by_image(owner, len(kept)))
+        return state._map_recurrent(lambda value: value.index_select(0, captions))
 
-    def first(self, count: int) -> "State":
-        """The state of the first ``count`` rows."""
-        return self._map(lambda value: value[:count])
+    def first(self, layout: ByImage) -> "State":
+        """The state of the first captions, those of ``layout``."""
+        features, keys = self.features[: layout.images], self.keys[: layout.images]
+        state = replace(self, features=features, keys=keys, layout=layout)
+        return state._map_recurrent(lambda value: value[: len(layout.cells)])
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "State":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return State(**{name: value if value is None else change(value) for name, value in values.items()})
-
-    def with_beams(self, beams: int) -> "State":
-        """The state of ``beams`` captions for each image, all alike: ``hidden (B, H)`` becomes ``(B, K, H)``."""
-        return self.map_recurrent(lambda value: value.unsqueeze(1).expand(-1, beams, -1))
-
-    def map_recurrent(self, change: Callable[[Tensor], Tensor]) -> "State":
-        """The state with ``change`` made to what the recurrence carries; features and keys stay as they are."""
+    def _map_recurrent(self, change: Callable[[Tensor], Tensor]) -> "State":
         fed = None if self.attentional is None else change(self.attentional)
         return replace(self, hidden=change(self.hidden), cell=change(self.cell), attentional=fed)
 
@@ -106,16 +105,13 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.weight
 
     def init_state(self, features: Tensor) -> State:
-        """The state before the first word, from the mean feature (Xu et al. 2015, section 3.1.2)."""
+        """The state before the first word of one caption an image, from its mean feature (Xu et al. 2015, 3.1.2)."""
         regions = self.project(features)
         hidden, cell = torch.tanh(self.initial(regions.mean(dim=1))).chunk(2, dim=-1)
-        return State(regions, self.attention.keys(regions), hidden, cell)
+        return State(regions, self.attention.keys(regions), one_each(len(regions), regions.device), hidden, cell)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Read one word: tokens ``(B,)`` to logits ``(B, V)`` of the next word, alpha ``(B, N)`` and the new state.
-
-        With beams: tokens ``(B, K)``, logits ``(B, K, V)``, alpha ``(B, K, N)``.
-        """
+        """Read one word: tokens ``(B,)`` to logits ``(B, V)`` of the next word, alpha ``(B, N)`` and the new state."""
         embedded = self.dropout(self.embedding(tokens))
         output, alpha, state = self.recur(self.input_gates(embedded), state)
         return self.logits(output, embedded), alpha, state
@@ -127,20 +123,25 @@ class Decoder(nn.Module):
         Everything that does not wait for the recurrence (keys, the embedding's half of the gates, the vocabulary) is
         one product for all steps. The captions of an image share its regions; those that have ended leave the loop.
         """
-        steps = make_plan(tokens.batch_sizes, owner, len(features)).steps
         embedded = self.dropout(self.embedding(tokens.data))
         gates = self.input_gates(embedded).split(tokens.batch_sizes.tolist())  # T × (b, 4H)
-        state = self.init_state(features).with_beams(steps[0].layout.longest)
+        state = self.init_state(features).select(owner)
+        steps = make_plan(tokens.batch_sizes, state.layout.owner, state.layout.images).steps
         outputs, alphas = [], []
         for gate, step in zip(gates, steps, strict=True):
-            output, alpha, state = self.recur(step.layout.spread(gate), state.first(step.layout.images))
-            outputs.append(step.layout.collect(output))
-            alphas.append(step.layout.collect(alpha))
+            output, alpha, state = self.recur(gate, state.first(step.layout))
+            outputs.append(output)
+            alphas.append(alpha)
         return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """One step from the embedding's gates ``(B, 4H)``: output vector, alpha ``(B, N)``, new state."""
         raise NotImplementedError
+
+    def look(self, query: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Context ``(B, D)`` and alpha ``(B, N)`` of queries ``(B, H)``, each into the image of its caption."""
+        context, alpha = self.attention(state.layout.spread(query), state.features, state.keys)
+        return state.layout.collect(context), state.layout.collect(alpha)
 
     def input_gates(self, embedded: Tensor) -> Tensor:
         """The embedding's part of the LSTM's gates, ``(..., E)`` to ``(..., 4H)``, both biases included."""
@@ -180,7 +181,7 @@ class BahdanauDecoder(Decoder):
         super().__init__(config, attention, config.context_dim, output_dim)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        context, alpha = self.attention(state.hidden, state.features, state.keys)
+        context, alpha = self.look(state.hidden, state)
         hidden, cell = self.lstm_step(gates, context, state)
         output = torch.cat([hidden, context], dim=-1) if self.config.deep_output else hidden
         return output, alpha, replace(state, hidden=hidden, cell=cell)
@@ -219,14 +220,10 @@ class LuongDecoder(Decoder):
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         hidden, cell = self.lstm_step(gates, state.attentional, state)
-        attentional, alpha = self.attend(hidden, state)
+        context, alpha = self.look(hidden, state)
+        attentional = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
         fed = attentional if self.config.input_feeding else None
         return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
-
-    def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Attentional vectors ``(B, H)`` and alpha ``(B, N)`` of hidden states ``(B, H)``; also ``(B, K, H)``."""
-        context, alpha = self.attention(hidden, state.features, state.keys)
-        return torch.tanh(self.combine(torch.cat([context, hidden], dim=-1))), alpha
 
     def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
         """As in ``Decoder``. Without input feeding no step waits for the attention: one LSTM call, one attention.

@@ -1,6 +1,6 @@
-"""Captions in the making, several for each of many images, and finished ones."""
+"""Captions in the making, any number for each of many images, and finished ones."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,46 +24,29 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """K captions in the making for each of B images, all of the same length; ``images (B,)`` says which images."""
+    """R captions in the making, all of the same length, those of an image side by side."""
 
-    images: Tensor
+    images: Tensor  # (R,), which image each describes
     state: State
-    ids: Tensor  # (B, K, T), <bos> first
-    alphas: Tensor  # (B, K, T - 1, N)
-    sums: Tensor  # (B, K), log-probabilities; minus infinity where there is no caption
+    ids: Tensor  # (R, T), <bos> first
+    alphas: Tensor  # (R, T - 1, N)
+    sums: Tensor  # (R,), log-probabilities
 
     @classmethod
-    def start(cls, decoder: Decoder, features: Tensor, beams: int = 1) -> "Unfinished":
-        """``beams`` captions without a word for each image of ``features (B, N, D)``."""
-        images = torch.arange(len(features), device=features.device)
-        state = decoder.init_state(features).map_recurrent(lambda h: h.unsqueeze(1).expand(-1, beams, -1))
-        ids = torch.full((len(features), beams, 1), Vocabulary.bos, device=features.device)
-        alphas = features.new_empty(len(features), beams, 0, features.shape[1])
-        return cls(images, state, ids, alphas, features.new_zeros(len(features), beams))
-
-    def select(self, rows: Tensor) -> "Unfinished":
-        """Some of the images: rows ``(B',)`` of the batch."""
-        if len(rows) == len(self.images):
-            return self
-        tensors = (self.images[rows], self.state.select(rows), self.ids[rows], self.alphas[rows], self.sums[rows])
-        return Unfinished(*tensors)
+    def start(cls, decoder: Decoder, features: Tensor, count: int = 1) -> "Unfinished":
+        """``count`` captions without a word for each image of ``features (B, N, D)``."""
+        images = torch.arange(len(features), device=features.device).repeat_interleave(count)
+        ids = torch.full((len(images), 1), Vocabulary.bos, device=features.device)
+        alphas = features.new_empty(len(images), 0, features.shape[1])
+        return cls(images, decoder.init_state(features).select(images), ids, alphas, features.new_zeros(len(images)))
 
     def extend(self, parent: Tensor, word: Tensor, sums: Tensor, alpha: Tensor, state: State) -> "Unfinished":
-        """One word longer: ``word (B, K)`` after caption ``parent (B, K)``, which looked at ``alpha (B, J, N)``."""
-        ids = torch.cat([follow(self.ids, parent), word.unsqueeze(-1)], dim=-1)
-        alphas = follow(torch.cat([self.alphas, alpha.unsqueeze(2)], dim=2), parent)
-        state = state.map_recurrent(lambda h: follow(h, parent))
-        return replace(self, state=state, ids=ids, alphas=alphas, sums=sums)
+        """One word longer: ``word (R',)`` after each caption of ``parent (R',)``, which looked at ``alpha (R, N)``."""
+        ids = torch.cat([self.ids[parent], word.unsqueeze(1)], dim=1)
+        alphas = torch.cat([self.alphas, alpha.unsqueeze(1)], dim=1)[parent]
+        return Unfinished(self.images[parent], state.select(parent), ids, alphas, sums)
 
-    def finished(self, parent: Tensor, ended: Tensor, sums: Tensor) -> list[tuple[int, int, Hypothesis]]:
-        """Image, beam and caption where ``ended (B, K)``: words of ``parent``, log-probability ``sums (B, K)``."""
-        row, beam = ended.nonzero(as_tuple=True)
-        source = parent[row, beam]
-        columns = (self.images[row].tolist(), beam.tolist(), self.ids[row, source, 1:].tolist(),
-                   sums[row, beam].tolist(), self.alphas[row, source].cpu())
-        return [(image, k, Hypothesis(*caption)) for image, k, *caption in zip(*columns, strict=True)]
-
-
-def follow(values: Tensor, parent: Tensor) -> Tensor:
-    """For each beam the values of the beam it continues: ``(B, J, ...)`` and parent ``(B, K)`` to ``(B, K, ...)``."""
-    return values[torch.arange(len(parent), device=parent.device).unsqueeze(1), parent]
+    def finished(self, captions: Tensor, sums: Tensor) -> list[Hypothesis]:
+        """Some captions, as they are, with the log-probabilities ``sums`` that they have with their end."""
+        columns = self.ids[captions, 1:].tolist(), sums.tolist(), self.alphas[captions].cpu()
+        return [Hypothesis(*caption) for caption in zip(*columns, strict=True)]

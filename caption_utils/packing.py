@@ -1,4 +1,4 @@
-"""Packed tokens image by image: what belongs to the same image meets its regions in one product."""
+"""Rows image by image: captions or tokens of the same image meet its regions in one product."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,18 @@ class ByImage(NamedTuple):
     images: int  # G
     longest: int  # L
 
+    @property
+    def owner(self) -> Tensor:
+        """Each row's image ``(R,)``."""
+        return self.cells // self.longest
+
     def first(self, rows: int, images: int) -> "ByImage":
         """The layout of the first ``rows``, which belong to the first ``images``."""
         return ByImage(self.cells[:rows], images, self.longest)
 
-    def spread(self, rows: Tensor) -> Tensor:
-        """Rows ``(R, W)`` as ``(G, L, W)``, zeros where an image has fewer than L."""
-        room = rows.new_zeros(self.images * self.longest, rows.shape[-1])
+    def spread(self, rows: Tensor, filler: float = 0) -> Tensor:
+        """Rows ``(R, W)`` as ``(G, L, W)``, with ``filler`` where an image has fewer than L."""
+        room = rows.new_full((self.images * self.longest, rows.shape[-1]), filler)
         return room.index_copy_(0, self.cells, rows).view(self.images, self.longest, -1)
 
     def collect(self, values: Tensor) -> Tensor:
@@ -33,8 +38,13 @@ def by_image(owner: Tensor, images: int) -> ByImage:
     order = torch.argsort(owner, stable=True)
     place = torch.empty_like(owner)
     place[order] = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
-    longest = int(counts.max())
+    longest = int(counts.max()) if images else 1
     return ByImage(owner * longest + place, images, longest)
+
+
+def one_each(images: int, device: torch.device) -> ByImage:
+    """The layout of as many rows as images, each of its own."""
+    return ByImage(torch.arange(images, device=device), images, 1)
 
 
 def owner_of_tokens(batch_sizes: Tensor, owner: Tensor) -> Tensor:

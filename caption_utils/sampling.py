@@ -28,20 +28,20 @@ def sample(
     """
     _check(temperature, top_p, seed, count)
     luck = _luck(features, seed, count, limits.max_length + 1)
-    found: list[list[Hypothesis | None]] = [[None] * count for _ in features]
+    found: list[Hypothesis | None] = [None] * (len(features) * count)
     live = Unfinished.start(decoder, features, count)
-    parent = torch.arange(count, device=features.device).expand(len(features), -1)
-    while len(live.images):
-        logits, alpha, state = decoder.step(live.ids[..., -1], live.state)
-        gains = next_scores(logits, live.ids, limits)  # (B, K, V)
-        word = _draw((gains / temperature).softmax(dim=-1), top_p, luck[live.images, :, live.ids.shape[-1] - 1])
-        sums = live.sums + gains.gather(-1, word.unsqueeze(-1)).squeeze(-1)
-        ended = (word == Vocabulary.eos) & (sums > -torch.inf)
-        for image, k, hypothesis in live.finished(parent[: len(word)], ended, sums):
-            found[image][k] = hypothesis
-        live = live.extend(parent[: len(word)], word, sums.masked_fill(ended, -torch.inf), alpha, state)
-        live = live.select((live.sums > -torch.inf).any(dim=1).nonzero().squeeze(1))
-    return found
+    number = torch.arange(len(found), device=features.device)  # (R,), which of all captions
+    while len(number):
+        logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
+        gains = next_scores(logits, live.ids, limits)  # (R, V)
+        word = _draw((gains / temperature).softmax(dim=1), top_p, luck[number, live.ids.shape[1] - 1])
+        sums = live.sums + gains.gather(1, word.unsqueeze(1)).squeeze(1)
+        at_end = word == Vocabulary.eos
+        ended, on = at_end.nonzero().squeeze(1), (~at_end).nonzero().squeeze(1)
+        for place, caption in zip(number[ended].tolist(), live.finished(ended, sums[ended]), strict=True):
+            found[place] = caption
+        live, number = live.extend(on, word[on], sums[on], alpha, state), number[on]
+    return [found[start : start + count] for start in range(0, len(found), count)]
 
 
 def _check(temperature: float, top_p: float, seed: int, count: int) -> None:
@@ -56,17 +56,17 @@ def _check(temperature: float, top_p: float, seed: int, count: int) -> None:
 
 
 def _luck(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
-    """Uniform random numbers ``(B, count, steps)``, each image's from a generator seeded with its features."""
+    """Uniform random numbers ``(B · count, steps)``, each image's from a generator seeded with its features."""
     generators = [torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), seed)) for image in features.cpu()]
     draws = [torch.rand(count, steps, generator=generator) for generator in generators]
-    return torch.stack(draws).to(features.device) if draws else features.new_empty(0, count, steps)
+    return torch.cat(draws).to(features.device) if draws else features.new_empty(0, steps)
 
 
 def _draw(probabilities: Tensor, top_p: float, luck: Tensor) -> Tensor:
-    """Words ``(B, K)`` of the nucleus of ``probabilities (B, K, V)``, at the quantiles ``luck (B, K)``."""
-    likely, words = probabilities.sort(dim=-1, descending=True)
-    before = likely.cumsum(dim=-1) - likely
+    """Words ``(R,)`` of the nucleus of ``probabilities (R, V)``, at the quantiles ``luck (R,)``."""
+    likely, words = probabilities.sort(dim=1, descending=True)
+    before = likely.cumsum(dim=1) - likely
     inside = (before < top_p) & (likely > 0)
-    mass = (likely * inside).sum(dim=-1, keepdim=True)
-    place = ((before <= luck.unsqueeze(-1) * mass) & inside).sum(dim=-1, keepdim=True) - 1
-    return words.gather(-1, place).squeeze(-1)
+    mass = (likely * inside).sum(dim=1, keepdim=True)
+    place = ((before <= luck.unsqueeze(1) * mass) & inside).sum(dim=1, keepdim=True) - 1
+    return words.gather(1, place).squeeze(1)

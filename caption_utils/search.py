@@ -1,18 +1,20 @@
 """From next-word probabilities to the best sentences, many images at once.
 
-A decoder is anything with ``init_state`` and ``step``; what it carries from word to word has ``select`` and
-``map_recurrent``, as ``decoder.State`` has.
+A decoder is anything with ``init_state`` and ``step``; what it carries from word to word has ``select``, as
+``decoder.State`` has.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
-from caption_utils.hypotheses import Hypothesis, Unfinished, follow
+from caption_utils.hypotheses import Hypothesis, Unfinished
 from caption_utils.limits import Limits, next_scores
+from caption_utils.packing import by_image
 from caption_utils.vocab import Vocabulary
 
 BEAMS = 5
@@ -45,10 +47,11 @@ def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int =
     """1 to ``beams`` captions for each image of ``features (B, N, D)``, best score first; ``config`` may be ``beams``.
 
     At each step an image keeps, of all one-word continuations of its captions, the K likeliest; those that end leave
-    the beam. It is done when K ended captions are likelier than all that go on. These K are found by log-probability
-    alone; the length penalty orders them. The greedy caption is followed even where the beam has left it, so that the
-    likeliest of the K is never less likely than that one: without a penalty, the first is not; with one, the first
-    has the greedy caption's score or better, unless K captions likelier than the greedy one were found.
+    the beam. A caption goes on while it is likelier than the last of the K likeliest that have ended, since words can
+    but make it less likely. These K are found by log-probability alone; the length penalty orders them. The greedy
+    caption is followed even where the beam has left it, so that the likeliest of the K is never less likely than that
+    one: without a penalty, the first is not; with one, the first has the greedy caption's score or better, unless K
+    captions likelier than the greedy one were found.
     """
     config = config if isinstance(config, SearchConfig) else SearchConfig(config)
     chunks = features.split(IMAGES_AT_ONCE) if len(features) else ()
@@ -56,38 +59,52 @@ def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int =
     return [sorted(captions, key=lambda caption: -caption.score(config.length_penalty)) for captions in found]
 
 
+class Choice(NamedTuple):
+    """How the captions of G images go on: some places for each, of which one may be empty."""
+
+    images: Tensor  # (G,)
+    sums: Tensor  # (G, J), log-probabilities; minus infinity where a place is empty
+    parent: Tensor  # (G, J), the caption that is continued
+    word: Tensor  # (G, J), by which
+    greedy: Tensor  # (G, J), whether that makes the greedy caption
+
+
 def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
     """The likeliest captions of each image, likeliest first."""
     found: list[list[Hypothesis]] = [[] for _ in features]
-    live = Unfinished.start(decoder, features)
-    greedy = torch.zeros_like(live.images)  # (B,), which beam is the greedy caption
     bars = features.new_full((len(features), config.beams), -torch.inf)  # log-probabilities of the best ended captions
+    live = Unfinished.start(decoder, features)
+    greedy = torch.ones_like(live.images, dtype=torch.bool)  # (R,), which are the greedy captions
     while len(live.images):
-        logits, alpha, state = decoder.step(live.ids[..., -1], live.state)
-        gains = next_scores(logits, live.ids, config)  # (B, J, V)
-        sums, choice, greedy = _choose(gains.add_(live.sums.unsqueeze(-1)), greedy, config.beams)
-        parent, word = choice // gains.shape[-1], choice % gains.shape[-1]
-        ended = (word == Vocabulary.eos) & (sums > -torch.inf)
-        for image, _, hypothesis in live.finished(parent, ended, sums):
-            found[image].append(hypothesis)
-        bars = torch.cat([bars, sums.masked_fill(~ended, -torch.inf)], dim=1).topk(config.beams).values
-        live = live.extend(parent, word, sums.masked_fill(ended, -torch.inf), alpha, state)
-        rows = (live.sums.amax(dim=1) > bars[:, -1]).nonzero().squeeze(1)
-        live, greedy, bars = live.select(rows), greedy[rows], bars[rows]
+        logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
+        choice = _choose(next_scores(logits, live.ids, config), live, greedy, config.beams)
+        ended = (choice.word == Vocabulary.eos) & (choice.sums > -torch.inf)
+        last = choice.parent[ended]
+        for image, caption in zip(live.images[last].tolist(), live.finished(last, choice.sums[ended]), strict=True):
+            found[image].append(caption)
+        sums = torch.cat([bars[choice.images], choice.sums.masked_fill(~ended, -torch.inf)], dim=1)
+        bars[choice.images] = sums.topk(config.beams).values
+        on = ~ended & (choice.sums > bars[choice.images, -1:])
+        live = live.extend(choice.parent[on], choice.word[on], choice.sums[on], alpha, state)
+        greedy = choice.greedy[on]
     return [sorted(captions, key=lambda caption: -caption.log_probability)[: config.beams] for captions in found]
 
 
-def _choose(sums: Tensor, greedy: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of continuations ``sums (B, J, V)`` the best ``beams``, and the greedy one in a further place where it is not
-    among them: their sums, their places in J · V, and which is the greedy one. ``greedy (B,)`` tells its parent.
+def _choose(gains: Tensor, live: Unfinished, greedy: Tensor, beams: int) -> Choice:
+    """Of continuations with the log-probabilities ``gains (R, V)``, each image's best ``beams``, and in a further place
+    that of its greedy caption where it is not among them.
     """
-    flat = sums.flatten(1)
-    values, places = flat.topk(min(beams, flat.shape[1]))
-    if beams == 1:
-        return values, places, greedy
-    words = follow(sums, greedy.unsqueeze(1)).argmax(dim=-1)  # (B, 1)
-    first = greedy.unsqueeze(1) * sums.shape[-1] + words
-    among = places == first
-    lost = ~among.any(dim=1, keepdim=True)
-    values = torch.cat([values, flat.gather(1, first).masked_fill(~lost, -torch.inf)], dim=1)
-    return values, torch.cat([places, first], dim=1), torch.cat([among, lost], dim=1).int().argmax(dim=1)
+    gains, words = gains.topk(min(beams, gains.shape[1]))  # (R, K), best first
+    images, owner = live.images.unique_consecutive(return_inverse=True)
+    layout = by_image(owner, len(images))
+    first = greedy.unsqueeze(1) & (torch.arange(gains.shape[1], device=gains.device) == 0)
+    sums, first = layout.spread(live.sums.unsqueeze(1) + gains, -torch.inf).flatten(1), layout.spread(first).flatten(1)
+    places = sums.topk(min(beams, sums.shape[1])).indices  # of L · K
+    further = first.int().argmax(dim=1, keepdim=True)
+    lost = first.any(dim=1, keepdim=True) & ~first.gather(1, places).any(dim=1, keepdim=True)
+    places, empty = torch.cat([places, further], dim=1), torch.cat([places < 0, ~lost], dim=1)
+    sums = sums.gather(1, places).masked_fill_(empty, -torch.inf)
+    row = layout.spread(torch.arange(len(owner), device=owner.device).unsqueeze(1)).squeeze(2)  # (G, L)
+    parent = row.gather(1, places // gains.shape[1])
+    word = words[parent, places % gains.shape[1]]
+    return Choice(images, sums, parent, word, first.gather(1, places) & (sums > -torch.inf))

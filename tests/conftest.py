@@ -152,7 +152,16 @@ VARIANTS = {
     "tied": {"attention": "bahdanau", "tie_weights": True},
     "projected": {"attention": "bahdanau", "region_dim": 3, "feature_dropout": 0.3},
     "deep": {"attention": "bahdanau", "region_dim": 3, "deep_output": True, "tie_weights": True},
+    "deep-unprojected": {"attention": "bahdanau", "deep_output": True},
     "deep-general": {"attention": "luong", "region_dim": 3, "deep_output": True, "tie_weights": True},
+    "tied-general": {"attention": "luong", "tie_weights": True},
+    "projected-dot": {"attention": "luong", "score": "dot", "region_dim": 8},
+    "deep-feeding": {
+        "attention": "luong", "region_dim": 3, "deep_output": True, "tie_weights": True, "input_feeding": True
+    },
+    "deep-concat-feeding": {
+        "attention": "luong", "score": "concat", "region_dim": 3, "deep_output": True, "input_feeding": True
+    },
 }
 
 

@@ -13,14 +13,11 @@ A, B, C = 4, 5, 6  # words
 
 @dataclass(frozen=True)
 class Position:
-    image: torch.Tensor
+    image: torch.Tensor  # (B,), of each caption
     step: int
 
-    def map_recurrent(self, change):  # all beams of an image are at the same step
-        return self
-
-    def select(self, rows):
-        return Position(self.image[rows], self.step)
+    def select(self, captions):
+        return Position(self.image[captions], self.step)
 
 
 class Script:
@@ -37,13 +34,13 @@ class Script:
         return Position(features[:, 0, 0].long(), 0)
 
     def step(self, tokens, state):
-        logits = torch.full((*tokens.shape, self.words), -20.0)  # (B, K, V)
+        logits = torch.full((len(tokens), self.words), -20.0)
         for row, image in enumerate(state.image.tolist()):
             table = self.tables[image]
             for word, probability in table[min(state.step, len(table) - 1)].items():
-                logits[row, :, word] = math.log(probability)
-        alpha = torch.zeros(*tokens.shape, self.regions)  # (B, K, N)
-        alpha[..., state.step] = 1
+                logits[row, word] = math.log(probability)
+        alpha = torch.zeros(len(tokens), self.regions)
+        alpha[:, state.step] = 1
         return logits, alpha, Position(state.image, state.step + 1)
 
 
@@ -65,13 +62,10 @@ class Chain(Script):
 
 @dataclass(frozen=True)
 class Place:
-    room: torch.Tensor  # (B, 1), with beams (B, K, 1)
+    room: torch.Tensor  # (B,), of each caption
 
-    def map_recurrent(self, change):
-        return Place(change(self.room))
-
-    def select(self, rows):
-        return Place(self.room[rows])
+    def select(self, captions):
+        return Place(self.room[captions])
 
 
 class Maze:
@@ -83,11 +77,11 @@ class Maze:
         self.doors = torch.randint(60, (60, 4 + words), generator=generator)
 
     def init_state(self, features):
-        return Place(features[:, 0, :1].long())
+        return Place(features[:, 0, 0].long())
 
     def step(self, tokens, state):
-        room = self.doors[state.room.squeeze(-1), tokens]
-        return self.logits[room], torch.nn.functional.one_hot(room % 50, 50).float(), Place(room.unsqueeze(-1))
+        room = self.doors[state.room, tokens]
+        return self.logits[room], torch.nn.functional.one_hot(room % 50, 50).float(), Place(room)
 
 
 def features_of(*images):

@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -7,7 +7,7 @@ from conftest import CAPTIONS, VARIANTS
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from caption_utils.decoder import DecoderConfig, State, build_decoder
+from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.errors import InputError
 
 FEEDING = [name for name in VARIANTS if name.endswith("feeding")]
@@ -90,18 +90,18 @@ def test_an_image_without_a_caption_changes_nothing(make_decoder, make_batches, 
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_steps_with_beams_equal_steps_without(make_decoder, variant):
-    decoder, images, beams = make_decoder(variant), 3, 4
-    features = torch.randn(images, 5, 6)
-    words = torch.randint(4, 10, (2, images, beams))
-    wide, single = decoder.init_state(features).with_beams(beams), [decoder.init_state(features)] * beams
-    for tokens in words:
-        logits, alpha, wide = decoder.step(tokens, wide)
-        assert (logits.shape[:2], alpha.shape) == ((images, beams), (images, beams, 5))
-        for k in range(beams):
-            one_logits, one_alpha, single[k] = decoder.step(tokens[:, k], single[k])
-            torch.testing.assert_close(logits[:, k], one_logits, atol=1e-5, rtol=0)
-            torch.testing.assert_close(alpha[:, k], one_alpha, atol=1e-6, rtol=0)
+def test_captions_of_shared_images_step_like_captions_with_images_of_their_own(make_decoder, variant):
+    """Also where captions come several times, in another order, and an image is left without any."""
+    decoder, features = make_decoder(variant), torch.randn(4, 5, 6)
+    owner = torch.tensor([3, 0, 3, 1, 0])
+    shared, own = decoder.init_state(features).select(owner), decoder.init_state(features[owner])
+    for words, captions in zip(torch.randint(4, 10, (3, 5)), ([4, 0, 0, 2, 3], [1, 1, 2], [0, 2, 1]), strict=True):
+        words, captions = words[: len(own.hidden)], torch.tensor(captions)
+        outputs = [decoder.step(words, state) for state in (shared, own)]
+        for one, other in zip(outputs[0][:2], outputs[1][:2], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        shared, own = (state.select(captions) for *_, state in outputs)
+    assert len(shared.features) == len(owner[torch.tensor([4, 0, 0, 2, 3])[torch.tensor([1, 1, 2])]].unique())
 
 
 @pytest.mark.parametrize("variant_name", PARALLEL)
@@ -166,7 +166,7 @@ def test_steps_follow_the_papers_equations(make_decoder, variant):
 def test_gradients_are_those_of_finite_differences(name):
     torch.manual_seed(0)
     sizes = {"vocab_size": 5, "feature_dim": 2, "embed_dim": 2, "hidden_dim": 2, "attention_dim": 2, "dropout": 0.0}
-    changes = {"hidden_dim": 2, "feature_dropout": 0.0}
+    changes = {"hidden_dim": 2, "feature_dropout": 0.0, "region_dim": min(2, VARIANTS[name].get("region_dim", 0))}
     decoder = build_decoder(DecoderConfig(**(sizes | VARIANTS[name] | changes))).double()
     tokens, owner = pack_sequence([torch.tensor([1, 4, 3]), torch.tensor([1, 4]), torch.tensor([1])]), [0, 1, 0]
     names, values = zip(*decoder.named_parameters(), strict=True)
@@ -196,12 +196,14 @@ def test_tied_weights_are_one_tensor(make_decoder):
     assert untied.output.weight is not untied.embedding.weight
 
 
-def test_the_state_selects_rows(make_decoder):
+def test_an_image_without_a_caption_leaves_the_state(make_decoder):
     state = make_decoder("general-feeding").init_state(torch.randn(4, 5, 6))
-    chosen = state.select(torch.tensor([2, 0]))
-    for field in fields(State):
-        assert torch.equal(getattr(chosen, field.name), getattr(state, field.name)[[2, 0]])
-    assert make_decoder().init_state(torch.randn(4, 5, 6)).first(2).attentional is None
+    chosen = state.select(torch.tensor([2, 0, 2]))
+    assert torch.equal(chosen.features, state.features[[0, 2]])
+    assert torch.equal(chosen.keys, state.keys[[0, 2]])
+    assert chosen.layout.owner.tolist() == [1, 0, 1]
+    for name in ("hidden", "cell", "attentional"):
+        assert torch.equal(getattr(chosen, name), getattr(state, name)[[2, 0, 2]])
 
 
 def test_an_unknown_attention_is_told_the_known_ones():

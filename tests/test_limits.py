@@ -35,10 +35,10 @@ def test_no_run_of_words_comes_twice():
     assert allowed([A, B], Limits(no_repeat_ngram=3)) == [EOS, A, B, C]
 
 
-def test_each_beam_has_a_past_of_its_own():
-    ids = torch.tensor([[[BOS, A], [BOS, B]]])
-    scores = next_scores(LOGITS.expand(1, 2, -1).clone(), ids, Limits(no_repeat_ngram=1))
-    assert (scores > -math.inf).nonzero().tolist() == [[0, 0, 2], [0, 0, 5], [0, 0, 6], [0, 1, 2], [0, 1, 4], [0, 1, 6]]
+def test_each_caption_has_a_past_of_its_own():
+    ids = torch.tensor([[BOS, A], [BOS, B]])
+    scores = next_scores(LOGITS.expand(2, -1).clone(), ids, Limits(no_repeat_ngram=1))
+    assert (scores > -math.inf).nonzero().tolist() == [[0, 2], [0, 5], [0, 6], [1, 2], [1, 4], [1, 6]]
 
 
 def test_a_caption_that_no_word_may_continue_ends_however_short():

@@ -1,6 +1,6 @@
 import torch
 
-from caption_utils.packing import by_image, owner_of_tokens
+from caption_utils.packing import by_image, one_each, owner_of_tokens
 
 OWNER = torch.tensor([1, 0, 1, 1, 0, 1])
 
@@ -11,13 +11,18 @@ def test_tokens_belong_to_the_images_of_their_captions():
 
 def test_rows_of_an_image_lie_together_in_their_order():
     rows = torch.arange(1.0, 7.0)[:, None]
-    assert by_image(OWNER, 3).spread(rows)[..., 0].tolist() == [[2, 5, 0, 0], [1, 3, 4, 6], [0, 0, 0, 0]]
-
-
-def test_collected_rows_are_those_that_were_spread():
-    rows = torch.randn(6, 2, requires_grad=True)
     layout = by_image(OWNER, 3)
-    collected = layout.collect(layout.spread(rows))
-    assert torch.equal(collected, rows)
-    collected.backward(rows.detach())
-    assert torch.equal(rows.grad, rows)
+    assert layout.spread(rows)[..., 0].tolist() == [[2, 5, 0, 0], [1, 3, 4, 6], [0, 0, 0, 0]]
+    assert layout.spread(rows, -1)[..., 0].tolist() == [[2, 5, -1, -1], [1, 3, 4, 6], [-1, -1, -1, -1]]
+    assert layout.owner.tolist() == OWNER.tolist()
+
+
+def test_the_first_rows_leave_the_last_images_out():
+    rows = torch.arange(1.0, 4.0)[:, None]
+    assert by_image(torch.tensor([1, 0, 1, 2]), 3).first(3, 2).spread(rows)[..., 0].tolist() == [[2, 0], [1, 3]]
+
+
+def test_one_row_for_each_image():
+    rows, layout = torch.randn(3, 2), one_each(3, torch.device("cpu"))
+    assert torch.equal(layout.spread(rows), rows[:, None])
+    assert layout.owner.tolist() == [0, 1, 2]

@@ -7,9 +7,9 @@ from caption_utils.decoder import BahdanauDecoder, Decoder
 from caption_utils.unroll import make_plan
 
 
-@pytest.fixture
-def decoder(make_decoder):
-    return make_decoder("bahdanau").double()
+@pytest.fixture(params=["bahdanau", "tied", "projected", "deep", "deep-unprojected"])
+def decoder(make_decoder, request):
+    return make_decoder(request.param).double()
 
 
 @pytest.fixture
