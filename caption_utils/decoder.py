@@ -1,8 +1,8 @@
 """Regions to words: LSTM decoders that attend, one with Bahdanau's attention and one with Luong's.
 
 Shapes: **B** captions · **G** images those captions are of · **T** caption steps · **N** regions · **D** features ·
-**E** embedding · **H** hidden · **A** attention width · **V** vocabulary · **K** beams · **P** real tokens of a batch,
-packed: ``torch.nn.utils.rnn.PackedSequence`` order, captions from longest to shortest, no padding anywhere.
+**E** embedding · **H** hidden · **A** attention width · **O** output vector, E or H · **V** vocabulary · **P** real
+tokens of a batch, packed: ``torch.nn.utils.rnn.PackedSequence`` order, captions from longest to shortest, no padding.
 """
 
 from collections.abc import Callable
@@ -47,6 +47,16 @@ class DecoderConfig:
         """Width of what the decoder attends to, and so of the context vector."""
         return self.region_dim or self.feature_dim
 
+    @property
+    def through_embedding(self) -> bool:
+        """Whether the output vector is as wide as a word's, being added to one or compared with them."""
+        return self.deep_output or self.tie_weights
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the output vector, from which the vocabulary's logits are made."""
+        return self.embed_dim if self.through_embedding else self.hidden_dim
+
 
 @dataclass(frozen=True)
 class State:
@@ -57,7 +67,7 @@ class State:
     layout: ByImage  # whose image each caption describes
     hidden: Tensor  # (B, H)
     cell: Tensor  # (B, H)
-    attentional: Tensor | None = None  # (B, H), only with input feeding
+    attentional: Tensor | None = None  # (B, O), only with input feeding
 
     def select(self, captions: Tensor) -> "State":
         """The state of some captions, in this order; one may come several times. An image without any leaves.
@@ -85,9 +95,8 @@ class State:
 class Decoder(nn.Module):
     """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
 
-    def __init__(self, config: DecoderConfig, attention: nn.Module, fed_dim: int, output_dim: int):
-        """``fed_dim``: width of what enters the LSTM beside the embedding, 0 for nothing; ``output_dim``: of what
-        ``recur`` returns for the vocabulary."""
+    def __init__(self, config: DecoderConfig, attention: nn.Module, fed_dim: int):
+        """``fed_dim``: width of what enters the LSTM beside the embedding, 0 for nothing."""
         super().__init__()
         self.config = config
         self.attention = attention
@@ -96,9 +105,8 @@ class Decoder(nn.Module):
         self.fed_gates = nn.Linear(fed_dim, 4 * config.hidden_dim, bias=False) if fed_dim else None
         self.project = projection(config)
         self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
-        through_embedding = config.tie_weights or config.deep_output
-        self.to_embedding = nn.Linear(output_dim, config.embed_dim) if through_embedding else nn.Identity()
-        self.output = nn.Linear(config.embed_dim if through_embedding else output_dim, config.vocab_size)
+        self.to_embedding: nn.Module = nn.Identity()
+        self.output = nn.Linear(config.output_dim, config.vocab_size)
         self.dropout = Dropout(config.dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
@@ -135,7 +143,7 @@ class Decoder(nn.Module):
         return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """One step from the embedding's gates ``(B, 4H)``: output vector, alpha ``(B, N)``, new state."""
+        """One step from the embedding's gates ``(B, 4H)``: what ``logits`` needs, alpha ``(B, N)``, new state."""
         raise NotImplementedError
 
     def look(self, query: Tensor, state: State) -> tuple[Tensor, Tensor]:
@@ -160,10 +168,10 @@ class Decoder(nn.Module):
         return o.sigmoid() * cell.tanh(), cell
 
     def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
-        """Output vectors and the words just read ``(..., E)`` to logits ``(..., V)``.
+        """What ``recur`` returned and the words just read ``(..., E)`` to logits ``(..., V)``.
 
-        Deep output is ``L_o (E y_{t-1} + L_h h_t + L_z z_t)``: Xu et al. 2015, equation 7. Luong's ``h̃_t`` has the
-        context ``z_t`` in it.
+        Deep output is ``L_o (E y_{t-1} + L_h h_t + L_z z_t)``: Xu et al. 2015, equation 7. With Luong's attention
+        ``h̃_t``, which has the context ``z_t`` in it, takes the place of the last two.
         """
         output = self.to_embedding(self.dropout(output))
         return self.output(self.dropout(output + embedded) if self.config.deep_output else output)
@@ -177,8 +185,10 @@ class BahdanauDecoder(Decoder):
 
     def __init__(self, config: DecoderConfig):
         attention = BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim)
-        output_dim = config.hidden_dim + (config.context_dim if config.deep_output else 0)
-        super().__init__(config, attention, config.context_dim, output_dim)
+        super().__init__(config, attention, config.context_dim)
+        if config.through_embedding:
+            width = config.hidden_dim + (config.context_dim if config.deep_output else 0)
+            self.to_embedding = nn.Linear(width, config.embed_dim)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         context, alpha = self.look(state.hidden, state)
@@ -205,18 +215,20 @@ class BahdanauDecoder(Decoder):
 class LuongDecoder(Decoder):
     """Step the LSTM on the embedding, attend with ``h_t``, then form the attentional vector ``h̃_t``.
 
-    ``h̃_t = tanh(W_c [context; h_t])``; with input feeding ``h̃_{t-1}`` enters the LSTM beside the embedding.
+    ``h̃_t = tanh(W_c [context; h_t])`` is the output vector; with input feeding ``h̃_{t-1}`` enters the LSTM beside the
+    embedding.
     Source: Luong et al. 2015, sections 3.1 and 3.3, equation 5.
     """
 
     def __init__(self, config: DecoderConfig):
         attention = LuongAttention(config.context_dim, config.hidden_dim, config.attention_dim, config.score)
-        super().__init__(config, attention, config.hidden_dim if config.input_feeding else 0, config.hidden_dim)
-        self.combine = nn.Linear(config.context_dim + config.hidden_dim, config.hidden_dim)
+        super().__init__(config, attention, config.output_dim if config.input_feeding else 0)
+        self.combine = nn.Linear(config.context_dim + config.hidden_dim, config.output_dim)
 
     def init_state(self, features: Tensor) -> State:
         state = super().init_state(features)
-        return replace(state, attentional=torch.zeros_like(state.hidden)) if self.config.input_feeding else state
+        fed = state.hidden.new_zeros(len(state.hidden), self.config.output_dim) if self.config.input_feeding else None
+        return replace(state, attentional=fed)
 
     def recur(self, gates: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         hidden, cell = self.lstm_step(gates, state.attentional, state)

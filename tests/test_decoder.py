@@ -130,7 +130,7 @@ def reference(decoder, features, tokens):
     """Xu et al. 2015, section 3.1.2, or Luong et al. 2015, section 3, with PyTorch's LSTM cell: logits ``(T, V)``."""
     config, weights = decoder.config, dict(decoder.named_parameters())
     bahdanau, feeding = config.attention == "bahdanau", config.input_feeding
-    fed_width = config.context_dim if bahdanau else config.hidden_dim if feeding else 0
+    fed_width = config.context_dim if bahdanau else config.output_dim if feeding else 0
     cell = torch.nn.LSTMCell(config.embed_dim + fed_width, config.hidden_dim)
     inputs = [weights["lstm.weight_ih_l0"]] + ([weights["fed_gates.weight"]] if fed_width else [])
     cell.load_state_dict({"weight_ih": torch.cat(inputs, 1), "weight_hh": weights["lstm.weight_hh_l0"],
@@ -138,7 +138,7 @@ def reference(decoder, features, tokens):
     if config.region_dim:
         features = torch.relu(features @ weights["project.1.weight"].T + weights["project.1.bias"])
     h, c = torch.tanh(decoder.initial(features.mean(1))).chunk(2, dim=-1)
-    attentional, keys, logits = torch.zeros(1, config.hidden_dim), decoder.attention.keys(features), []
+    attentional, keys, logits = torch.zeros(1, config.output_dim), decoder.attention.keys(features), []
     for token in tokens:
         embedded = decoder.embedding(token[None])
         if bahdanau:
