@@ -15,7 +15,7 @@ from caption_utils.parallel import Processes, join_processes
 # `python -m caption_utils train` with the fake encoder, features below the folder of the run
 TRAIN = """
 import os, sys
-print("process", os.environ.get("RANK"), file=sys.stderr)
+sys.stderr.write("process " + os.environ["RANK"] + "\\n")  # in one piece, unlike print
 sys.path.insert(0, {tests!r})
 import torch
 from pathlib import Path
@@ -41,28 +41,63 @@ def started(*command):
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=hidden)
 
 
-def test_two_processes_give_the_loss_curve_of_one(data_folder, tmp_path, monkeypatch, cache, fake_encoder):
-    """Six photos in batches of five and one: the second process has fewer tokens, and once none at all."""
+@pytest.fixture
+def train_one(data_folder, tmp_path, monkeypatch, cache, fake_encoder):
+    """Train in this process, into ``tmp_path / "one"``, and forget the features."""
     monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
     monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
-    experiment.train_model(data_folder, tmp_path / "one", min_count=1, settings=SETTINGS | {"mirror": True})
-    shutil.rmtree(cache)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
-    (tmp_path / "train.py").write_text(TRAIN.format(
-        tests=str(Path(__file__).parent), data=str(data_folder), folder=str(tmp_path), options=options))
-    two = started(*LAUNCH, str(tmp_path / "train.py"))
-    assert two.returncode == 0, two.stderr
-    assert "process 0\n" in two.stderr and "process 1\n" in two.stderr
-    curves = [pd.read_csv(tmp_path / name / "log.csv").set_index("epoch") for name in ("one", "two")]
+
+    def train(settings):
+        experiment.train_model(data_folder, tmp_path / "one", min_count=1, settings=settings | {"mirror": True})
+        shutil.rmtree(cache)
+
+    return train
+
+
+@pytest.fixture
+def train_two(data_folder, tmp_path):
+    """Train in two processes, into ``tmp_path / "two"``, and return how they ended."""
+
+    def train(settings):
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        (tmp_path / "train.py").write_text(TRAIN.format(
+            tests=str(Path(__file__).parent), data=str(data_folder), folder=str(tmp_path), options=options))
+        two = started(*LAUNCH, str(tmp_path / "train.py"))
+        assert two.returncode == 0, two.stderr
+        assert "process 0\n" in two.stderr and "process 1\n" in two.stderr
+        return two
+
+    return train
+
+
+def assert_same_curve(folder):
+    curves = [pd.read_csv(folder / name / "log.csv").set_index("epoch") for name in ("one", "two")]
     for column in ("train_loss", "val_perplexity"):
+        assert len(curves[0]) == len(curves[1])
         assert (curves[0][column] - curves[1][column]).abs().max() < 1e-4
         assert curves[0][column].iloc[0] - curves[0][column].iloc[-1] > 0.1
+
+
+def test_two_processes_give_the_loss_curve_of_one(train_one, train_two, tmp_path):
+    """Six photos in batches of five and one: the second process has fewer tokens, and once none at all."""
+    train_one(SETTINGS)
+    two = train_two(SETTINGS)
+    assert_same_curve(tmp_path)
     assert [line.split(":")[0] for line in two.stdout.splitlines()] == [
         *(f"epoch {n}" for n in range(1, 7)), str(tmp_path / "two")]
     assert two.stderr.count("Split: official") == 1
     assert load_model(tmp_path / "two").training["best"]["epoch"] == 6
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(
         path.name for path in (tmp_path / "two").iterdir())
+
+
+def test_two_processes_go_on_together_and_may_divide_their_batches(train_one, train_two, tmp_path):
+    settings = SETTINGS | {"schedule": "constant", "epochs": 4}
+    train_one(settings)
+    first = train_two(settings | {"accumulate": 2, "epochs": 2})
+    second = train_two(settings | {"accumulate": 2})
+    assert [run.stdout.count("loss") for run in (first, second)] == [2, 2]
+    assert_same_curve(tmp_path)
 
 
 NOTEBOOK = """
