@@ -6,7 +6,8 @@ The textbook loop projects the features and scores the vocabulary inside every t
 The floors are a step's matrix products timed alone, forward and backward, each over all steps at once and without the
 gradient of the features, which nothing needs: as the equations write them, and as this package arranges them, with the
 context's matrix applied to an image's regions. Sides take turns in one process, and medians are printed. All tensors
-are random; lengths are drawn like Flickr8k's.
+are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is there, and in the precision that
+training uses on it.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from caption_utils.batches import Batch
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.recipe import TrainConfig
-from caption_utils.training import caption_loss
+from caption_utils.runtime import device
+from caption_utils.training import caption_loss, precision
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 7
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
@@ -75,7 +77,7 @@ def make_batch(width: int) -> tuple[Batch, Tensor, Tensor]:
     padded = tokens.masked_fill(torch.arange(tokens.shape[1]) >= lengths[:, None], 0)
     owner = torch.randperm(count) // 5
     features = torch.rand(IMAGES, REGIONS, width)
-    packed = pack_padded_sequence(padded, lengths, batch_first=True)
+    packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True)
     return Batch(features, packed, packed.data, owner), padded, features[owner]
 
 
@@ -168,11 +170,15 @@ def floor_step(width: int, luong: bool, batch: Batch, arranged: bool) -> Callabl
 def medians(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
     """Median seconds of each step; the sides take turns, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(REPEATS + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
+    where = torch.get_default_device()
+    with torch.autocast(where.type, precision(where), enabled=where.type == "cuda"):
+        for _ in range(REPEATS + 1):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if where.type == "cuda":
+                    torch.cuda.synchronize()
+                times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
@@ -194,7 +200,9 @@ def main() -> None:
     """Print a row for each attention and each width of features."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.manual_seed(0)
-    print(f"{torch.get_num_threads()} threads, captions per second")
+    torch.set_default_device(device())
+    gpu = torch.cuda.get_device_name() if torch.get_default_device().type == "cuda" else None
+    print(f"{gpu or f'{torch.get_num_threads()} threads'}, captions per second")
     print(f"{'attention':<11}features{'textbook':>9}{'ours':>8}{'ratio':>8}{'time/equations':>17}{'time/arranged':>16}")
     for width in WIDTHS:
         for attention in ("bahdanau", "luong"):
