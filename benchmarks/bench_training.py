@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from caption_utils.batches import Batch
 from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.products import fast_products
 from caption_utils.recipe import TrainConfig
 from caption_utils.runtime import device
 from caption_utils.training import caption_loss, precision
@@ -187,9 +188,9 @@ def measure(width: int, attention: str) -> str:
     batch, padded, features = make_batch(width)
     luong = attention == "luong"
     seconds = medians({"textbook": textbook_step(width, luong, padded, features),
-                       "ours": our_step(width, attention, batch),
-                       "equations": floor_step(width, luong, batch, arranged=False),
-                       "arranged": floor_step(width, luong, batch, arranged=True)})
+                       "ours": fast_products(our_step(width, attention, batch)),
+                       "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
+                       "arranged": fast_products(floor_step(width, luong, batch, arranged=True))})
     textbook, ours = len(batch.owner) / seconds["textbook"], len(batch.owner) / seconds["ours"]
     floors = [seconds["ours"] / seconds[name] for name in ("equations", "arranged")]
     return (f"{attention:<11}{REGIONS}x{width}{textbook:>10.0f}{ours:>8.0f}{ours / textbook:>7.1f}x"

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 from caption_utils.batches import Batch
 from caption_utils.decoder import Decoder
 from caption_utils.intervals import Score, mean_score, ratio
+from caption_utils.products import fast_products
 from caption_utils.vocab import tokenize
 
 Texts = dict[int, list[str]]
 NGRAMS = 4
 
 
+@fast_products
 def perplexity(decoder: Decoder, batches: Iterable[Batch]) -> float:
     """``exp(total negative log-likelihood / total tokens)``: ``<eos>`` counts, padding does not, dropout is off.
 

@@ -9,11 +9,13 @@ from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
 from caption_utils.hypotheses import Hypothesis, Unfinished
 from caption_utils.limits import Limits, next_scores
+from caption_utils.products import fast_products
 from caption_utils.vocab import Vocabulary
 
 ANY_CAPTION = Limits()
 
 
+@fast_products
 @torch.inference_mode()
 def sample(
     decoder: Decoder, features: Tensor, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0, count: int = 1,

@@ -15,6 +15,7 @@ from caption_utils.errors import InputError
 from caption_utils.hypotheses import Hypothesis, Unfinished
 from caption_utils.limits import Limits, next_scores
 from caption_utils.packing import by_image
+from caption_utils.products import fast_products
 from caption_utils.vocab import Vocabulary
 
 BEAMS = 5
@@ -42,6 +43,7 @@ class SearchConfig(Limits):
             raise InputError(f"length_penalty={self.length_penalty}: choose a value from 0, which is none, to 2")
 
 
+@fast_products
 @torch.inference_mode()
 def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Hypothesis]]:
     """1 to ``beams`` captions for each image of ``features (B, N, D)``, best score first; ``config`` may be ``beams``.

@@ -18,6 +18,7 @@ from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
 from caption_utils.parallel import join_processes
+from caption_utils.products import fast_products
 from caption_utils.progress import History, Progress, load_progress, save_progress, write_log
 from caption_utils.recipe import SCHEDULES, TrainConfig
 
@@ -224,6 +225,7 @@ def weights_digest(decoder: Decoder) -> str:
     return digest.hexdigest()
 
 
+@fast_products
 def fit(
     model: Model, train: CaptionBatches, val: CaptionBatches, config: TrainConfig, folder: str | Path,
     teachers: Sequence[Decoder] = (),
