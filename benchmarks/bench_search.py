@@ -1,11 +1,11 @@
 """Images captioned per second: beam search over many images at once, beside the textbook's one image at a time.
 
-    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 50] [--model FOLDER]
+    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 100] [--model FOLDER]
 
 The textbook search takes one image, makes its beams the batch, computes their keys anew at every step, and keeps its
 captions in Python lists. ``one`` is this package's search, given one image at a time. Both follow the same rules as the
 batched search and must find the same captions, except where the scores of two tie but for rounding. The three take
-turns, 50 images each, and the medians of these turns are printed. Features are those of the validation images of
+turns, 100 images each, and the medians of these turns are printed. Features are those of the validation images of
 ``--data``, by default random ones of the model's sizes. 1,000 images take two cores some minutes.
 """
 
@@ -32,7 +32,7 @@ from caption_utils.packing import one_each
 from caption_utils.search import SearchConfig, beam_search
 from caption_utils.vocab import Vocabulary
 
-TURN = 50  # images
+TURN = 100  # images
 Beam = tuple[list[int], float]
 Continuation = tuple[float, int, int]  # log-probability, which beam, word
 Search = Callable[[Tensor], list[Hypothesis]]

@@ -4,16 +4,19 @@ Both are called alike and return alike, so that a comparison of the two compares
 D features each, hidden state of width H, attention width A; T queries for each image where a decoder can batch them.
 """
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from caption_utils.errors import InputError
 
+IMAGES_AT_ONCE = 8
+
 
 class AdditiveScore(nn.Module):
-    """``score(h, f_i) = vᵀ tanh(W_f f_i + W_h h)``, with keys ``W_f f_i``.
+    """``score(h, f_i) = vᵀ tanh(W_f f_i + W_h h)``, with keys ``2 W_f f_i``.
 
-    ``tanh(x)`` is computed as ``2 σ(2x) - 1``: on a CPU, PyTorch's sigmoid takes a tenth of the time of its tanh.
+    ``tanh(x)`` is computed as ``2 σ(2x) - 1``: on a CPU, PyTorch's sigmoid takes a tenth of the time of its tanh. What
+    is between keys and scores is computed for a few images at a time, so that it fits into a cache.
     """
 
     def __init__(self, feature_dim: int, hidden_dim: int, attention_dim: int):
@@ -24,12 +27,14 @@ class AdditiveScore(nn.Module):
 
     def keys(self, features: Tensor) -> Tensor:
         """Features ``(B, N, D)`` to keys ``(B, N, A)``: the part of the score that no query changes."""
-        return self.feature_projection(features)
+        return 2 * self.feature_projection(features)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Alignment scores ``(B, T, N)`` of queries ``(B, T, H)`` against keys ``(B, N, A)``."""
-        doubled = 2 * keys.unsqueeze(1) + 2 * self.query_projection(query).unsqueeze(2)  # (B, T, N, A)
-        return F.linear(doubled.sigmoid_(), 2 * self.v.weight).squeeze(-1) - self.v.weight.sum()
+        query, v = 2 * self.query_projection(query), 2 * self.v.weight[0]
+        pairs = zip(keys.split(IMAGES_AT_ONCE), query.split(IMAGES_AT_ONCE), strict=True)
+        scores = [(key.unsqueeze(1) + each.unsqueeze(2)).sigmoid_() @ v for key, each in pairs]
+        return torch.cat(scores) - self.v.weight.sum()
 
 
 class GeneralScore(nn.Module):

@@ -201,7 +201,7 @@ class BahdanauDecoder(Decoder):
         embedded = self.dropout(self.embedding(tokens.data))
         gates = self.input_gates(embedded)
         state, score = self.init_state(features), self.attention.score
-        hidden, cell, keys = (value.index_select(0, owner) for value in (state.hidden, state.cell, 2 * state.keys))
+        hidden, cell, keys = (value.index_select(0, owner) for value in (state.hidden, state.cell, state.keys))
         weight = torch.cat([self.lstm.weight_hh_l0, 2 * score.query_projection.weight])
         plan = make_plan(tokens.batch_sizes, owner, len(features))
         values = self.fed_gates(state.features)
