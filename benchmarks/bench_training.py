@@ -5,9 +5,10 @@
 The textbook loop projects the features and scores the vocabulary inside every time step, one caption a row, padded.
 The floors are a step's matrix products timed alone, forward and backward, each over all steps at once and without the
 gradient of the features, which nothing needs: as the equations write them, and as this package arranges them, with the
-context's matrix applied to an image's regions. Sides take turns in one process, and medians are printed. All tensors
-are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is there, and in the precision that
-training uses on it.
+context's matrix applied to an image's regions. This package and the floors use the faster of PyTorch's two libraries
+for products (``products.py``), the textbook loop the one that PyTorch takes of itself. Sides take turns in one process,
+and medians are printed. All tensors are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is
+on it, in the precision that training uses there.
 """
 
 import argparse
