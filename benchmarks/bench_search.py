@@ -3,10 +3,10 @@
     python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 100] [--model FOLDER]
 
 The textbook search takes one image, makes its beams the batch, computes their keys anew at every step, and keeps its
-captions in Python lists, with PyTorch as it is. ``one`` is this package's search, given one image at a time. Both follow the same rules as the
-batched search and must find the same captions, except where the scores of two tie but for rounding. The three take
-turns, 100 images each, and the medians of these turns are printed. Features are those of the validation images of
-``--data``, by default random ones of the model's sizes. 1,000 images take two cores some minutes.
+captions in Python lists, with PyTorch as it is. ``one`` is this package's search, given one image at a time. Both
+follow the same rules as the batched search and must find the same captions, except where the scores of two tie but for
+rounding. The three take turns, 100 images each, and the medians of these turns are printed. Features are those of the
+validation images of ``--data``, by default random ones of the model's sizes. 1,000 images take two cores a minute.
 """
 
 import argparse
