@@ -9,7 +9,7 @@ from playwright.sync_api import Page, sync_playwright
 from servers import FLAGS, ROOT, Servers
 
 PICTURE = ROOT / "results" / "figures" / "page.png"
-SAMPLE, WORD = "camera", 5
+SAMPLE, WORD = "camera", 9
 SIZE = {"width": 1180, "height": 900}
 MOST_COLOURS, MOST_BYTES = 256, 300_000
 
