@@ -4,11 +4,11 @@
 
 The textbook loop projects the features and scores the vocabulary inside every time step, one caption a row, padded.
 The floors are a step's matrix products timed alone, forward and backward, each over all steps at once and without the
-gradient of the features, which nothing needs: as the equations write them, and as this package arranges them, with the
-context's matrix applied to an image's regions. This package and the floors use the faster of PyTorch's two libraries
-for products (``products.py``), the textbook loop the one that PyTorch takes of itself. Sides take turns in one process,
-and medians are printed. All tensors are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is
-on it, in the precision that training uses there.
+gradient of the features, which nothing needs. ``plain``: as the equations write them, by the library that PyTorch takes
+of itself, as in the textbook loop; ``equations``: the same by the faster of its two libraries (``products.py``), as in
+this package; ``arranged``: by the faster one and as this package arranges them, with the context's matrix applied to an
+image's regions. Sides take turns in one process, and medians are printed. All tensors are random; lengths are drawn
+like Flickr8k's. Where there is a GPU, everything is on it, in the precision that training uses there.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from caption_utils.training import caption_loss, precision
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 7
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
+FLOORS = "plain", "equations", "arranged"
 
 
 class Textbook(nn.Module):
@@ -185,17 +186,17 @@ def medians(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
 
 
 def measure(width: int, attention: str) -> str:
-    """A row of the table: captions per second of both sides, and our time in units of either floor."""
+    """A row of the table: captions per second of both sides, and our time in units of each floor."""
     batch, padded, features = make_batch(width)
     luong = attention == "luong"
     seconds = medians({"textbook": textbook_step(width, luong, padded, features),
                        "ours": fast_products(our_step(width, attention, batch)),
+                       "plain": floor_step(width, luong, batch, arranged=False),
                        "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
                        "arranged": fast_products(floor_step(width, luong, batch, arranged=True))})
     textbook, ours = len(batch.owner) / seconds["textbook"], len(batch.owner) / seconds["ours"]
-    floors = [seconds["ours"] / seconds[name] for name in ("equations", "arranged")]
-    return (f"{attention:<11}{REGIONS}x{width}{textbook:>10.0f}{ours:>8.0f}{ours / textbook:>7.1f}x"
-            f"{floors[0]:>16.2f}x{floors[1]:>15.2f}x")
+    floors = "".join(f"{seconds['ours'] / seconds[name]:>12.2f}" for name in FLOORS)
+    return f"{attention:<11}{REGIONS}x{width}{textbook:>10.0f}{ours:>8.0f}{ours / textbook:>8.1f}{floors}"
 
 
 def main() -> None:
@@ -205,7 +206,8 @@ def main() -> None:
     torch.set_default_device(device())
     gpu = torch.cuda.get_device_name() if torch.get_default_device().type == "cuda" else None
     print(f"{gpu or f'{torch.get_num_threads()} threads'}, captions per second")
-    print(f"{'attention':<11}features{'textbook':>9}{'ours':>8}{'ratio':>8}{'time/equations':>17}{'time/arranged':>16}")
+    floors = "".join(f"{f'/{name}':>12}" for name in FLOORS)
+    print(f"{'attention':<11}features{'textbook':>9}{'ours':>8}{'ratio':>8}{floors}")
     for width in WIDTHS:
         for attention in ("bahdanau", "luong"):
             print(measure(width, attention), flush=True)
