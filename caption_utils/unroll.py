@@ -5,8 +5,9 @@
 - The context enters the LSTM alone through ``W_c Σ α_i f_i = Σ α_i (W_c f_i)``, so the *values* ``W_c f_i`` are made
   once for an image, like its keys, and the widest product leaves the loop.
 - Recurrent gates and query are products with the same ``h_{t-1}``, and made as one.
-- ``tanh(x)`` is ``2 σ(2x) - 1``, and ``σ`` much the cheaper on a CPU. A score is then ``2v · σ(2k_i + 2q)``, less a
-  number that is the same for all regions and leaves alpha alone. Keys, queries and ``v`` are doubled before the loop.
+- ``tanh(x)`` is ``2 σ(2x) - 1``. A score is then ``2v · σ(2k_i + 2q)``, less a number that is the same for all regions
+  and leaves alpha alone. Keys, queries and ``v`` are doubled before the loop, and keys are ``e^{-2k_i}``, so that ``σ``
+  needs no exponential of pairs (``attention.sigmoid_of_sum``).
 - ``s_i = σ(2k_i + 2q)``, by far the largest tensor of a step, is not kept but computed again in the backward pass,
   always into the same memory. Since ``σ' = σ - σ²``, sums of ``s`` and ``s²`` are all that the gradients need.
 - The gradients of weights and values wait for the end of the loop, where each is one product for all steps.
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from caption_utils.attention import exponential, sigmoid_of_sum
 from caption_utils.packing import ByImage, by_image, owner_of_tokens
 
 
@@ -57,9 +59,9 @@ def unroll(
     """Hidden states ``(P, H)`` and alphas ``(P, N)`` after each token.
 
     ``gates (P, 4H)`` come from the embedding, biases included; ``hidden`` and ``cell`` ``(B, H)`` are the first states;
-    ``keys (B, N, A)`` belong to captions, ``values (G, N, 4H)`` to images; ``weight (4H + A, H)`` makes recurrent gates
-    and query of a hidden state, ``v (A,)`` a score of ``σ(k_i + q)``: keys, query and ``v`` are twice the attention's.
-    All is computed in the precision of ``weight``.
+    ``keys (B, N, A)``, ``e^{-k_i}``, belong to captions, ``values (G, N, 4H)`` to images; ``weight (4H + A, H)`` makes
+    recurrent gates and query ``q`` of a hidden state, ``v (A,)`` a score of ``σ(k_i + q)``. Of these ``k_i``, ``q`` and
+    ``v`` are twice the attention's. All is computed in the precision of ``weight``.
     """
     with torch.autocast(weight.device.type, enabled=False):
         tensors = [tensor.to(weight.dtype) for tensor in (gates, hidden, cell, keys, values, weight, v)]
@@ -76,11 +78,12 @@ class Unroll(torch.autograd.Function):
         hiddens, cells = (torch.cat([first, first.new_empty(len(gates), first.shape[1])]) for first in (hidden, cell))
         for step in plan.steps:
             recurrent, query = (hiddens[step.before] @ weight.T).split([gates.shape[1], len(v)], dim=1)
-            alpha = (sigmoid_of_sum(keys, query, memory) @ v).softmax(dim=1)
+            queries[step.now] = exponential(query)
+            alpha = (sigmoid_of_sum(keys[: step.size], queries[step.now, None], memory) @ v).softmax(dim=1)
             fed = for_each_caption(alpha, values, step)
             torch.add(gates[step.now], recurrent, out=active[step.now]).add_(fed)
             lstm_cell(active[step.now], cells[step.before], hiddens[step.after], cells[step.after])
-            queries[step.now], alphas[step.now] = query, alpha
+            alphas[step.now] = alpha
         ctx.plan = plan
         ctx.save_for_backward(active, alphas, queries, hiddens, cells, keys, values, weight, v)
         return hiddens[len(hidden) :].clone(), alphas
@@ -113,8 +116,8 @@ class Unroll(torch.autograd.Function):
 class ScoreGradient:
     """Adds up the gradients of keys and ``v`` over the steps, and gives each step's query its own.
 
-    With ``s = σ(k_i + q)`` and ``d`` the gradient of the scores: ``v d (s - s²)`` for keys, its sum over the regions
-    for the query, and ``d s`` for ``v``.
+    With ``s = σ(k_i + q)`` and ``d`` the gradient of the scores: ``v d (s - s²)`` for ``k_i``, its sum over the regions
+    for the query, and ``d s`` for ``v``. Keys and queries come as ``e^{-k_i}`` and ``e^{-q}``.
     """
 
     def __init__(self, keys: Tensor, v: Tensor):
@@ -122,10 +125,10 @@ class ScoreGradient:
         self._memory, self._slopes = torch.empty_like(keys), torch.zeros_like(keys)
 
     def add(self, query: Tensor, alpha: Tensor, grad_alpha: Tensor) -> Tensor:
-        """Take one step's queries ``(b, A)`` and alphas ``(b, N)`` with their gradient; returns that of the queries."""
+        """Take one step's queries ``(b, A)`` and alphas ``(b, N)`` with their gradient; returns that of ``q``."""
         weighted = alpha * grad_alpha
         scores = torch.addcmul(weighted, alpha, weighted.sum(dim=1, keepdim=True), value=-1)
-        bent = sigmoid_of_sum(self._keys, query, self._memory)
+        bent = sigmoid_of_sum(self._keys[: len(query)], query[:, None], self._memory)
         self.v += scores.flatten() @ bent.flatten(0, 1)
         slope = bent.addcmul_(bent, bent, value=-1)
         self._slopes[: len(query)].addcmul_(slope, scores[..., None])
@@ -133,12 +136,7 @@ class ScoreGradient:
 
     def keys(self) -> Tensor:
         """The keys' gradient ``(B, N, A)``, once all steps are in."""
-        return self._slopes.mul_(self._v)
-
-
-def sigmoid_of_sum(keys: Tensor, query: Tensor, memory: Tensor) -> Tensor:
-    """``σ(k_i + q)``, ``(b, N, A)``, of the first b captions, written into ``memory (B, N, A)``."""
-    return torch.add(keys[: len(query)], query[:, None], out=memory[: len(query)]).sigmoid_()
+        return self._slopes.mul_(-self._v).div_(self._keys)
 
 
 def for_each_caption(rows: Tensor, matrices: Tensor, step: Step) -> Tensor:

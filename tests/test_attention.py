@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from caption_utils.attention import BahdanauAttention, LuongAttention
+from caption_utils.attention import BahdanauAttention, LuongAttention, exponential, sigmoid_of_sum
 from caption_utils.errors import InputError
 
 B, N, D, H, A = 2, 5, 4, 3, 6
@@ -113,6 +113,22 @@ class _KeysAndAttention(torch.nn.Module):
 
     def forward(self, query, features):
         return self.attention(query, features, self.attention.keys(features))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_sigmoid_of_sum_is_the_sigmoid_of_a_sum_of_numbers_cut_at_40(dtype):
+    exponents = torch.tensor([-1000.0, -40, -20, -9, -1, -0.01, 0, 0.3, 2, 10, 20, 40, 1000], dtype=dtype)
+    left, right = exponents[:, None], exponents[None]
+    found = sigmoid_of_sum(exponential(left), exponential(right))
+    wanted = (left.float().clamp(-40, 40) + right.float().clamp(-40, 40)).sigmoid()
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_sigmoid_of_sum_without_gradients_is_written_where_told():
+    left, right, room = exponential(torch.randn(2, 3)), exponential(torch.randn(2, 3)), torch.empty(5, 3)
+    found = sigmoid_of_sum(left, right, room)
+    assert found.data_ptr() == room.data_ptr()
+    torch.testing.assert_close(found, sigmoid_of_sum(left, right), rtol=0, atol=0)
 
 
 def test_dot_has_no_parameters_and_general_no_query_projection():
