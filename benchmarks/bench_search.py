@@ -1,12 +1,13 @@
 """Images captioned per second: beam search over many images at once, beside the textbook's one image at a time.
 
-    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 100] [--model FOLDER]
+    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 50] [--model FOLDER]
 
 The textbook search takes one image, makes its beams the batch, computes their keys anew at every step, and keeps its
 captions in Python lists, with PyTorch as it is. ``one`` is this package's search, given one image at a time. Both
 follow the same rules as the batched search and must find the same captions, except where the scores of two tie but for
-rounding. The three take turns, 100 images each, and the medians of these turns are printed. Features are those of the
-validation images of ``--data``, by default random ones of the model's sizes. 1,000 images take two cores a minute.
+rounding. The three take five turns, in each of which the batched search has all images and the others a fifth of them,
+and the medians of these turns are printed. Features are those of the validation images of ``--data``, by default random
+ones of the model's sizes. 1,000 images take two cores one to four minutes.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from caption_utils.packing import one_each
 from caption_utils.search import SearchConfig, beam_search
 from caption_utils.vocab import Vocabulary
 
-TURN = 100  # images
+TURNS = 5
 Beam = tuple[list[int], float]
 Continuation = tuple[float, int, int]  # log-probability, which beam, word
 Search = Callable[[Tensor], list[Hypothesis]]
@@ -97,14 +98,16 @@ def repeats(words: list[int], word: int, n: int) -> bool:
 
 
 def take_turns(features: Tensor, sides: dict[str, Search]) -> tuple[dict[str, float], dict[str, list[Hypothesis]]]:
-    """Median images per second of each side, and all its captions."""
+    """Median images per second of each side, and its caption of each image."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     captions: dict[str, list[Hypothesis]] = {name: [] for name in sides}
-    for chunk in features.split(TURN):
+    for turn in features.chunk(TURNS):
         for name, run in sides.items():
+            images = features if name == "batched" else turn
             start = time.perf_counter()
-            captions[name] += run(chunk.float())
-            speeds[name].append(len(chunk) / (time.perf_counter() - start))
+            captions[name] += run(images)
+            speeds[name].append(len(images) / (time.perf_counter() - start))
+    captions["batched"] = captions["batched"][: len(features)]
     return {name: statistics.median(values) for name, values in speeds.items()}, captions
 
 
@@ -130,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--data", help="data set whose validation images to caption")
-    parser.add_argument("--batch", type=int, default=search.IMAGES_AT_ONCE, help="images at once (%(default)s)")
+    parser.add_argument("--batch", type=int, default=search.IMAGES_AT_ONCE, help="images for each core (%(default)s)")
     parser.add_argument("--model", help="model folder (default: the shipped one that captions)")
     options = parser.parse_args()
     model, config = load_model(options.model or default_model()), SearchConfig(5)
@@ -141,7 +144,7 @@ def main() -> None:
         "one": lambda chunk: [beam_search(decoder, image, config)[0][0] for image in chunk.split(1)],
         "batched": lambda chunk: [found for found, *_ in beam_search(decoder, chunk, config)],
     }
-    speeds, captions = take_turns(load_features(options.images, options.data, model), sides)
+    speeds, captions = take_turns(load_features(options.images, options.data, model).float(), sides)
     print(f"{torch.get_num_threads()} threads, {len(captions['batched'])} images, beam 5")
     batched, found = speeds.pop("batched"), captions.pop("batched")
     print(f"batched  {batched:8.1f} images per second")
