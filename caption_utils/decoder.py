@@ -254,7 +254,7 @@ class LuongDecoder(Decoder):
         state = self.init_state(features)
         embedded = self.dropout(self.embedding(tokens.data))
         start = state.hidden.index_select(0, owner)[None], state.cell.index_select(0, owner)[None]
-        hidden = self.lstm(tokens._replace(data=embedded), start)[0].data  # (P, H)
+        hidden = self.lstm(PackedSequence(embedded, tokens.batch_sizes), start)[0].data  # (P, H)
         layout = by_image(owner_of_tokens(tokens.batch_sizes, owner), len(features))
         of_context, of_hidden = self.combine.weight.split([self.config.context_dim, self.config.hidden_dim], dim=1)
         contexts, alphas = self.attention(layout.spread(hidden), F.linear(state.features, of_context), state.keys)

@@ -28,7 +28,7 @@ class Dropout(nn.Module):
         """Any shape; the same shape."""
         if not self.training or not self.dropped:
             return x
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # a captured graph cannot look at numbers as bytes
             return F.dropout(x, self.dropped / LEVELS)
         kept = random_bytes(x.shape) >= self.dropped - LEVELS // 2
         return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - self.dropped))

@@ -15,6 +15,12 @@ def test_units_fall_with_their_probability_and_the_mean_stays(p):
     assert dropped.mean().item() == pytest.approx(1, abs=0.05)
 
 
+def test_units_fall_with_their_probability_in_a_captured_graph_too():
+    torch.manual_seed(0)
+    dropped = torch.compile(Dropout(0.3), backend="aot_eager")(torch.ones(MANY))
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.3, abs=0.015)
+
+
 def test_the_same_seed_drops_the_same_units_and_gradients_pass_where_values_did():
     x = torch.randn(7, 9, requires_grad=True)
     results = []

@@ -668,6 +668,25 @@ def test_the_parts_of_a_batch_have_its_loss_and_gradient(make_decoder, make_batc
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("variant", ["deep", "general"])
+def test_steps_captured_as_graphs_have_the_losses_of_plain_ones(make_decoder, make_batches, variant):
+    torch.compiler.reset()
+    captured = torch.compile(caption_loss, backend="aot_eager")  # captures forward and backward; needs no compiler
+    curves, (batch,) = {}, next(make_batches(2).shuffled(1)).parts
+    for loss_of in (caption_loss, captured):
+        decoder, curve = make_decoder(variant, dropout=0, feature_dropout=0).train(), []
+        optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
+        for _ in range(4):
+            loss = loss_of(decoder, batch, CONFIG)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.item())
+        curves[loss_of] = curve
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert curves[captured] == pytest.approx(curves[caption_loss], rel=1e-5)
+
+
 def test_accumulation_changes_no_curve(run, tmp_path):
     """Without dropout; a run may even go on with another number of parts."""
     config = replace(CONFIG, images_per_batch=4, label_smoothing=0.1)
