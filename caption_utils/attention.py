@@ -4,12 +4,13 @@ Both are called alike and return alike, so that a comparison of the two compares
 D features each, hidden state of width H, attention width A; T queries for each image where a decoder can batch them.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from caption_utils.cores import rows_in_cache
 from caption_utils.errors import InputError
-
-IMAGES_AT_ONCE = 8
 
 
 class AdditiveScore(nn.Module):
@@ -32,9 +33,10 @@ class AdditiveScore(nn.Module):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Alignment scores ``(B, T, N)`` of queries ``(B, T, H)`` against keys ``(B, N, A)``."""
         query, v = exponential(2 * self.query_projection(query)), 2 * self.v.weight[0]
-        size = min(IMAGES_AT_ONCE, len(keys)), query.shape[1], *keys.shape[1:]
-        room = None if torch.is_grad_enabled() else keys.new_empty(size)
-        pairs = zip(keys.unsqueeze(1).split(IMAGES_AT_ONCE), query.unsqueeze(2).split(IMAGES_AT_ONCE), strict=True)
+        size = query.shape[1], *keys.shape[1:]
+        images = rows_in_cache(math.prod(size), len(keys), keys.device)
+        room = None if torch.is_grad_enabled() else keys.new_empty(images, *size)
+        pairs = zip(keys.unsqueeze(1).split(images), query.unsqueeze(2).split(images), strict=True)
         scores = [sigmoid_of_sum(*pair, room) @ v for pair in pairs]
         return torch.cat(scores) - self.v.weight.sum()
 

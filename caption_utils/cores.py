@@ -1,26 +1,36 @@
-"""Parts of a batch, each computed by a core of its own."""
+"""What suits a processor: a part of a batch for each core, and no more at a time than its cache holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+CACHED = 1 << 18  # float32 numbers
 Result = TypeVar("Result")
 
 
-def on_each_core(work: Callable[[Tensor], Result], parts: Sequence[Tensor]) -> list[Result]:
-    """``work`` of each part, in order.
+def on_each_core(work: Callable[[Tensor], Result], batch: Tensor, most: int) -> list[Result]:
+    """``work`` of the parts of ``batch``, in order: equal ones of at most ``most`` rows, or all if it has no more.
 
     On a CPU as many parts are computed at a time as PyTorch has threads, each by one thread: these wait for each other
     once, while those that share a product wait at the end of each. On a GPU it is one part after another.
     """
-    threads = torch.get_num_threads()
-    if min(threads, len(parts)) < 2 or parts[0].device.type != "cpu":
-        return [work(part) for part in parts]
+    threads = torch.get_num_threads() if batch.device.type == "cpu" else 1
+    if threads == 1 or len(batch) <= most:
+        return [work(part) for part in batch.split(most) if len(part)]
+    parts = batch.tensor_split(-(-len(batch) // (most * threads)) * threads)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, parts))
     finally:
         torch.set_num_threads(threads)  # for threads yet to start, which take the number set last
+
+
+def rows_in_cache(width: int, rows: int, device: torch.device) -> int:
+    """How many of ``rows`` float32 rows of this width to compute at a time: as many as a core's cache holds.
+
+    On a GPU all of them.
+    """
+    return min(max(1, CACHED // width), rows) if device.type == "cpu" else rows

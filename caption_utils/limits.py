@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from caption_utils.cores import rows_in_cache
 from caption_utils.errors import InputError
 from caption_utils.vocab import Vocabulary
 
@@ -36,9 +38,10 @@ class Limits:
 def next_scores(logits: Tensor, ids: Tensor, limits: Limits) -> Tensor:
     """Log-probabilities ``(..., V)`` of what may follow ``ids (..., T)``, ``<bos>`` first; minus infinity for the rest.
 
-    They are the model's own: what is forbidden keeps its share. At least one is finite, whatever the logits are.
+    They are the model's own: what is forbidden keeps its share. At least one is finite, whatever the logits are, whose
+    memory they take.
     """
-    scores = logits.log_softmax(dim=-1).nan_to_num_(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
+    scores = log_probabilities(logits)
     scores[..., NEVER_SAID] = -float("inf")
     length = ids.shape[-1] - 1
     end = scores[..., Vocabulary.eos].clone()
@@ -51,6 +54,16 @@ def next_scores(logits: Tensor, ids: Tensor, limits: Limits) -> Tensor:
         end = end.masked_fill(scores.amax(dim=-1) > -float("inf"), -float("inf"))
     scores[..., Vocabulary.eos] = end
     return scores
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax of ``logits (..., V)``, in their place and a few words at a time, so that these stay in a cache."""
+    words = logits.shape[-1]
+    parts = logits.split(rows_in_cache(logits.numel() // words, words, logits.device), dim=-1)
+    total = torch.stack([part.logsumexp(dim=-1, keepdim=True) for part in parts]).logsumexp(dim=0)
+    for part in parts:
+        part.sub_(total).nan_to_num_(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
+    return logits
 
 
 def _forbid_repetition(scores: Tensor, words: Tensor, n: int) -> None:

@@ -144,3 +144,14 @@ def test_dot_needs_equal_widths():
 def test_an_unknown_score_is_told_the_known_ones():
     with pytest.raises(InputError, match="score 'cosine' is unknown; choose one of dot, general, concat"):
         LuongAttention(D, H, A, "cosine")
+
+
+@pytest.mark.parametrize("learning", [True, False])
+@pytest.mark.parametrize("numbers", [1, 4 * N * A, 1 << 20])
+def test_how_many_images_a_cache_holds_changes_no_score(monkeypatch, learning, numbers):
+    score = KINDS["bahdanau"]().score
+    query, keys = torch.randn(5, 2, H), score.keys(torch.randn(5, N, D))
+    with torch.set_grad_enabled(learning):
+        alone = torch.cat([score(query[i : i + 1], keys[i : i + 1]) for i in range(5)])
+        monkeypatch.setattr("caption_utils.cores.CACHED", numbers)
+        torch.testing.assert_close(score(query, keys), alone)

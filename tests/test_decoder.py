@@ -206,6 +206,16 @@ def test_an_image_without_a_caption_leaves_the_state(make_decoder):
         assert torch.equal(getattr(chosen, name), getattr(state, name)[[2, 0, 2]])
 
 
+def test_a_few_images_without_a_caption_stay_since_leaving_costs_a_copy(make_decoder):
+    state = make_decoder().init_state(torch.randn(10, 5, 6))
+    nine = state.select(torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9]))
+    assert nine.features is state.features and nine.keys is state.keys
+    assert nine.layout.owner.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    eight = nine.select(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]))
+    assert torch.equal(eight.features, state.features[[0, 1, 2, 4, 5, 6, 7, 8]])
+    assert eight.layout.owner.tolist() == list(range(8))
+
+
 def test_an_unknown_attention_is_told_the_known_ones():
     with pytest.raises(InputError, match="attention 'self' is unknown; choose one of bahdanau, luong"):
         build_decoder(DecoderConfig(10, 6, attention="self"))

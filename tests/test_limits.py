@@ -3,7 +3,7 @@ import math
 import torch
 from fake_decoders import BOS, EOS, PAD, UNK, A, B, C
 
-from caption_utils.limits import IMPOSSIBLE, Limits, next_scores
+from caption_utils.limits import IMPOSSIBLE, Limits, log_probabilities, next_scores
 
 LOGITS = torch.arange(7.0).log_softmax(0)
 
@@ -52,3 +52,10 @@ def test_what_the_model_rules_out_may_still_be_said_where_nothing_else_may():
     scores = next_scores(logits, torch.tensor([BOS]), Limits())
     assert scores[[A, B, C]].tolist() == [torch.tensor(IMPOSSIBLE).item()] * 3
     assert scores[EOS] == -math.inf
+
+
+def test_how_many_words_a_cache_holds_changes_no_probability(monkeypatch):
+    logits = torch.randn(3, 7) * 5
+    for numbers in (1, 6, 9, 1000):
+        monkeypatch.setattr("caption_utils.cores.CACHED", numbers)
+        torch.testing.assert_close(log_probabilities(logits.clone()), logits.log_softmax(1))
