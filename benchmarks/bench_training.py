@@ -24,10 +24,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from caption_utils.batches import Batch
 from caption_utils.decoder import DecoderConfig, build_decoder
+from caption_utils.loss import caption_loss
 from caption_utils.products import fast_products
 from caption_utils.recipe import TrainConfig
 from caption_utils.runtime import device
-from caption_utils.training import caption_loss, precision
+from caption_utils.training import precision
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 7
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101

@@ -9,49 +9,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from caption_utils.batches import Batch, CaptionBatches, Share
 from caption_utils.checkpoint import LAST, Model, save_model
 from caption_utils.decoder import Decoder
 from caption_utils.errors import InputError
+from caption_utils.loss import caption_loss
 from caption_utils.metrics import perplexity
 from caption_utils.parallel import join_processes
 from caption_utils.products import fast_products
 from caption_utils.progress import History, Progress, load_progress, save_progress, write_log
 from caption_utils.recipe import SCHEDULES, TrainConfig
-
-
-def caption_loss(
-    decoder: Decoder, batch: Batch, config: TrainConfig, tokens: int | None = None, captions: int | None = None,
-    teachers: Sequence[Decoder] = (),
-) -> Tensor:
-    """Mean cross-entropy of the real tokens, plus the doubly stochastic penalty of Xu et al. 2015, equation 14.
-
-    Sums over ``batch`` are divided by ``tokens`` and ``captions``, by default its own; with those of a larger batch
-    the losses of its parts add up to the loss of the whole. With ``teachers``, ``config.distillation`` of the
-    cross-entropy is with their probabilities.
-    """
-    logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
-    total = F.cross_entropy(logits, batch.targets, label_smoothing=config.label_smoothing, reduction="sum")
-    if teachers:
-        taught = F.cross_entropy(logits, mean_probabilities(teachers, batch), reduction="sum")
-        total = torch.lerp(total, taught, config.distillation)
-    loss = total / (tokens or len(batch.targets))
-    if config.doubly_stochastic:
-        caption = torch.cat([torch.arange(size) for size in batch.tokens.batch_sizes.tolist()]).to(alphas.device)
-        looked = alphas.new_zeros(len(batch.owner), alphas.shape[1]).index_add(0, caption, alphas)  # (B, N)
-        missed = ((1 - looked) ** 2).sum() / (captions or len(batch.owner))
-        loss = loss + config.doubly_stochastic * missed
-    return loss
-
-
-@torch.no_grad()
-def mean_probabilities(decoders: Sequence[Decoder], batch: Batch) -> Tensor:
-    """``(P, V)`` of the word after each token, averaged over decoders in evaluation mode."""
-    logits = (decoder(batch.features, batch.tokens, batch.owner)[0] for decoder in decoders)
-    return sum(each.float().softmax(dim=1) for each in logits) / len(decoders)
 
 
 def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:

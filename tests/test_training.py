@@ -23,7 +23,7 @@ from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
 from caption_utils.recipe import SCHEDULES, TrainConfig
-from caption_utils.training import Trainer, caption_loss, fit, precision
+from caption_utils.training import Trainer, fit, precision
 from caption_utils.vocab import Vocabulary
 
 CONFIG = TrainConfig(epochs=6, images_per_batch=2, learning_rate=5e-3, schedule="one_cycle", mirror=True, patience=9)
@@ -590,53 +590,6 @@ def test_an_unknown_schedule_is_told_the_known_ones(run, tmp_path):
         run(tmp_path, replace(CONFIG, schedule="linear"))
 
 
-def test_the_doubly_stochastic_penalty_by_hand(make_decoder, make_batches):
-    decoder = make_decoder()
-    (batch,) = make_batches().in_order()
-    plain = caption_loss(decoder, batch, TrainConfig())
-    penalized = caption_loss(decoder, batch, TrainConfig(doubly_stochastic=2.0))
-    _, alphas = decoder(batch.features, batch.tokens, batch.owner)
-    looked = torch.zeros(len(batch.owner), 5)
-    position = 0
-    for size in batch.tokens.batch_sizes.tolist():
-        looked[:size] += alphas[position : position + size]
-        position += size
-    expected = sum((1 - total) ** 2 for row in looked.tolist() for total in row) / len(looked)
-    assert (penalized - plain).item() == pytest.approx(2 * expected, rel=1e-5)
-    assert plain.item() == pytest.approx(math.log(perplexity(decoder, [batch])), rel=1e-5)
-
-
-def test_the_penalty_alone_evens_out_where_the_model_looks(make_decoder, make_batches):
-    """Its gradient flows: with nothing else to learn, what each region gets over a caption draws near 1."""
-    decoder = make_decoder()
-    (batch,) = make_batches().in_order()
-    optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-2)
-    penalties = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = (caption_loss(decoder, batch, TrainConfig(doubly_stochastic=1.0))
-                - caption_loss(decoder, batch, TrainConfig()))
-        loss.backward()
-        optimizer.step()
-        penalties.append(loss.item())
-    assert penalties[-1] < penalties[0]
-
-
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_a_student_is_held_to_the_mean_of_its_teachers(make_decoder, make_batches, share):
-    student, teachers = make_decoder("concat"), [make_decoder("bahdanau"), make_decoder("general")]
-    (batch,) = make_batches().in_order()
-    config = TrainConfig(distillation=share, label_smoothing=0.1)
-    logits, one, other = (each(batch.features, batch.tokens, batch.owner)[0] for each in (student, *teachers))
-    mean = (one.softmax(1) + other.softmax(1)) / 2
-    taught = -(mean * logits.log_softmax(1)).sum(1).mean()
-    plain = caption_loss(student, batch, config)
-    loss = caption_loss(student, batch, config, teachers=teachers)
-    assert loss.item() == pytest.approx(((1 - share) * plain + share * taught).item(), rel=1e-5)
-    loss.backward()
-    assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())
-
-
 def test_another_teacher_is_another_run(make_decoder, make_batches, vocab, tmp_path):
     config = replace(CONFIG, epochs=1, distillation=0.5)
 
@@ -648,43 +601,6 @@ def test_another_teacher_is_another_run(make_decoder, make_batches, vocab, tmp_p
     pd.testing.assert_frame_equal(learn(make_decoder("general")), first)
     with pytest.raises(InputError, match="another run, which differs in teachers"):
         learn(make_decoder("concat"))
-
-
-@pytest.mark.parametrize("parts", [2, 3, 4, 9])
-def test_the_parts_of_a_batch_have_its_loss_and_gradient(make_decoder, make_batches, parts, variant):
-    """Four images with different numbers of captions and words, divided for two processes and parts."""
-    batches = make_batches()
-    decoder, config = make_decoder(variant), TrainConfig(label_smoothing=0.1, doubly_stochastic=0.5)
-    (batch,) = next(batches.shuffled(1)).parts
-    loss = caption_loss(decoder, batch, config)
-    whole = torch.autograd.grad(loss, list(decoder.parameters()))
-    shares = [next(batches.shuffled(1, index, 2, parts)) for index in range(2)]
-    losses = [caption_loss(decoder, part, config, share.tokens, share.captions)
-              for share in shares for part in share.parts]
-    added = torch.autograd.grad(sum(losses), list(decoder.parameters()))
-    assert len(losses) == 4 if parts > 1 else 2
-    assert sum(losses).item() == pytest.approx(loss.item(), abs=1e-6)
-    for one, other in zip(whole, added, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
-
-
-@pytest.mark.parametrize("variant", ["deep", "general"])
-def test_steps_captured_as_graphs_have_the_losses_of_plain_ones(make_decoder, make_batches, variant):
-    torch.compiler.reset()
-    captured = torch.compile(caption_loss, backend="aot_eager")  # captures forward and backward; needs no compiler
-    curves, (batch,) = {}, next(make_batches(2).shuffled(1)).parts
-    for loss_of in (caption_loss, captured):
-        decoder, curve = make_decoder(variant, dropout=0, feature_dropout=0).train(), []
-        optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
-        for _ in range(4):
-            loss = loss_of(decoder, batch, CONFIG)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            curve.append(loss.item())
-        curves[loss_of] = curve
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert curves[captured] == pytest.approx(curves[caption_loss], rel=1e-5)
 
 
 def test_accumulation_changes_no_curve(run, tmp_path):
