@@ -7,8 +7,9 @@ The floors are a step's matrix products timed alone, forward and backward, each 
 gradient of the features, which nothing needs. ``plain``: as the equations write them, by the library that PyTorch takes
 of itself, as in the textbook loop; ``equations``: the same by the faster of its two libraries (``products.py``), as in
 this package; ``arranged``: by the faster one and as this package arranges them, with the context's matrix applied to an
-image's regions. Sides take turns in one process, and medians are printed. All tensors are random; lengths are drawn
-like Flickr8k's. Where there is a GPU, everything is on it, in the precision that training uses there.
+image's regions. Sides take turns in one process; medians of speeds, and of the ratios within a turn, are printed. All
+tensors are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is on it, in the precision that
+training uses there.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from caption_utils.recipe import TrainConfig
 from caption_utils.runtime import device
 from caption_utils.training import precision
 
-VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 7
+VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 15
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
 FLOORS = "plain", "equations", "arranged"
 
@@ -171,8 +172,8 @@ def floor_step(width: int, luong: bool, batch: Batch, arranged: bool) -> Callabl
     return step
 
 
-def medians(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Median seconds of each step; the sides take turns, after one round that does not count."""
+def take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Seconds of each step in each round; the sides take turns, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     where = torch.get_default_device()
     with torch.autocast(where.type, precision(where), enabled=where.type == "cuda"):
@@ -183,21 +184,27 @@ def medians(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
                 if where.type == "cuda":
                     torch.cuda.synchronize()
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: values[1:] for name, values in times.items()}
 
 
 def measure(width: int, attention: str) -> str:
-    """A row of the table: captions per second of both sides, and our time in units of each floor."""
+    """A row of the table: captions per second of both sides, and our time in units of the textbook's and each floor."""
     batch, padded, features = make_batch(width)
     luong = attention == "luong"
-    seconds = medians({"textbook": textbook_step(width, luong, padded, features),
-                       "ours": fast_products(our_step(width, attention, batch)),
-                       "plain": floor_step(width, luong, batch, arranged=False),
-                       "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
-                       "arranged": fast_products(floor_step(width, luong, batch, arranged=True))})
-    textbook, ours = len(batch.owner) / seconds["textbook"], len(batch.owner) / seconds["ours"]
-    floors = "".join(f"{seconds['ours'] / seconds[name]:>12.2f}" for name in FLOORS)
-    return f"{attention:<11}{REGIONS}x{width}{textbook:>10.0f}{ours:>8.0f}{ours / textbook:>8.1f}{floors}"
+    seconds = take_turns({"textbook": textbook_step(width, luong, padded, features),
+                          "ours": fast_products(our_step(width, attention, batch)),
+                          "plain": floor_step(width, luong, batch, arranged=False),
+                          "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
+                          "arranged": fast_products(floor_step(width, luong, batch, arranged=True))})
+    speeds = [len(batch.owner) / statistics.median(seconds[name]) for name in ("textbook", "ours")]
+    ratio = median_ratio(seconds["textbook"], seconds["ours"])
+    floors = "".join(f"{median_ratio(seconds['ours'], seconds[name]):>12.2f}" for name in FLOORS)
+    return f"{attention:<11}{REGIONS}x{width}{speeds[0]:>10.0f}{speeds[1]:>8.0f}{ratio:>8.1f}{floors}"
+
+
+def median_ratio(times: list[float], others: list[float]) -> float:
+    """The median over the rounds of one time in units of another."""
+    return statistics.median(one / other for one, other in zip(times, others, strict=True))
 
 
 def main() -> None:
