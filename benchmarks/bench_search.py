@@ -1,6 +1,6 @@
 """Images captioned per second: beam search over many images at once, beside the textbook's one image at a time.
 
-    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 100] [--model FOLDER]
+    python benchmarks/bench_search.py [--images 1000] [--data FLICKR8K] [--batch 250] [--model FOLDER]
 
 The textbook search takes one image, makes its beams the batch, computes their keys anew at every step, and keeps its
 captions in Python lists, with PyTorch as it is. ``one`` is this package's search, given one image at a time. Both

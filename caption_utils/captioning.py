@@ -11,8 +11,8 @@ from caption_utils.captioner import BATCH, Caption, Captioner
 from caption_utils.decoding import decoded_batches
 from caption_utils.errors import InputError
 from caption_utils.folders import IMAGE_SUFFIXES
-from caption_utils.search import IMAGES_AT_ONCE
 
+PHOTOS_AT_ONCE = 100  # for the search, which is slower with fewer
 MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 
 Outcome = list[Caption] | InputError
@@ -49,7 +49,7 @@ def caption_photos(captioner: Captioner, photos: Sequence[Path], beams: int) -> 
     for batch in decoded_batches(photos, captioner.encoder.transform, BATCH):
         waiting += _encoded(captioner, batch)
         last = begun + len(waiting) == len(photos)
-        if last or len(waiting) + BATCH > IMAGES_AT_ONCE:
+        if last or len(waiting) + BATCH > PHOTOS_AT_ONCE:
             yield from zip(photos[begun:], _searched(captioner, waiting, beams), strict=False)
             begun, waiting = begun + len(waiting), []
 

@@ -47,7 +47,7 @@ def test_no_path_at_all_gives_no_caption(captioner):
 
 def test_photos_are_captioned_in_order_as_each_alone_is(captioner, folder, monkeypatch):
     monkeypatch.setattr(captioning, "BATCH", 2)
-    monkeypatch.setattr(captioning, "IMAGES_AT_ONCE", 3)
+    monkeypatch.setattr(captioning, "PHOTOS_AT_ONCE", 3)
     names = ("coffee.png", "rocket.jpg", "chelsea.png", "astronaut.png", "camera.png")
     photos = [Path(skimage.data_dir) / name for name in names]
     photos.insert(2, folder / "notes.txt")
