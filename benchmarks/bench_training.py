@@ -188,7 +188,7 @@ def take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
 
 
 def measure(width: int, attention: str) -> str:
-    """A row of the table: captions per second of both sides, and our time in units of the textbook's and each floor."""
+    """A row of the table: captions per second of both sides, their ratio, and our time in units of each floor."""
     batch, padded, features = make_batch(width)
     luong = attention == "luong"
     seconds = take_turns({"textbook": textbook_step(width, luong, padded, features),

@@ -23,7 +23,7 @@ def on_each_core(work: Callable[[Tensor], Result], batch: Tensor, most: int) -> 
     parts = batch.tensor_split(-(-len(batch) // (most * threads)) * threads)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, parts))
+            return list(pool.map(work, filter(len, parts)))
     finally:
         torch.set_num_threads(threads)  # for threads yet to start, which take the number set last
 
@@ -33,4 +33,4 @@ def rows_in_cache(width: int, rows: int, device: torch.device) -> int:
 
     On a GPU all of them.
     """
-    return min(max(1, CACHED // width), rows) if device.type == "cpu" else rows
+    return min(max(1, CACHED // max(1, width)), rows) if device.type == "cpu" else rows

@@ -9,6 +9,8 @@ RUN = 8  # words
 def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` highest of ``scores (R, V)`` in each row, highest first, and their places, both ``(R, count)``.
 
+    A value of minus infinity has any place.
+
     They lie in the ``count`` runs of words whose maxima are the highest, and maxima are found for many rows at once, if
     a word's scores lie side by side as those of ``Decoder.logits`` do.
     """

@@ -48,7 +48,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
 
     ``smoothing`` of each target is spread over all words (Szegedy et al. 2016, section 7). It is what
     ``torch.nn.functional.cross_entropy`` computes, but the backward pass needs no memory of its own: it leaves the
-    gradient where float32 logits were.
+    gradient where float32 logits were, which therefore are lost and must not be a leaf.
     """
     return CrossEntropy.apply(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, smoothing)
 
@@ -56,7 +56,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
 class CrossEntropy(torch.autograd.Function):
     """``log Σ e^l - l_target``, whose gradient is the softmax less one at the target; a cache's fill of rows at a time.
 
-    Who asks for a second gradient of the same logits gets autograd's error that they were overwritten.
+    Who asks for a second gradient of the same logits gets autograd's error that they were overwritten; there is no
+    gradient of the gradient.
     """
 
     @staticmethod
@@ -71,8 +72,9 @@ class CrossEntropy(torch.autograd.Function):
         return (sums - wanted).sum()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
+        if torch.is_grad_enabled():
+            raise RuntimeError("cross_entropy has no second derivative; use torch.nn.functional.cross_entropy")
         logits, targets, sums = ctx.saved_tensors
         for part, of_part in zip(logits.split(ctx.size), sums.split(ctx.size), strict=True):
             part.sub_(of_part).exp_().sub_(ctx.smoothing / logits.shape[1]).mul_(grad_loss)

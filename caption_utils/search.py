@@ -1,7 +1,7 @@
 """From next-word probabilities to the best sentences, many images at once.
 
-A decoder is anything with ``init_state`` and ``step``; what it carries from word to word has ``select``, as
-``decoder.State`` has.
+A decoder is anything with ``init_state`` and ``step``, whose logits are the search's to overwrite; what it carries from
+word to word has ``select``, as ``decoder.State`` has.
 """
 
 from dataclasses import dataclass, field

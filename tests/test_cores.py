@@ -70,3 +70,9 @@ def test_a_cache_holds_a_row_at_least_and_no_more_than_there_are():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert [rows_in_cache(width, 7, cpu) for width in (1, CACHED // 3, CACHED, 2 * CACHED)] == [7, 3, 1, 1]
     assert rows_in_cache(2 * CACHED, 7, gpu) == 7
+
+
+def test_more_cores_than_rows(monkeypatch, two_threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 20)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    assert on_each_core(len, BATCH, 5) == [1] * 12

@@ -54,6 +54,10 @@ def test_what_the_model_rules_out_may_still_be_said_where_nothing_else_may():
     assert scores[EOS] == -math.inf
 
 
+def test_no_caption_has_no_scores():
+    assert next_scores(torch.zeros(0, 7), torch.zeros(0, 2, dtype=torch.long), Limits()).shape == (0, 7)
+
+
 def test_how_many_words_a_cache_holds_changes_no_probability(monkeypatch):
     logits = torch.randn(3, 7) * 5
     for numbers in (1, 6, 9, 1000):
