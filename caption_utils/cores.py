@@ -12,10 +12,11 @@ Result = TypeVar("Result")
 
 
 def on_each_core(work: Callable[[Tensor], Result], batch: Tensor, most: int) -> list[Result]:
-    """``work`` of the parts of ``batch``, in order: equal ones of at most ``most`` rows, or all if it has no more.
+    """``work`` of the parts of ``batch``, of at most ``most`` rows, in order.
 
-    On a CPU as many parts are computed at a time as PyTorch has threads, each by one thread: these wait for each other
-    once, while those that share a product wait at the end of each. On a GPU it is one part after another.
+    Several parts on a CPU are equal, a multiple of PyTorch's threads, and computed as many at a time as there are
+    threads, each by one: these wait for each other once, while those that share a product wait at the end of each. On a
+    GPU, or with one thread, it is one part after another.
     """
     threads = torch.get_num_threads() if batch.device.type == "cpu" else 1
     if threads == 1 or len(batch) <= most:

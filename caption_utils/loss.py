@@ -48,9 +48,12 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
 
     ``smoothing`` of each target is spread over all words (Szegedy et al. 2016, section 7). It is what
     ``torch.nn.functional.cross_entropy`` computes, but the backward pass needs no memory of its own: it leaves the
-    gradient where float32 logits were, which therefore are lost and must not be a leaf.
+    gradient where float32 logits were. Raises ``ValueError`` for logits that are a leaf, which would be lost.
     """
-    return CrossEntropy.apply(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, smoothing)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if logits.requires_grad and logits.is_leaf:
+        raise ValueError("the gradient would overwrite these logits; give cross_entropy a copy of them")
+    return CrossEntropy.apply(logits, targets, smoothing)
 
 
 class CrossEntropy(torch.autograd.Function):
