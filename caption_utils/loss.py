@@ -23,9 +23,9 @@ def caption_loss(
     cross-entropy is with their probabilities.
     """
     logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
+    taught = F.cross_entropy(logits, mean_probabilities(teachers, batch), reduction="sum") if teachers else None
     total = cross_entropy(logits, batch.targets, config.label_smoothing)
-    if teachers:
-        taught = F.cross_entropy(logits, mean_probabilities(teachers, batch), reduction="sum")
+    if taught is not None:
         total = torch.lerp(total, taught, config.distillation)
     loss = total / (tokens or len(batch.targets))
     if config.doubly_stochastic:
@@ -47,39 +47,41 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     """The sum over P words of the cross-entropy of ``logits (P, V)`` with ``targets (P,)``.
 
     ``smoothing`` of each target is spread over all words (Szegedy et al. 2016, section 7). It is what
-    ``torch.nn.functional.cross_entropy`` computes, but the backward pass needs no memory of its own: it leaves the
-    gradient where float32 logits were. Raises ``ValueError`` for logits that are a leaf, which would be lost.
+    ``torch.nn.functional.cross_entropy`` computes, but in the memory of the logits: float32 ones are lost, and whatever
+    else needs them has to come before. Raises ``ValueError`` for logits that are a leaf.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.requires_grad and logits.is_leaf:
-        raise ValueError("the gradient would overwrite these logits; give cross_entropy a copy of them")
+        raise ValueError("cross_entropy would overwrite these logits; give it a copy of them")
     return CrossEntropy.apply(logits, targets, smoothing)
 
 
 class CrossEntropy(torch.autograd.Function):
     """``log Σ e^l - l_target``, whose gradient is the softmax less one at the target; a cache's fill of rows at a time.
 
-    Who asks for a second gradient of the same logits gets autograd's error that they were overwritten; there is no
-    gradient of the gradient.
+    The logits give way to ``e^{l - max l}``, and these to the gradient.
     """
 
     @staticmethod
     def forward(ctx, logits, targets, smoothing):
-        size = rows_in_cache(logits.shape[1], len(logits), logits.device)
-        sums = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in logits.split(size)])
-        wanted = logits.gather(1, targets.unsqueeze(1))
+        wanted, greatest, sums = logits.gather(1, targets.unsqueeze(1)), [], []
         if smoothing:
             wanted = torch.lerp(wanted, logits.mean(dim=1, keepdim=True), smoothing)
-        ctx.save_for_backward(logits, targets, sums)
-        ctx.size, ctx.smoothing = size, smoothing
-        return (sums - wanted).sum()
+        for part in logits.split(rows_in_cache(logits.shape[1], len(logits), logits.device)):
+            greatest.append(part.amax(dim=1, keepdim=True))
+            sums.append(part.sub_(greatest[-1]).exp_().sum(dim=1, keepdim=True))
+        total = torch.cat(sums)
+        ctx.save_for_backward(logits, targets, total)
+        ctx.smoothing = smoothing
+        return (torch.cat(greatest) + total.log() - wanted).sum()
 
     @staticmethod
     def backward(ctx, grad_loss):
         if torch.is_grad_enabled():
             raise RuntimeError("cross_entropy has no second derivative; use torch.nn.functional.cross_entropy")
-        logits, targets, sums = ctx.saved_tensors
-        for part, of_part in zip(logits.split(ctx.size), sums.split(ctx.size), strict=True):
-            part.sub_(of_part).exp_().sub_(ctx.smoothing / logits.shape[1]).mul_(grad_loss)
+        logits, targets, total = ctx.saved_tensors
+        logits.mul_(grad_loss / total)
+        if ctx.smoothing:
+            logits.sub_(grad_loss * (ctx.smoothing / logits.shape[1]))
         at_target = ((ctx.smoothing - 1) * grad_loss).expand(len(targets), 1)
         return logits.scatter_add_(1, targets.unsqueeze(1), at_target), None, None

@@ -22,6 +22,13 @@ def test_cross_entropy_and_its_gradient_are_those_of_pytorch(monkeypatch, smooth
     torch.testing.assert_close(grad, wanted)
 
 
+def test_logits_that_are_needed_elsewhere_are_missed_there():
+    logits = torch.randn(3, 5, requires_grad=True) * 1
+    squares = logits.square().sum()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (squares + cross_entropy(logits, torch.tensor([0, 1, 2]))).backward()
+
+
 def test_logits_that_were_overwritten_cannot_be_used_again():
     logits = torch.randn(3, 5, requires_grad=True) * 1
     loss = cross_entropy(logits, torch.tensor([0, 1, 2]))
