@@ -7,7 +7,7 @@ The floors are a step's matrix products timed alone, forward and backward, each 
 gradient of the features, which nothing needs. ``plain``: as the equations write them, by the library that PyTorch takes
 of itself, as in the textbook loop; ``equations``: the same by the faster of its two libraries (``products.py``), as in
 this package; ``arranged``: by the faster one and as this package arranges them, with the context's matrix applied to an
-image's regions. Sides take turns in one process; medians of speeds, and of the ratios within a turn, are printed. All
+image's regions. Sides take turns in one process; medians of speeds, and of the ratios within a round, are printed. All
 tensors are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is on it, in the precision that
 training uses there.
 """
@@ -29,9 +29,10 @@ from caption_utils.loss import caption_loss
 from caption_utils.products import fast_products
 from caption_utils.recipe import TrainConfig
 from caption_utils.runtime import device
-from caption_utils.training import precision
+from caption_utils.training import clip_gradients, precision
 
-VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES, REPEATS = 3500, 512, 256, 256, 49, 32, 15
+VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES = 3500, 512, 256, 256, 49, 32
+ROUNDS, SECONDS = 11, 0.6  # rounds of turns that last at least so long
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
 FLOORS = "plain", "equations", "arranged"
 
@@ -108,7 +109,7 @@ def our_step(width: int, attention: str, batch: Batch) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
         caption_loss(decoder, batch, config).backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), config.clip_norm)
+        clip_gradients(list(decoder.parameters()), config.clip_norm)
         optimizer.step()
 
     return step
@@ -173,18 +174,25 @@ def floor_step(width: int, luong: bool, batch: Batch, arranged: bool) -> Callabl
 
 
 def take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds of each step in each round; the sides take turns, after one round that does not count."""
+    """Seconds that a step takes in each round; the sides take turns, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     where = torch.get_default_device()
     with torch.autocast(where.type, precision(where), enabled=where.type == "cuda"):
-        for _ in range(REPEATS + 1):
+        for _ in range(ROUNDS + 1):
             for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                if where.type == "cuda":
-                    torch.cuda.synchronize()
-                times[name].append(time.perf_counter() - start)
+                times[name].append(mean_time(step))
     return {name: values[1:] for name, values in times.items()}
+
+
+def mean_time(step: Callable[[], None]) -> float:
+    """Mean seconds of a step over a turn: as many steps as it takes to fill it, at least one."""
+    count, start, passed = 0, time.perf_counter(), 0.0
+    while passed < SECONDS:
+        step()
+        if torch.get_default_device().type == "cuda":
+            torch.cuda.synchronize()
+        count, passed = count + 1, time.perf_counter() - start
+    return passed / count
 
 
 def measure(width: int, attention: str) -> str:
