@@ -28,11 +28,11 @@ class AdditiveScore(nn.Module):
 
     def keys(self, features: Tensor) -> Tensor:
         """Features ``(B, N, D)`` to keys ``(B, N, A)``: the part of the score that no query changes."""
-        return exponential(2 * self.feature_projection(features))
+        return exponential(-2 * self.feature_projection(features))
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Alignment scores ``(B, T, N)`` of queries ``(B, T, H)`` against keys ``(B, N, A)``."""
-        query, v = exponential(2 * self.query_projection(query)), 2 * self.v.weight[0]
+        query, v = exponential(-2 * self.query_projection(query)), 2 * self.v.weight[0]
         size = query.shape[1], *keys.shape[1:]
         images = rows_in_cache(math.prod(size), len(keys), keys.device)
         room = None if torch.is_grad_enabled() else keys.new_empty(images, *size)
@@ -41,9 +41,9 @@ class AdditiveScore(nn.Module):
         return torch.cat(scores) - self.v.weight.sum()
 
 
-def exponential(exponent: Tensor) -> Tensor:
-    """``e^{-x}`` for ``sigmoid_of_sum``, in float32 at least; x is cut at ±40, so that the product of two is finite."""
-    return exponent.clamp(-40, 40).neg_().to(torch.promote_types(exponent.dtype, torch.float32)).exp_()
+def exponential(exponent: Tensor, out: Tensor | None = None) -> Tensor:
+    """``e^x`` for ``sigmoid_of_sum``, in float32 at least; x is cut at ±40, so that the product of two is finite."""
+    return torch.exp(exponent.clamp(-40, 40).to(torch.promote_types(exponent.dtype, torch.float32)), out=out)
 
 
 def sigmoid_of_sum(left: Tensor, right: Tensor, room: Tensor | None = None) -> Tensor:

@@ -18,6 +18,12 @@ class ByImage(NamedTuple):
         """Each row's image ``(R,)``."""
         return self.cells // self.longest
 
+    @property
+    def rows(self) -> Tensor:
+        """The row that lies in each cell ``(G·L,)``, and row 0 in those without one."""
+        rows = torch.arange(len(self.cells), device=self.cells.device)
+        return self.cells.new_zeros(self.images * self.longest).index_copy_(0, self.cells, rows)
+
     def first(self, rows: int, images: int) -> "ByImage":
         """The layout of the first ``rows``, which belong to the first ``images``."""
         return ByImage(self.cells[:rows], images, self.longest)

@@ -13,7 +13,7 @@
 - The gradients of weights and values wait for the end of the loop, where each is one product for all steps.
 """
 
-from itertools import accumulate
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,13 +24,11 @@ from caption_utils.packing import ByImage, by_image, owner_of_tokens
 
 
 class Step(NamedTuple):
-    """One step of the loop. States ``(B + P, H)`` are the B first ones, then one for each token."""
+    """One step of the loop."""
 
     size: int  # captions that still run: the first so many
     layout: ByImage  # those captions as (g, S), of the first g images, the others having none that runs
-    now: slice  # its tokens, among P
-    before: slice  # their previous states, among B + P
-    after: slice  # the states they lead to, among B + P
+    rows: Tensor  # the caption in each cell (g·S,), and any of them in those without one
 
 
 class Plan(NamedTuple):
@@ -39,17 +37,24 @@ class Plan(NamedTuple):
     steps: list[Step]
     tokens: ByImage  # P tokens as (G, L)
 
+    def each(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Views of the rows ``(b, …)`` of each step, for tensors ``(P, …)`` of the tokens."""
+        sizes = [step.size for step in self.steps]
+        return zip(*(tensor.split(sizes) for tensor in tensors), strict=True)
+
+    def before(self, states: Tensor) -> list[Tensor]:
+        """Views ``(b, H)`` of the states before each step, of ``(B + P, H)``: first ones, and one after each token."""
+        sizes = [step.size for step in self.steps]
+        return [state[:size] for state, size in zip(states.split([sizes[0], *sizes]), sizes, strict=False)]
+
 
 def make_plan(batch_sizes: Tensor, owner: Tensor, images: int) -> Plan:
     """The plan for packed captions of the images ``owner (B,)``; quickest if images with long captions come first."""
-    sizes, count, captions = batch_sizes.tolist(), len(owner), by_image(owner, images)
+    captions = by_image(owner, images)
+    rows, steps = captions.rows, []
     running = (owner.cummax(0).values[batch_sizes.to(owner.device) - 1] + 1).tolist()
-    steps, before = [], 0
-    for size, most, end in zip(sizes, running, accumulate(sizes), strict=True):
-        after = slice(count + end - size, count + end)
-        layout = captions.first(size, most)
-        steps.append(Step(size, layout, slice(end - size, end), slice(before, before + size), after))
-        before = after.start
+    for size, most in zip(batch_sizes.tolist(), running, strict=True):
+        steps.append(Step(size, captions.first(size, most), rows[: most * captions.longest].clamp(max=size - 1)))
     return Plan(steps, by_image(owner_of_tokens(batch_sizes, owner), images))
 
 
@@ -59,9 +64,9 @@ def unroll(
     """Hidden states ``(P, H)`` and alphas ``(P, N)`` after each token.
 
     ``gates (P, 4H)`` come from the embedding, biases included; ``hidden`` and ``cell`` ``(B, H)`` are the first states;
-    ``keys (B, N, A)``, ``e^{-k_i}``, belong to captions, ``values (G, N, 4H)`` to images; ``weight (4H + A, H)`` makes
-    recurrent gates and query ``q`` of a hidden state, ``v (A,)`` a score of ``σ(k_i + q)``. Of these ``k_i``, ``q`` and
-    ``v`` are twice the attention's. All is computed in the precision of ``weight``.
+    ``keys (G, N, A)``, ``e^{-k_i}``, and ``values (G, N, 4H)`` belong to images; ``weight (4H + A, H)`` makes recurrent
+    gates and ``-q`` of a hidden state, ``q`` being the query; ``v (A,)`` makes a score of ``σ(k_i + q)``. Of these
+    ``k_i``, ``q`` and ``v`` are twice the attention's. All is computed in the precision of ``weight``.
     """
     with torch.autocast(weight.device.type, enabled=False):
         tensors = [tensor.to(weight.dtype) for tensor in (gates, hidden, cell, keys, values, weight, v)]
@@ -73,44 +78,51 @@ class Unroll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gates, hidden, cell, keys, values, weight, v, plan):
+        keys_of = keys.index_select(0, plan.steps[0].layout.owner)  # (B, N, A)
         active, alphas = torch.empty_like(gates), gates.new_empty(len(gates), keys.shape[1])
-        queries, memory = gates.new_empty(len(gates), len(v)), torch.empty_like(keys)
+        queries, memory = gates.new_empty(len(gates), len(v)), torch.empty_like(keys_of)
         hiddens, cells = (torch.cat([first, first.new_empty(len(gates), first.shape[1])]) for first in (hidden, cell))
-        for step in plan.steps:
-            recurrent, query = (hiddens[step.before] @ weight.T).split([gates.shape[1], len(v)], dim=1)
-            queries[step.now] = exponential(query)
-            alpha = (sigmoid_of_sum(keys[: step.size], queries[step.now, None], memory) @ v).softmax(dim=1)
-            fed = for_each_caption(alpha, values, step)
-            torch.add(gates[step.now], recurrent, out=active[step.now]).add_(fed)
-            lstm_cell(active[step.now], cells[step.before], hiddens[step.after], cells[step.after])
-            alphas[step.now] = alpha
+        states = zip(plan.before(hiddens), plan.before(cells), strict=True)
+        rows = plan.each(gates, active, queries, alphas, hiddens[len(hidden) :], cells[len(cell) :])
+        for step, (h, c), (gate, now, query, alpha, new_h, new_c) in zip(plan.steps, states, rows, strict=True):
+            recurrent, asked = (h @ weight.T).split([gates.shape[1], len(v)], dim=1)
+            exponential(asked, out=query)
+            scores = sigmoid_of_sum(keys_of[: step.size], query.unsqueeze(1), memory) @ v
+            torch.softmax(scores, dim=1, out=alpha)
+            torch.add(gate, recurrent, out=now).add_(for_each_caption(alpha, values, step))
+            lstm_cell(now, c, new_h, new_c)
         ctx.plan = plan
-        ctx.save_for_backward(active, alphas, queries, hiddens, cells, keys, values, weight, v)
+        ctx.save_for_backward(active, alphas, queries, hiddens, cells, keys, keys_of, values, weight, v)
         return hiddens[len(hidden) :].clone(), alphas
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_hiddens, grad_alphas):
-        active, alphas, queries, hiddens, cells, keys, values, weight, v = ctx.saved_tensors
-        slopes, cell_slopes = lstm_slopes(active, cells, ctx.plan)
+        active, alphas, queries, hiddens, cells, keys, keys_of, values, weight, v = ctx.saved_tensors
+        plan, first = ctx.plan, len(keys_of)
+        slopes, to_hidden = lstm_slopes(active, torch.cat(plan.before(cells)), cells[first:], hiddens[first:])
         grad = hiddens.new_empty(len(active), len(weight))  # of what ``weight`` makes: gates, then query
         grad_gates, grad_queries = grad.split([active.shape[1], len(v)], dim=1)
-        grad_hidden, grad_cell = torch.zeros_like(hiddens[: len(keys)]), torch.zeros_like(cells[: len(keys)])
-        score = ScoreGradient(keys, v)
-        for step in reversed(ctx.plan.steps):
-            now, size = step.now, step.size
-            dh = grad_hidden[:size].add_(grad_hiddens[now])
-            dc = grad_cell[:size].addcmul_(dh, cell_slopes[now])
-            torch.mul(slopes[now, :3], dc[:, None], out=grad_gates[now].unflatten(1, (4, -1))[:, :3])
-            torch.mul(slopes[now, 3], dh, out=grad_gates[now].unflatten(1, (4, -1))[:, 3])
-            grad_alpha = for_each_caption(grad_gates[now], values.transpose(1, 2), step)
-            grad_alpha += grad_alphas[now]
-            grad_queries[now] = score.add(queries[now], alphas[now], grad_alpha)
-            torch.mm(grad[now], weight, out=dh)
-            dc.mul_(active[now].chunk(4, dim=1)[1])  # the forget gate
-        grad_weight = grad.T @ torch.cat([hiddens[step.before] for step in ctx.plan.steps])
-        grad_values = ctx.plan.tokens.spread(alphas).transpose(1, 2) @ ctx.plan.tokens.spread(grad_gates)
-        return grad_gates, grad_hidden, grad_cell, score.keys(), grad_values, grad_weight, score.v, None
+        by_gate, forget = grad_gates.unflatten(1, (4, -1)), active.chunk(4, dim=1)[1]
+        grad_hidden, grad_cell = torch.zeros_like(hiddens[:first]), torch.zeros_like(cells[:first])
+        score = ScoreGradient(keys_of, v)
+        given = plan.each(grad_hiddens, grad_alphas, queries, alphas, slopes[:, :3], slopes[:, 3], to_hidden, forget)
+        wanted = plan.each(grad, grad_gates, by_gate[:, :3], by_gate[:, 3], grad_queries)
+        for step, now, gradients in reversed(list(zip(plan.steps, given, wanted, strict=True))):
+            grad_h, grad_alpha, query, alpha, inner, outer, bend, f = now
+            made, gates, of_cell, of_hidden, asked = gradients
+            dh = grad_hidden[: step.size].add_(grad_h)
+            dc = grad_cell[: step.size].addcmul_(dh, bend)
+            torch.mul(inner, dc.unsqueeze(1), out=of_cell)
+            torch.mul(outer, dh, out=of_hidden)
+            score.add(query, alpha, for_each_caption(gates, values.mT, step).add_(grad_alpha), out=asked)
+            torch.mm(made, weight, out=dh)
+            dc.mul_(f)
+        grad_weight = grad.T @ torch.cat(plan.before(hiddens))
+        spread = grad_gates.index_select(0, plan.tokens.rows).unflatten(0, (len(keys), -1))
+        grad_values = plan.tokens.spread(alphas).mT @ spread  # in cells without a token alpha is 0
+        grad_keys = score.of_images(keys, plan.steps[0].layout.owner)
+        return grad_gates, grad_hidden, grad_cell, grad_keys, grad_values, grad_weight, score.v, None
 
 
 class ScoreGradient:
@@ -121,45 +133,52 @@ class ScoreGradient:
     """
 
     def __init__(self, keys: Tensor, v: Tensor):
-        self._keys, self._v, self.v = keys, v, torch.zeros_like(v)
+        self._keys, self._minus_v, self.v = keys, -v, torch.zeros_like(v)
         self._memory, self._slopes = torch.empty_like(keys), torch.zeros_like(keys)
 
-    def add(self, query: Tensor, alpha: Tensor, grad_alpha: Tensor) -> Tensor:
-        """Take one step's queries ``(b, A)`` and alphas ``(b, N)`` with their gradient; returns that of ``q``."""
+    def add(self, query: Tensor, alpha: Tensor, grad_alpha: Tensor, out: Tensor) -> None:
+        """Take a step's queries ``(b, A)`` and alphas ``(b, N)`` with their gradient; ``out`` gets that of ``-q``."""
         weighted = alpha * grad_alpha
         scores = torch.addcmul(weighted, alpha, weighted.sum(dim=1, keepdim=True), value=-1)
-        bent = sigmoid_of_sum(self._keys[: len(query)], query[:, None], self._memory)
-        self.v += scores.flatten() @ bent.flatten(0, 1)
+        bent = sigmoid_of_sum(self._keys[: len(query)], query.unsqueeze(1), self._memory)
+        self.v.addmv_(bent.flatten(0, 1).T, scores.flatten())
         slope = bent.addcmul_(bent, bent, value=-1)
-        self._slopes[: len(query)].addcmul_(slope, scores[..., None])
-        return (scores[:, None] @ slope).squeeze(1) * self._v
+        self._slopes[: len(query)].addcmul_(slope, scores.unsqueeze(2))
+        torch.mul((scores.unsqueeze(1) @ slope).squeeze(1), self._minus_v, out=out)
 
-    def keys(self) -> Tensor:
-        """The keys' gradient ``(B, N, A)``, once all steps are in."""
-        return self._slopes.mul_(-self._v).div_(self._keys)
+    def of_images(self, keys: Tensor, owner: Tensor) -> Tensor:
+        """The gradient of the images' keys ``(G, N, A)``, once all steps are in; captions are of ``owner (B,)``."""
+        return torch.zeros_like(keys).index_add_(0, owner, self._slopes).mul_(self._minus_v).div_(keys)
 
 
 def for_each_caption(rows: Tensor, matrices: Tensor, step: Step) -> Tensor:
     """Rows ``(b, X)`` of the captions that still run, each times its image's one of ``matrices (G, X, Y)``."""
-    return step.layout.collect(step.layout.spread(rows) @ matrices[: step.layout.images])
+    layout = step.layout
+    spread = rows.index_select(0, step.rows).view(layout.images, layout.longest, -1)
+    return layout.collect(spread @ matrices[: layout.images])
 
 
 def lstm_cell(gates: Tensor, cell: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:
     """The LSTM's equations: ``gates (b, 4H)`` become activations in place, and the new states are written."""
     i, f, g, o = gates.chunk(4, dim=1)
-    for sigmoid in (i, f, o):
-        sigmoid.sigmoid_()
+    gates[:, : 2 * i.shape[1]].sigmoid_()
     g.tanh_()
+    o.sigmoid_()
     torch.mul(f, cell, out=new_cell).addcmul_(i, g)
     torch.mul(o, new_cell.tanh(), out=new_hidden)
 
 
-def lstm_slopes(active: Tensor, cells: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+def lstm_slopes(active: Tensor, before: Tensor, after: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """How the new states change with the gates, ``(P, 4, H)``, and the hidden with the cell state, ``(P, H)``.
 
-    Input, forget and candidate gates act on the cell state, the output gate on the hidden one.
+    Input, forget and candidate gates act on the cell state, ``before`` and ``after`` a step, the output gate on the
+    hidden one.
     """
     i, f, g, o = active.chunk(4, dim=1)
-    before, bent = torch.cat([cells[step.before] for step in plan.steps]), cells[len(cells) - len(active) :].tanh()
-    slopes = [g * i * (1 - i), before * f * (1 - f), i * (1 - g * g), bent * o * (1 - o)]
-    return torch.stack(slopes, dim=1), o * (1 - bent * bent)
+    kept, added, bent = f * before, i * g, after.tanh()
+    slopes = active.new_empty(len(active), 4, before.shape[1])
+    torch.addcmul(added, added, i, value=-1, out=slopes[:, 0])  # i (1 - i) g
+    torch.addcmul(kept, kept, f, value=-1, out=slopes[:, 1])  # f (1 - f) c
+    torch.addcmul(i, added, g, value=-1, out=slopes[:, 2])  # i (1 - g²)
+    torch.addcmul(hidden, hidden, o, value=-1, out=slopes[:, 3])  # o (1 - o) tanh c'
+    return slopes, torch.addcmul(o, hidden, bent, value=-1)

@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import CAPTIONS, VARIANTS
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.errors import InputError
+from caption_utils.lstm import PARTS
 
 FEEDING = [name for name in VARIANTS if name.endswith("feeding")]
 PARALLEL = ["dot", "general", "concat"]
@@ -105,14 +106,15 @@ def test_captions_of_shared_images_step_like_captions_with_images_of_their_own(m
 
 
 @pytest.mark.parametrize("variant_name", PARALLEL)
-def test_luong_without_input_feeding_makes_one_lstm_call(make_decoder, make_batches, variant_name):
-    decoder = make_decoder(variant_name)
-    (batch,) = make_batches().in_order()
+def test_luong_without_input_feeding_has_no_time_loop(make_decoder, variant_name):
+    """However many steps, PyTorch's LSTM is called as often as it has parts, and the attention once."""
+    decoder, lengths = make_decoder(variant_name), torch.tensor([40, 39, 12, 12, 3])
+    tokens = pack_padded_sequence(torch.randint(len(decoder.embedding.weight), (5, 40)), lengths, batch_first=True)
     with mock.patch.object(decoder.lstm, "forward", wraps=decoder.lstm.forward) as lstm, \
             mock.patch.object(decoder.attention, "forward", wraps=decoder.attention.forward) as attention, \
             mock.patch.object(decoder, "recur") as recur:
-        decoder(batch.features, batch.tokens, batch.owner)
-    assert (lstm.call_count, attention.call_count, recur.call_count) == (1, 1, 0)
+        decoder(torch.randn(5, 5, 6), tokens, torch.arange(5))
+    assert (lstm.call_count, attention.call_count, recur.call_count) == (PARTS, 1, 0)
 
 
 @pytest.mark.parametrize("variant_name", FEEDING)
