@@ -7,9 +7,9 @@ The floors are a step's matrix products timed alone, forward and backward, each 
 gradient of the features, which nothing needs. ``plain``: as the equations write them, by the library that PyTorch takes
 of itself, as in the textbook loop; ``equations``: the same by the faster of its two libraries (``products.py``), as in
 this package; ``arranged``: by the faster one and as this package arranges them, with the context's matrix applied to an
-image's regions. Sides take turns in one process; medians of speeds, and of the ratios within a round, are printed. All
-tensors are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything is on it, in the precision that
-training uses there.
+image's regions. A step takes turns with the textbook's, then with the floors; medians of speeds, and of the ratios
+within a round, are printed. All tensors are random; lengths are drawn like Flickr8k's. Where there is a GPU, everything
+is on it, in the precision that training uses there.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from caption_utils.runtime import device
 from caption_utils.training import clip_gradients, precision
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES = 3500, 512, 256, 256, 49, 32
-ROUNDS, SECONDS = 11, 0.6  # rounds of turns that last at least so long
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
 FLOORS = "plain", "equations", "arranged"
+ROUNDS = {"textbook": 9, "floors": 45}
 
 
 class Textbook(nn.Module):
@@ -173,39 +173,33 @@ def floor_step(width: int, luong: bool, batch: Batch, arranged: bool) -> Callabl
     return step
 
 
-def take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds that a step takes in each round; the sides take turns, after one round that does not count."""
+def take_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step in each round; the sides take turns, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     where = torch.get_default_device()
     with torch.autocast(where.type, precision(where), enabled=where.type == "cuda"):
-        for _ in range(ROUNDS + 1):
+        for _ in range(rounds + 1):
             for name, step in steps.items():
-                times[name].append(mean_time(step))
+                start = time.perf_counter()
+                step()
+                if where.type == "cuda":
+                    torch.cuda.synchronize()
+                times[name].append(time.perf_counter() - start)
     return {name: values[1:] for name, values in times.items()}
-
-
-def mean_time(step: Callable[[], None]) -> float:
-    """Mean seconds of a step over a turn: as many steps as it takes to fill it, at least one."""
-    count, start, passed = 0, time.perf_counter(), 0.0
-    while passed < SECONDS:
-        step()
-        if torch.get_default_device().type == "cuda":
-            torch.cuda.synchronize()
-        count, passed = count + 1, time.perf_counter() - start
-    return passed / count
 
 
 def measure(width: int, attention: str) -> str:
     """A row of the table: captions per second of both sides, their ratio, and our time in units of each floor."""
     batch, padded, features = make_batch(width)
     luong = attention == "luong"
-    seconds = take_turns({"textbook": textbook_step(width, luong, padded, features),
-                          "ours": fast_products(our_step(width, attention, batch)),
+    ours = fast_products(our_step(width, attention, batch))
+    textbook = take_turns({"textbook": textbook_step(width, luong, padded, features), "ours": ours}, ROUNDS["textbook"])
+    seconds = take_turns({"ours": ours,
                           "plain": floor_step(width, luong, batch, arranged=False),
                           "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
-                          "arranged": fast_products(floor_step(width, luong, batch, arranged=True))})
-    speeds = [len(batch.owner) / statistics.median(seconds[name]) for name in ("textbook", "ours")]
-    ratio = median_ratio(seconds["textbook"], seconds["ours"])
+                          "arranged": fast_products(floor_step(width, luong, batch, arranged=True))}, ROUNDS["floors"])
+    speeds = [len(batch.owner) / statistics.median(times) for times in textbook.values()]
+    ratio = median_ratio(textbook["textbook"], textbook["ours"])
     floors = "".join(f"{median_ratio(seconds['ours'], seconds[name]):>12.2f}" for name in FLOORS)
     return f"{attention:<11}{REGIONS}x{width}{speeds[0]:>10.0f}{speeds[1]:>8.0f}{ratio:>8.1f}{floors}"
 

@@ -182,9 +182,7 @@ class Decoder(nn.Module):
         output = self.to_embedding(self.dropout(output))
         output = self.dropout(output + embedded) if self.config.deep_output else output
         if torch.is_grad_enabled():
-            logits = F.linear(output, self.output.weight)
-            # on a CPU quicker than with the bias inside: no copy of it comes before, and its gradient is a product
-            return logits.addr_(logits.new_ones(len(logits)), self.output.bias.to(logits.dtype))
+            return self.output(output)
         return torch.addmm(self.output.bias.unsqueeze(1), self.output.weight, output.T).T  # a third faster, V being odd
 
 

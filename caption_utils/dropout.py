@@ -31,7 +31,7 @@ class Dropout(nn.Module):
         if x.device.type != "cpu" or torch.compiler.is_compiling():  # a captured graph cannot look at numbers as bytes
             return F.dropout(x, self.dropped / LEVELS)
         least = self.dropped - LEVELS // 2
-        kept = random_bytes(x.shape).clamp_(least - 1, least).sub_(least - 1)  # 0 or 1, far sooner than by comparing
+        kept = random_bytes(x.shape).clamp_(least - 1, least).sub_(least - 1)  # 0 or 1, quicker than by comparing
         return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - self.dropped))
 
 

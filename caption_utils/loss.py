@@ -23,9 +23,10 @@ def caption_loss(
     cross-entropy is with their probabilities.
     """
     logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
-    taught = F.cross_entropy(logits, mean_probabilities(teachers, batch), reduction="sum") if teachers else None
+    if teachers:  # before ``cross_entropy``, which overwrites the logits
+        taught = F.cross_entropy(logits, mean_probabilities(teachers, batch), reduction="sum")
     total = cross_entropy(logits, batch.targets, config.label_smoothing)
-    if taught is not None:
+    if teachers:
         total = torch.lerp(total, taught, config.distillation)
     loss = total / (tokens or len(batch.targets))
     if config.doubly_stochastic:
@@ -47,8 +48,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     """The sum over P words of the cross-entropy of ``logits (P, V)`` with ``targets (P,)``.
 
     ``smoothing`` of each target is spread over all words (Szegedy et al. 2016, section 7). It is what
-    ``torch.nn.functional.cross_entropy`` computes, but in the memory of the logits: float32 ones are lost, and whatever
-    else needs them has to come before. Raises ``ValueError`` for logits that are a leaf.
+    ``torch.nn.functional.cross_entropy`` computes, but in the memory of the logits, unless they are of half precision:
+    they are lost, with or without gradients. Raises ``ValueError`` for such a leaf that needs a gradient.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.requires_grad and logits.is_leaf:
@@ -57,9 +58,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
 
 
 class CrossEntropy(torch.autograd.Function):
-    """``log Σ e^l - l_target``, whose gradient is the softmax less one at the target; a cache's fill of rows at a time.
+    """``log Σ e^l - l_target``, whose gradient is the softmax less one at the target.
 
-    The logits give way to ``e^{l - max l}``, and these to the gradient.
+    The logits give way to ``e^{l - max l}``, as many rows at a time as a cache holds, and these to the gradient.
     """
 
     @staticmethod

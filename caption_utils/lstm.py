@@ -1,4 +1,4 @@
-"""PyTorch's LSTM through packed captions, spared what makes it slow or fail on a CPU."""
+"""PyTorch's LSTM through packed captions, in the way that suits a GPU and in the one that suits a CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ PARTS = 4
 def hidden_states(lstm: nn.LSTM, inputs: PackedSequence, hidden: Tensor, cell: Tensor) -> Tensor:
     """The hidden states ``(P, H)`` after the packed inputs ``(P, E)``, from first states ``(B, H)``.
 
-    On a CPU, for every step the backward pass adds up gradients as large as all inputs of a call. Hence a few calls,
-    each with a share of the steps; and in the precision of the weights, since float16 fails where captions are equally
-    long.
+    On a CPU the backward pass adds, for every step, a gradient as large as all inputs of the call, so ``PARTS`` calls
+    share the steps. They are made in the precision of the weights: lower ones fail, depending on the processor, where
+    all captions are equally long.
     """
     if hidden.device.type != "cpu":
         return lstm(inputs, (hidden[None], cell[None]))[0].data

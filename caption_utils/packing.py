@@ -10,28 +10,31 @@ class ByImage(NamedTuple):
     """Where rows ``(R, …)`` lie when they are laid out by image, ``(G, L, …)``: L is the most that an image has."""
 
     cells: Tensor  # (R,), each row's place in G·L
-    images: int  # G
+    row_of_cell: Tensor  # (G·L,), the row that lies there, and any row where none does
     longest: int  # L
+
+    @property
+    def images(self) -> int:
+        """G."""
+        return len(self.row_of_cell) // self.longest
 
     @property
     def owner(self) -> Tensor:
         """Each row's image ``(R,)``."""
         return self.cells // self.longest
 
-    @property
-    def rows(self) -> Tensor:
-        """The row that lies in each cell ``(G·L,)``, and row 0 in those without one."""
-        rows = torch.arange(len(self.cells), device=self.cells.device)
-        return self.cells.new_zeros(self.images * self.longest).index_copy_(0, self.cells, rows)
-
     def first(self, rows: int, images: int) -> "ByImage":
         """The layout of the first ``rows``, which belong to the first ``images``."""
-        return ByImage(self.cells[:rows], images, self.longest)
+        return ByImage(self.cells[:rows], self.row_of_cell[: images * self.longest].clamp(max=rows - 1), self.longest)
 
     def spread(self, rows: Tensor, filler: float = 0) -> Tensor:
         """Rows ``(R, W)`` as ``(G, L, W)``, with ``filler`` where an image has fewer than L."""
         room = rows.new_full((self.images * self.longest, rows.shape[-1]), filler)
         return room.index_copy_(0, self.cells, rows).view(self.images, self.longest, -1)
+
+    def spread_over_all(self, rows: Tensor) -> Tensor:
+        """The same, in less time, with any rows where an image has fewer than L."""
+        return rows.index_select(0, self.row_of_cell).view(self.images, self.longest, -1)
 
     def collect(self, values: Tensor) -> Tensor:
         """Values ``(G, L, W)`` as rows ``(R, W)``."""
@@ -41,16 +44,18 @@ class ByImage(NamedTuple):
 def by_image(owner: Tensor, images: int) -> ByImage:
     """The layout of rows that belong to the images ``owner (R,)``, out of G ``images``."""
     counts = torch.bincount(owner, minlength=images)
-    order = torch.argsort(owner, stable=True)
+    order, rows = torch.argsort(owner, stable=True), torch.arange(len(owner), device=owner.device)
     place = torch.empty_like(owner)
-    place[order] = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
+    place[order] = rows - (counts.cumsum(0) - counts)[owner[order]]
     longest = int(counts.max()) if images else 1
-    return ByImage(owner * longest + place, images, longest)
+    cells = owner * longest + place
+    return ByImage(cells, owner.new_zeros(images * longest).index_copy_(0, cells, rows), longest)
 
 
 def one_each(images: int, device: torch.device) -> ByImage:
     """The layout of as many rows as images, each of its own."""
-    return ByImage(torch.arange(images, device=device), images, 1)
+    rows = torch.arange(images, device=device)
+    return ByImage(rows, rows, 1)
 
 
 def owner_of_tokens(batch_sizes: Tensor, owner: Tensor) -> Tensor:

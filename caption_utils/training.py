@@ -189,7 +189,7 @@ class Trainer:
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale gradients down to a norm of ``largest``, if theirs together is greater (Pascanu et al. 2013).
 
-    On a CPU they are not touched otherwise; a GPU need not be waited for to know.
+    On a CPU smaller ones are left alone. On a GPU they are multiplied by 1, since to know their norm is to wait for it.
     """
     norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
     if norm.device.type != "cpu" or not norm <= largest:

@@ -28,13 +28,13 @@ class Step(NamedTuple):
 
     size: int  # captions that still run: the first so many
     layout: ByImage  # those captions as (g, S), of the first g images, the others having none that runs
-    rows: Tensor  # the caption in each cell (g·S,), and any of them in those without one
 
 
 class Plan(NamedTuple):
-    """The loop's steps, and whose image each token belongs to."""
+    """The loop's steps, and whose image each caption and each token belongs to."""
 
     steps: list[Step]
+    owner: Tensor  # (B,)
     tokens: ByImage  # P tokens as (G, L)
 
     def each(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -51,11 +51,9 @@ class Plan(NamedTuple):
 def make_plan(batch_sizes: Tensor, owner: Tensor, images: int) -> Plan:
     """The plan for packed captions of the images ``owner (B,)``; quickest if images with long captions come first."""
     captions = by_image(owner, images)
-    rows, steps = captions.rows, []
     running = (owner.cummax(0).values[batch_sizes.to(owner.device) - 1] + 1).tolist()
-    for size, most in zip(batch_sizes.tolist(), running, strict=True):
-        steps.append(Step(size, captions.first(size, most), rows[: most * captions.longest].clamp(max=size - 1)))
-    return Plan(steps, by_image(owner_of_tokens(batch_sizes, owner), images))
+    steps = [Step(size, captions.first(size, most)) for size, most in zip(batch_sizes.tolist(), running, strict=True)]
+    return Plan(steps, owner, by_image(owner_of_tokens(batch_sizes, owner), images))
 
 
 def unroll(
@@ -78,18 +76,18 @@ class Unroll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gates, hidden, cell, keys, values, weight, v, plan):
-        keys_of = keys.index_select(0, plan.steps[0].layout.owner)  # (B, N, A)
+        keys_of = keys.index_select(0, plan.owner)  # (B, N, A)
         active, alphas = torch.empty_like(gates), gates.new_empty(len(gates), keys.shape[1])
         queries, memory = gates.new_empty(len(gates), len(v)), torch.empty_like(keys_of)
-        hiddens, cells = (torch.cat([first, first.new_empty(len(gates), first.shape[1])]) for first in (hidden, cell))
-        states = zip(plan.before(hiddens), plan.before(cells), strict=True)
+        hiddens, cells = (torch.cat([start, start.new_empty(len(gates), start.shape[1])]) for start in (hidden, cell))
+        before = zip(plan.before(hiddens), plan.before(cells), strict=True)
         rows = plan.each(gates, active, queries, alphas, hiddens[len(hidden) :], cells[len(cell) :])
-        for step, (h, c), (gate, now, query, alpha, new_h, new_c) in zip(plan.steps, states, rows, strict=True):
+        for step, (h, c), (gate, now, query, alpha, new_h, new_c) in zip(plan.steps, before, rows, strict=True):
             recurrent, asked = (h @ weight.T).split([gates.shape[1], len(v)], dim=1)
             exponential(asked, out=query)
             scores = sigmoid_of_sum(keys_of[: step.size], query.unsqueeze(1), memory) @ v
             torch.softmax(scores, dim=1, out=alpha)
-            torch.add(gate, recurrent, out=now).add_(for_each_caption(alpha, values, step))
+            torch.add(gate, recurrent, out=now).add_(for_each_caption(alpha, values, step.layout))
             lstm_cell(now, c, new_h, new_c)
         ctx.plan = plan
         ctx.save_for_backward(active, alphas, queries, hiddens, cells, keys, keys_of, values, weight, v)
@@ -99,37 +97,38 @@ class Unroll(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_hiddens, grad_alphas):
         active, alphas, queries, hiddens, cells, keys, keys_of, values, weight, v = ctx.saved_tensors
-        plan, first = ctx.plan, len(keys_of)
-        slopes, to_hidden = lstm_slopes(active, torch.cat(plan.before(cells)), cells[first:], hiddens[first:])
-        grad = hiddens.new_empty(len(active), len(weight))  # of what ``weight`` makes: gates, then query
-        grad_gates, grad_queries = grad.split([active.shape[1], len(v)], dim=1)
-        by_gate, forget = grad_gates.unflatten(1, (4, -1)), active.chunk(4, dim=1)[1]
-        grad_hidden, grad_cell = torch.zeros_like(hiddens[:first]), torch.zeros_like(cells[:first])
+        plan, captions = ctx.plan, len(keys_of)
+        cells_before, hiddens_before = (torch.cat(plan.before(states)) for states in (cells, hiddens))
+        slopes, bends = lstm_slopes(active, cells_before, cells[captions:], hiddens[captions:])
+        kept = active.chunk(4, dim=1)[1]  # by the forget gate
+        d_made = hiddens.new_empty(len(active), len(weight))  # gradient of what ``weight`` makes: gates, then ``-q``
+        d_gates, d_queries = d_made.split([active.shape[1], len(v)], dim=1)
+        by_gate = d_gates.unflatten(1, (4, -1))
+        d_hidden, d_cell = torch.zeros_like(hiddens[:captions]), torch.zeros_like(cells[:captions])
         score = ScoreGradient(keys_of, v)
-        given = plan.each(grad_hiddens, grad_alphas, queries, alphas, slopes[:, :3], slopes[:, 3], to_hidden, forget)
-        wanted = plan.each(grad, grad_gates, by_gate[:, :3], by_gate[:, 3], grad_queries)
-        for step, now, gradients in reversed(list(zip(plan.steps, given, wanted, strict=True))):
-            grad_h, grad_alpha, query, alpha, inner, outer, bend, f = now
-            made, gates, of_cell, of_hidden, asked = gradients
-            dh = grad_hidden[: step.size].add_(grad_h)
-            dc = grad_cell[: step.size].addcmul_(dh, bend)
-            torch.mul(inner, dc.unsqueeze(1), out=of_cell)
-            torch.mul(outer, dh, out=of_hidden)
-            score.add(query, alpha, for_each_caption(gates, values.mT, step).add_(grad_alpha), out=asked)
-            torch.mm(made, weight, out=dh)
-            dc.mul_(f)
-        grad_weight = grad.T @ torch.cat(plan.before(hiddens))
-        spread = grad_gates.index_select(0, plan.tokens.rows).unflatten(0, (len(keys), -1))
-        grad_values = plan.tokens.spread(alphas).mT @ spread  # in cells without a token alpha is 0
-        grad_keys = score.of_images(keys, plan.steps[0].layout.owner)
-        return grad_gates, grad_hidden, grad_cell, grad_keys, grad_values, grad_weight, score.v, None
+        given = plan.each(queries, alphas, grad_alphas, grad_hiddens, slopes[:, :3], slopes[:, 3], bends, kept)
+        wanted = plan.each(d_made, d_gates, by_gate[:, :3], by_gate[:, 3], d_queries)
+        for step, from_forward, gradients in reversed(list(zip(plan.steps, given, wanted, strict=True))):
+            query, alpha, grad_alpha, grad_hidden, slopes_of_cell, slope_of_hidden, bend, keep = from_forward
+            d_all, d_gate, d_cell_gates, d_output_gate, d_query = gradients
+            dh = d_hidden[: step.size].add_(grad_hidden)
+            dc = d_cell[: step.size].addcmul_(dh, bend)
+            torch.mul(slopes_of_cell, dc.unsqueeze(1), out=d_cell_gates)
+            torch.mul(slope_of_hidden, dh, out=d_output_gate)
+            d_alpha = for_each_caption(d_gate, values.mT, step.layout).add_(grad_alpha)
+            score.add(query, alpha, d_alpha, out=d_query)
+            torch.mm(d_all, weight, out=dh)
+            dc.mul_(keep)
+        d_weight = d_made.T @ hiddens_before
+        d_values = plan.tokens.spread(alphas).mT @ plan.tokens.spread_over_all(d_gates)
+        return d_gates, d_hidden, d_cell, score.of_images(keys, plan.owner), d_values, d_weight, score.v, None
 
 
 class ScoreGradient:
-    """Adds up the gradients of keys and ``v`` over the steps, and gives each step's query its own.
+    """Adds up the gradients of keys and ``v`` over the steps, and gives the ``-q`` of each step its own.
 
     With ``s = σ(k_i + q)`` and ``d`` the gradient of the scores: ``v d (s - s²)`` for ``k_i``, its sum over the regions
-    for the query, and ``d s`` for ``v``. Keys and queries come as ``e^{-k_i}`` and ``e^{-q}``.
+    for ``q``, and ``d s`` for ``v``. The captions' keys ``(B, N, A)`` and queries come as ``e^{-k_i}`` and ``e^{-q}``.
     """
 
     def __init__(self, keys: Tensor, v: Tensor):
@@ -151,11 +150,9 @@ class ScoreGradient:
         return torch.zeros_like(keys).index_add_(0, owner, self._slopes).mul_(self._minus_v).div_(keys)
 
 
-def for_each_caption(rows: Tensor, matrices: Tensor, step: Step) -> Tensor:
-    """Rows ``(b, X)`` of the captions that still run, each times its image's one of ``matrices (G, X, Y)``."""
-    layout = step.layout
-    spread = rows.index_select(0, step.rows).view(layout.images, layout.longest, -1)
-    return layout.collect(spread @ matrices[: layout.images])
+def for_each_caption(rows: Tensor, matrices: Tensor, layout: ByImage) -> Tensor:
+    """Rows ``(b, X)`` of captions, each times its image's one of ``matrices (G, X, Y)``."""
+    return layout.collect(layout.spread_over_all(rows) @ matrices[: layout.images])
 
 
 def lstm_cell(gates: Tensor, cell: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:

@@ -15,6 +15,14 @@ def test_units_fall_with_their_probability_and_the_mean_stays(p):
     assert dropped.mean().item() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("dropped", [1, 2, 128, 254, 255])
+def test_of_all_bytes_as_many_fall_as_shall(monkeypatch, dropped):
+    monkeypatch.setattr("caption_utils.dropout.random_bytes", lambda shape: torch.arange(-128, 128, dtype=torch.int8))
+    kept = Dropout(dropped / 256)(torch.ones(256))
+    assert (kept == 0).sum() == dropped
+    assert kept.sum().item() == pytest.approx(256)
+
+
 def test_units_fall_with_their_probability_in_a_captured_graph_too():
     torch.manual_seed(0)
     dropped = torch.compile(Dropout(0.3), backend="aot_eager")(torch.ones(MANY))

@@ -14,12 +14,14 @@ def test_rows_of_an_image_lie_together_in_their_order():
     layout = by_image(OWNER, 3)
     assert layout.spread(rows)[..., 0].tolist() == [[2, 5, 0, 0], [1, 3, 4, 6], [0, 0, 0, 0]]
     assert layout.spread(rows, -1)[..., 0].tolist() == [[2, 5, -1, -1], [1, 3, 4, 6], [-1, -1, -1, -1]]
+    assert layout.spread_over_all(rows)[..., 0].tolist() == [[2, 5, 1, 1], [1, 3, 4, 6], [1, 1, 1, 1]]
     assert layout.owner.tolist() == OWNER.tolist()
 
 
 def test_the_first_rows_leave_the_last_images_out():
-    rows = torch.arange(1.0, 4.0)[:, None]
-    assert by_image(torch.tensor([1, 0, 1, 2]), 3).first(3, 2).spread(rows)[..., 0].tolist() == [[2, 0], [1, 3]]
+    rows, layout = torch.arange(1.0, 4.0)[:, None], by_image(torch.tensor([1, 0, 1, 2, 0]), 3).first(3, 2)
+    assert layout.spread(rows)[..., 0].tolist() == [[2, 0], [1, 3]]
+    assert layout.spread_over_all(rows)[..., 0].tolist() == [[2, 3], [1, 3]]
 
 
 def test_one_row_for_each_image():

@@ -23,7 +23,7 @@ from caption_utils.decoder import DecoderConfig, build_decoder
 from caption_utils.errors import InputError
 from caption_utils.metrics import perplexity
 from caption_utils.recipe import SCHEDULES, TrainConfig
-from caption_utils.training import Trainer, fit, precision
+from caption_utils.training import Trainer, clip_gradients, fit, precision
 from caption_utils.vocab import Vocabulary
 
 CONFIG = TrainConfig(epochs=6, images_per_batch=2, learning_rate=5e-3, schedule="one_cycle", mirror=True, patience=9)
@@ -663,3 +663,21 @@ def test_the_state_tells_the_settings(run, tmp_path):
     metadata = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
     assert json.loads(metadata["settings"])["schedule"] == "one_cycle"
     assert os.path.getsize(tmp_path / LAST) > len(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("largest", [1e-3, 0.7, 1e3])
+@pytest.mark.parametrize("size", [1, math.inf, math.nan])
+def test_gradients_are_clipped_like_by_pytorch_and_smaller_ones_left_alone(largest, size):
+    torch.manual_seed(0)
+    gradients = [torch.randn(3, 4), None, torch.randn(5) * size]
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(3, 4)), torch.nn.Parameter(torch.zeros(2)),
+                     torch.nn.Parameter(torch.zeros(5))] for _ in range(2))
+    for parameters in (ours, theirs):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.clone()
+    clip_gradients(ours, largest)
+    norm = torch.nn.utils.clip_grad_norm_(theirs, largest)
+    for one, other, before in zip(ours, theirs, gradients, strict=True):
+        if before is not None:
+            torch.testing.assert_close(one.grad, other.grad, equal_nan=True)
+            assert torch.equal(one.grad, before) == bool(norm <= largest)
