@@ -37,7 +37,7 @@ bench: $(READY) ## measure speed, each measurement against its baseline
 	for file in benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 demo: $(READY) ## draw the demo set in data/demo again
-	$(BIN)/python -m caption_utils.scenes
+	$(BIN)/python -m caption_utils.demo.scenes
 
 lock: ## pin the newest allowed packages in requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --all-extras --upgrade --quiet \

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from caption_utils.app.widget import sample_photos
 from caption_utils.captioner import BATCH, Captioner
 from caption_utils.captioning import caption_photos
-from caption_utils.images import load_image
-from caption_utils.models import default_model
-from caption_utils.search import BEAMS
-from caption_utils.widget import sample_photos
+from caption_utils.config import BEAMS
+from caption_utils.data.images import load_image
+from caption_utils.training.zoo import default_model
 
 TURNS, BAR = 5, 0.7
 
@@ -61,8 +61,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = repeated(Path(folder), count)
         pixels = torch.stack([captioner.encoder.transform(load_image(path)) for path in paths])
-        sides = {"bare encoder": lambda: encode(captioner, pixels),
-                 "files to captions": lambda: list(caption_photos(captioner, paths, BEAMS))}
+        sides = {
+            "bare encoder": lambda: encode(captioner, pixels),
+            "files to captions": lambda: list(caption_photos(captioner, paths, BEAMS)),
+        }
         rates = {name: [] for name in sides}
         for _ in range(TURNS):
             for name, work in sides.items():

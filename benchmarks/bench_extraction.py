@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from caption_utils.datasets import CaptionDataset, load_dataset
-from caption_utils.encoder import Encoder, load_encoder
-from caption_utils.features import BATCH, extract
-from caption_utils.images import load_image
+from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.images import load_image
+from caption_utils.encoders.encoder import Encoder, load_encoder
+from caption_utils.encoders.store import BATCH, extract
 from caption_utils.runtime import device
 
 DEMO = Path(__file__).parent.parent / "data" / "demo" / "Images"
@@ -69,8 +69,10 @@ def main() -> None:
         batches = [batch.to(device()) for batch in torch.stack(pictures).split(BATCH)]
         runs = [(bare(encoder, batches), whole(encoder, dataset)) for _ in range(options.repeats + 1)]
     alone, extracted = (len(pictures) / statistics.median(side) for side in zip(*runs[1:], strict=True))
-    print(f"{torch.get_num_threads()} threads, {device().type}, {options.encoder}, {len(pictures)} images, "
-          f"median of {options.repeats}, images per second")
+    print(
+        f"{torch.get_num_threads()} threads, {device().type}, {options.encoder}, {len(pictures)} images, "
+        f"median of {options.repeats}, images per second"
+    )
     print(f"encoder alone {alone:.1f}, extract {extracted:.1f}, ratio {extracted / alone:.1%}")
 
 

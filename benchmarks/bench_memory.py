@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caption_utils.batches import CaptionBatches
-from caption_utils.checkpoint import Model
-from caption_utils.decoder import DecoderConfig, build_decoder
-from caption_utils.features import FeatureStore
-from caption_utils.recipe import TrainConfig
-from caption_utils.training import Trainer
-from caption_utils.vocab import Vocabulary
+from caption_utils.config import DecoderConfig, TrainConfig
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.store import FeatureStore
+from caption_utils.model.decoder import build_decoder
+from caption_utils.training.batches import CaptionBatches
+from caption_utils.training.checkpoint import Model
+from caption_utils.training.trainer import Trainer
 
 REGIONS, WIDTH, WORDS, BLOCK = 49, 1280, 3500, 512
 GIB = 2**30
@@ -95,8 +95,13 @@ def main() -> None:
         images = write_store(Path(folder), options.gigabytes)
         limit = int(options.limit * GIB)
         command = [sys.executable, __file__, "--folder", folder]
-        child = subprocess.run(command, check=True, capture_output=True, text=True,
-                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+        child = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+        )
     found = json.loads(child.stdout)
     print(f"store of {images} images, {options.gigabytes:.1f} GiB; limit {options.limit:.1f} GiB")
     print(f"trained on all of it in {found['seconds']:.0f} s")

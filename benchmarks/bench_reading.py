@@ -26,7 +26,7 @@ print(time.perf_counter() - start, peak)
 READERS = {
     "json.load": {"imports": "import json", "read": "json.load(open(sys.argv[1], encoding='utf-8'))"},
     "load_dataset": {
-        "imports": "from caption_utils.datasets import load_dataset",
+        "imports": "from caption_utils.data.datasets import load_dataset",
         "read": "assert len(load_dataset(sys.argv[1], require_images=False).table) == int(sys.argv[2])",
     },
 }
@@ -47,8 +47,15 @@ def _entry(i: int, words: list[str], rng: random.Random) -> dict:
         raw = " ".join(tokens) + "."
         sentences.append({"tokens": tokens, "raw": raw, "imgid": i, "sentid": CAPTIONS * i + k})
     split = ("train", "restval", "val", "test")[i % 4]
-    return {"filepath": "val2014", "sentids": [s["sentid"] for s in sentences], "filename": f"{i:012d}.jpg",
-            "imgid": i, "split": split, "sentences": sentences, "cocoid": i}
+    return {
+        "filepath": "val2014",
+        "sentids": [s["sentid"] for s in sentences],
+        "filename": f"{i:012d}.jpg",
+        "imgid": i,
+        "split": split,
+        "sentences": sentences,
+        "cocoid": i,
+    }
 
 
 def measure(reader: str, path: Path, captions: int) -> tuple[float, float]:

@@ -18,20 +18,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from caption_utils.model.packing import one_each
 from torch import Tensor
 
-from caption_utils import search
-from caption_utils.checkpoint import Model, load_model
-from caption_utils.datasets import load_dataset
-from caption_utils.decoder import Decoder, State
-from caption_utils.encoder import encoder_spec, load_encoder
-from caption_utils.features import extract
-from caption_utils.hypotheses import Hypothesis
-from caption_utils.limits import NEVER_SAID
-from caption_utils.models import default_model
-from caption_utils.packing import one_each
-from caption_utils.search import SearchConfig, beam_search
-from caption_utils.vocab import Vocabulary
+from caption_utils.config import SearchConfig
+from caption_utils.data.datasets import load_dataset
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.encoder import encoder_spec, load_encoder
+from caption_utils.encoders.store import extract
+from caption_utils.model.decoder import Decoder, State
+from caption_utils.search import beam as search
+from caption_utils.search.beam import beam_search
+from caption_utils.search.constraints import NEVER_SAID
+from caption_utils.search.hypotheses import Hypothesis
+from caption_utils.training.checkpoint import Model, load_model
+from caption_utils.training.zoo import default_model
 
 TURNS = 5
 Beam = tuple[list[int], float]
@@ -84,9 +85,13 @@ def continuations(scores: Tensor, beams: list[Beam], config: SearchConfig) -> li
             found.append((total + scores[k, Vocabulary.eos].item(), k, Vocabulary.eos))
             continue
         values, likely = scores[k].topk(config.beams + 4 + len(words))  # all but ``beams`` of them may be forbidden
-        found += [(total + value, k, word) for value, word in zip(values.tolist(), likely.tolist(), strict=True)
-                  if word not in NEVER_SAID and (words or word != Vocabulary.eos)
-                  and not repeats(words, word, config.no_repeat_ngram)]
+        found += [
+            (total + value, k, word)
+            for value, word in zip(values.tolist(), likely.tolist(), strict=True)
+            if word not in NEVER_SAID
+            and (words or word != Vocabulary.eos)
+            and not repeats(words, word, config.no_repeat_ngram)
+        ]
     return sorted(found, reverse=True)
 
 
@@ -150,8 +155,10 @@ def main() -> None:
     print(f"batched  {batched:8.1f} images per second")
     results = {name: compare(captions[name], found) for name in speeds}
     for name, (equal, tied, other) in results.items():
-        print(f"{name:<9}{speeds[name]:8.1f}, batched is {batched / speeds[name]:.1f} times as fast; captions: {equal} "
-              f"equal, {tied} tied, {other} others")
+        print(
+            f"{name:<9}{speeds[name]:8.1f}, batched is {batched / speeds[name]:.1f} times as fast; captions: {equal} "
+            f"equal, {tied} tied, {other} others"
+        )
     if any(other for _, _, other in results.values()):
         raise SystemExit("the captions differ")
 

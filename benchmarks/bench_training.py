@@ -19,17 +19,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from caption_utils.model.products import fast_products
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from caption_utils.batches import Batch
-from caption_utils.decoder import DecoderConfig, build_decoder
-from caption_utils.loss import caption_loss
-from caption_utils.products import fast_products
-from caption_utils.recipe import TrainConfig
+from caption_utils.config import DecoderConfig, TrainConfig
+from caption_utils.model.decoder import Batch, build_decoder
 from caption_utils.runtime import device
-from caption_utils.training import clip_gradients, precision
+from caption_utils.training.loss import caption_loss
+from caption_utils.training.trainer import clip_gradients, precision
 
 VOCAB, EMBED, HIDDEN, ATTENTION, REGIONS, IMAGES = 3500, 512, 256, 256, 49, 32
 WIDTHS = 1280, 2048  # EfficientNet-Lite2, ResNet-101
@@ -157,9 +156,11 @@ def floor_step(width: int, luong: bool, batch: Batch, arranged: bool) -> Callabl
     tokens = len(batch.targets)
     products = [
         matrix_product(IMAGES * REGIONS, width, HIDDEN if luong else ATTENTION, constant_input=True),
-        matrix_product(tokens, EMBED, 4 * HIDDEN), matrix_product(tokens, HIDDEN, 4 * HIDDEN),
+        matrix_product(tokens, EMBED, 4 * HIDDEN),
+        matrix_product(tokens, HIDDEN, 4 * HIDDEN),
         matrix_product(tokens, HIDDEN, VOCAB),
-        *score_products(luong, tokens), *context_products(width, luong, tokens, arranged),
+        *score_products(luong, tokens),
+        *context_products(width, luong, tokens, arranged),
     ]
 
     def step() -> None:
@@ -194,10 +195,15 @@ def measure(width: int, attention: str) -> str:
     luong = attention == "luong"
     ours = fast_products(our_step(width, attention, batch))
     textbook = take_turns({"textbook": textbook_step(width, luong, padded, features), "ours": ours}, ROUNDS["textbook"])
-    seconds = take_turns({"ours": ours,
-                          "plain": floor_step(width, luong, batch, arranged=False),
-                          "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
-                          "arranged": fast_products(floor_step(width, luong, batch, arranged=True))}, ROUNDS["floors"])
+    seconds = take_turns(
+        {
+            "ours": ours,
+            "plain": floor_step(width, luong, batch, arranged=False),
+            "equations": fast_products(floor_step(width, luong, batch, arranged=False)),
+            "arranged": fast_products(floor_step(width, luong, batch, arranged=True)),
+        },
+        ROUNDS["floors"],
+    )
     speeds = [len(batch.owner) / statistics.median(times) for times in textbook.values()]
     ratio = median_ratio(textbook["textbook"], textbook["ours"])
     floors = "".join(f"{median_ratio(seconds['ours'], seconds[name]):>12.2f}" for name in FLOORS)

@@ -8,11 +8,9 @@ import sys
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
-from caption_utils.decoder import DecoderConfig
+from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
-from caption_utils.recipe import TrainConfig
-from caption_utils.search import BEAMS, SearchConfig
 
 FROM_DATA = {"vocab_size", "feature_dim"}
 
@@ -42,18 +40,24 @@ def train(
     data: str, out: str, encoder: str, split: str, min_count: int, teachers: list[str], **settings: object
 ) -> int:
     """Train a model into the folder ``out``, or go on with the run that was interrupted there."""
-    from caption_utils.experiment import train_model
-    from caption_utils.parallel import join_processes
+    from caption_utils.training.processes import join_processes
+    from caption_utils.training.run import train_model
 
     history = train_model(data, out, encoder, split, min_count, settings, teachers)
     best = history.loc[history["val_perplexity"].idxmin()]
-    if join_processes().is_first:
+    if join_processes().is_main_process:
         print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
     return 0
 
 
 def evaluate(
-    model: str, data: str, split: str, beams: int, against: str | None, as_json: bool, captions: str | None,
+    model: str,
+    data: str,
+    split: str,
+    beams: int,
+    against: str | None,
+    as_json: bool,
+    captions: str | None,
     record: str | None,
 ) -> int:
     """Print how a model does on one split and whether it looks at what it names, and how far it is from the model
@@ -61,7 +65,7 @@ def evaluate(
 
     ``captions`` names the file for what it said, ``record`` the csv that takes the row as well.
     """
-    from caption_utils.evaluation import append_row, compare, evaluate_model, write_captions
+    from caption_utils.evaluation.report import append_row, compare, evaluate_model, write_captions
 
     found = evaluate_model(model, data, split, beams)
     report = found.report()
@@ -87,8 +91,8 @@ def caption(
 
     from caption_utils.captioner import Captioner
     from caption_utils.captioning import caption_photos, map_paths, photo_paths
-    from caption_utils.models import default_model
     from caption_utils.runtime import device
+    from caption_utils.training.zoo import default_model
 
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
@@ -136,8 +140,10 @@ def _difference_lines(against: str | None, apart: dict) -> list[str]:
 
 def _draw(photo: Path, found: "Caption", out: Path) -> None:  # noqa: F821
     """Save where the model looked for each word, in the format that the name of ``out`` asks for."""
-    from caption_utils.heatmaps import attention_figure  # matplotlib takes a second, which captions alone do not need
-    from caption_utils.images import load_image
+    from caption_utils.app.heatmaps import (
+        attention_figure,  # matplotlib takes a second, which captions alone do not need
+    )
+    from caption_utils.data.images import load_image
 
     with replacing(out) as temporary:
         attention_figure(load_image(photo), found).savefig(temporary, format=out.suffix[1:], dpi=120)
@@ -159,8 +165,12 @@ def _fields(found: "list[Caption] | InputError", top: int) -> dict:  # noqa: F82
     if isinstance(found, InputError):
         return {"error": str(found)}
     best, *others = found[:top]
-    fields = {"caption": best.text, "log_probability": round(best.log_probability, 4), "tokens": best.tokens,
-              "attention": best.attention.round(4).tolist()}
+    fields = {
+        "caption": best.text,
+        "log_probability": round(best.log_probability, 4),
+        "tokens": best.tokens,
+        "attention": best.attention.round(4).tolist(),
+    }
     if top > 1:
         fields["runners_up"] = [
             {"caption": other.text, "log_probability": round(other.log_probability, 4)} for other in others
@@ -189,8 +199,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", help="model folder (default: the best of those that are shipped)")
     _add_beam(command)
     command.add_argument("--top", type=int, default=1, help="show this many captions of each photo (%(default)s)")
-    command.add_argument("--attention-map", metavar="FILE", help="save where the model looked for each word, as .png, "
-                         ".jpg, .pdf or .svg; of several photos as FILE-PHOTO")
+    command.add_argument(
+        "--attention-map",
+        metavar="FILE",
+        help="save where the model looked for each word, as .png, .jpg, .pdf or .svg; of several photos as FILE-PHOTO",
+    )
     command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
     command.set_defaults(run=caption)
     return parser
@@ -204,12 +217,21 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     """Options for data and folder, and one for each field of ``DecoderConfig`` and ``TrainConfig``."""
     command.add_argument("--data", required=True, help="data set: folder or caption file")
     command.add_argument("--out", required=True, help="model folder to write")
-    command.add_argument("--encoder", default="efficientnet_lite2", help="efficientnet_lite2, the same with _260px, or "
-                         "resnet101 (%(default)s)")
+    command.add_argument(
+        "--encoder",
+        default="efficientnet_lite2",
+        help="efficientnet_lite2, the same with _260px, or resnet101 (%(default)s)",
+    )
     command.add_argument("--split", default="official", help="official, first6k or random")
     command.add_argument("--min-count", type=int, default=3, help="a word needs this many uses (default 3)")
-    command.add_argument("--teacher", action="append", default=[], dest="teachers", metavar="MODEL",
-                         help="a model folder to learn from; may be given several times")
+    command.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        dest="teachers",
+        metavar="MODEL",
+        help="a model folder to learn from; may be given several times",
+    )
     for field in (*fields(DecoderConfig), *fields(TrainConfig)):
         if field.name in FROM_DATA or field.default is MISSING:
             continue

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caption_utils.checkpoint import Model, load_model
-from caption_utils.encoder import BATCH, Encoder, load_encoder
+from caption_utils.config import BEAMS, SearchConfig
+from caption_utils.data.images import Source, load_image
+from caption_utils.encoders.encoder import BATCH, Encoder, load_encoder
 from caption_utils.errors import InputError
-from caption_utils.hypotheses import Hypothesis
-from caption_utils.images import Source, load_image
-from caption_utils.search import BEAMS, SearchConfig, beam_search
+from caption_utils.search.beam import beam_search
+from caption_utils.search.hypotheses import Hypothesis
+from caption_utils.training.checkpoint import Model, load_model
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from caption_utils.captioner import BATCH, Caption, Captioner
-from caption_utils.decoding import decoded_batches
+from caption_utils.data.decoding import decoded_batches
+from caption_utils.data.folders import IMAGE_SUFFIXES
 from caption_utils.errors import InputError
-from caption_utils.folders import IMAGE_SUFFIXES
 
 PHOTOS_AT_ONCE = 100  # for the search, which is slower with fewer
 MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")

@@ -18,8 +18,9 @@ DPI = 80
 FEW = 20  # points of a line that are marked
 
 
-def panels(count: int, width: float = 8.0, height: float = 3.0,
-           columns: int | None = None) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, width: float = 8.0, height: float = 3.0, columns: int | None = None
+) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` inches with ``count`` axes in rows of ``columns``, each row ``height`` inches high."""
     columns = columns or count
     rows = -(-count // columns)
@@ -112,8 +113,17 @@ def _draw_score_bars(ax: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
         table = table.reindex(labels)
         place = np.arange(len(labels)) + (i - (len(scores) - 1) / 2) * width
         bounds = np.abs(table[["low", "high"]].to_numpy().T - table["value"].to_numpy())  # (2, scores)
-        ax.bar(place, table["value"], width, yerr=bounds, label=series, color=COLOURS[i % len(COLOURS)],
-               hatch=HATCHES[i % len(HATCHES)], edgecolor="white", error_kw={"linewidth": 1.2, "capsize": 2})
+        ax.bar(
+            place,
+            table["value"],
+            width,
+            yerr=bounds,
+            label=series,
+            color=COLOURS[i % len(COLOURS)],
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+            error_kw={"linewidth": 1.2, "capsize": 2},
+        )
     ax.set_xticks(range(len(labels)), labels)
     ax.set_ylabel("percent")
     ax.legend(fontsize=8)

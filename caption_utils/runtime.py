@@ -92,6 +92,13 @@ def describe_host() -> str:
 
     chosen = device()
     gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "none"
-    rows = {"host": host(), "system": platform.platform(terse=True), "python": platform.python_version(),
-            "torch": torch.__version__, "device": chosen.type, "gpu": gpu, "cpu cores": str(os.cpu_count())}
+    rows = {
+        "host": host(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": chosen.type,
+        "gpu": gpu,
+        "cpu cores": str(os.cpu_count()),
+    }
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())

@@ -6,12 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from caption_utils.batches import CaptionBatches
-from caption_utils.checkpoint import Model, save_model
-from caption_utils.datasets import load_dataset
-from caption_utils.decoder import DecoderConfig, build_decoder
-from caption_utils.encoder import load_encoder
-from caption_utils.vocab import Vocabulary
+from caption_utils.config import DecoderConfig
+from caption_utils.data.datasets import load_dataset
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.encoder import load_encoder
+from caption_utils.model.decoder import build_decoder
+from caption_utils.training.batches import CaptionBatches
+from caption_utils.training.checkpoint import Model, save_model
 
 pytest_plugins = ["browsing"]  # fixtures of the pages
 
@@ -21,7 +22,7 @@ COLOURS = ("red", "green", "blue", "white")
 @pytest.fixture
 def no_java(monkeypatch):
     """METEOR is missing: its scorer takes longer to start than everything else together."""
-    monkeypatch.setattr("caption_utils.meteor.shutil.which", lambda name: None)
+    monkeypatch.setattr("caption_utils.metrics.meteor.shutil.which", lambda name: None)
 
 
 class FakeEncoder(nn.Module):
@@ -56,7 +57,7 @@ def encoder():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Features go below ``tmp_path``, not into the repository."""
-    monkeypatch.setattr("caption_utils.features.writable_dir", lambda name: tmp_path / "cache")
+    monkeypatch.setattr("caption_utils.encoders.store.writable_dir", lambda name: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -134,9 +135,7 @@ def make_batches(vocab):
 
     def make(images_per_batch=4, mirror=False, captions=CAPTIONS, words=vocab, seed=0):
         mirrored = RandomStore(5, 6, seed=1) if mirror else None
-        return CaptionBatches(
-            Captioned(captions), RandomStore(5, 6), words, images_per_batch, "cpu", mirrored, seed
-        )
+        return CaptionBatches(Captioned(captions), RandomStore(5, 6), words, images_per_batch, "cpu", mirrored, seed)
 
     return make
 
@@ -157,10 +156,18 @@ VARIANTS = {
     "tied-general": {"attention": "luong", "tie_weights": True},
     "projected-dot": {"attention": "luong", "score": "dot", "region_dim": 8},
     "deep-feeding": {
-        "attention": "luong", "region_dim": 3, "deep_output": True, "tie_weights": True, "input_feeding": True
+        "attention": "luong",
+        "region_dim": 3,
+        "deep_output": True,
+        "tie_weights": True,
+        "input_feeding": True,
     },
     "deep-concat-feeding": {
-        "attention": "luong", "score": "concat", "region_dim": 3, "deep_output": True, "input_feeding": True
+        "attention": "luong",
+        "score": "concat",
+        "region_dim": 3,
+        "deep_output": True,
+        "input_feeding": True,
     },
 }
 

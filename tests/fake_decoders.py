@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from caption_utils.vocab import Vocabulary
+from caption_utils.data.vocab import Vocabulary
 
 PAD, BOS, EOS, UNK = Vocabulary.pad, Vocabulary.bos, Vocabulary.eos, Vocabulary.unk
 A, B, C = 4, 5, 6  # words

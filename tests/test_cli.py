@@ -18,8 +18,10 @@ SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epo
 @pytest.fixture(autouse=True)
 def one_encoder(monkeypatch, cache, encoder, no_java):
     """The encoder is loaded once for all tests, on the CPU, and one photo is enough for the deletion test."""
-    from caption_utils import captioner, evaluation, experiment
-    from caption_utils.encoder import encoder_spec
+    from caption_utils import captioner
+    from caption_utils.encoders.encoder import encoder_spec
+    from caption_utils.evaluation import report as evaluation
+    from caption_utils.training import run as experiment
 
     for module in (captioner, experiment):
         monkeypatch.setattr(module, "load_encoder", lambda name, device: encoder_spec(name) and encoder)
@@ -67,8 +69,17 @@ def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
 
 def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     other = shutil.copytree(model, tmp_path / "other")
-    command = ["evaluate", "--model", str(model), "--data", str(data_folder), "--against", str(other),
-               "--captions", str(tmp_path / "captions.json")]
+    command = [
+        "evaluate",
+        "--model",
+        str(model),
+        "--data",
+        str(data_folder),
+        "--against",
+        str(other),
+        "--captions",
+        str(tmp_path / "captions.json"),
+    ]
     assert main([*command, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     against = row.pop("against")
@@ -113,8 +124,10 @@ def test_one_good_and_one_bad_photo(model, tmp_path, capsys):
     assert good == again
     assert good["image"] == PHOTO and good["caption"]
     assert len(good["attention"]) == len(good["tokens"]) and len(good["attention"][0]) == 7
-    assert bad == {"image": str(tmp_path / "bad.jpg"),
-                   "error": f"{tmp_path / 'bad.jpg'}: the file is empty; copy or download it again"}
+    assert bad == {
+        "image": str(tmp_path / "bad.jpg"),
+        "error": f"{tmp_path / 'bad.jpg'}: the file is empty; copy or download it again",
+    }
     assert output.err == ""
 
 
@@ -126,7 +139,7 @@ def test_a_bad_photo_in_plain_words(model, tmp_path, capsys):
 
 
 def test_without_a_model_the_default_one_captions(model, capsys, monkeypatch):
-    monkeypatch.setattr("caption_utils.models.default_model", lambda: model)
+    monkeypatch.setattr("caption_utils.training.zoo.default_model", lambda: model)
     assert main(["caption", PHOTO]) == main(["caption", "--model", str(model), PHOTO]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
@@ -160,7 +173,8 @@ def test_the_runners_up(model, capsys):
     assert main(["caption", "--model", str(model), "--top", "3", "--json", PHOTO]) == 0
     line = json.loads(capsys.readouterr().out)
     assert [line["caption"], *(other["caption"] for other in line["runners_up"])] == [
-        text.split(maxsplit=1)[1] for text in captions]
+        text.split(maxsplit=1)[1] for text in captions
+    ]
 
 
 @pytest.mark.parametrize("top", ["0", "6"])
@@ -191,8 +205,9 @@ def test_each_photo_has_its_attention_map(model, tmp_path):
 
 def test_an_ambiguous_attention_map_is_one_line_before_any_work(model, tmp_path, capsys):
     shutil.copy(PHOTO, tmp_path / "coffee.png")
-    line = refused(capsys, "caption", "--model", model, "--attention-map", tmp_path / "map.png", PHOTO,
-                   tmp_path / "coffee.png")
+    line = refused(
+        capsys, "caption", "--model", model, "--attention-map", tmp_path / "map.png", PHOTO, tmp_path / "coffee.png"
+    )
     assert "map-coffee.png: would hold the maps of both" in line
 
 
@@ -327,8 +342,9 @@ def test_an_interruption_is_one_line_and_its_own_status(model, capsys, monkeypat
     assert line.startswith("caption_utils: interrupted")
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["caption"], ["fly"],
-                                       ["train", "--data", "d", "--out", "o", "--epochs", "many"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["train"], ["caption"], ["fly"], ["train", "--data", "d", "--out", "o", "--epochs", "many"]]
+)
 def test_a_wrong_command_line_is_status_two(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)

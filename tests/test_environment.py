@@ -37,8 +37,14 @@ def conda_requirements():
 
 
 def locked(python):
-    environment = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux",
-                   "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "os_name": "posix",
+    }
     requirements = map(Requirement, (ROOT / "requirements.lock").read_text().splitlines())
     return stated(str(r).split(";")[0] for r in requirements if not r.marker or r.marker.evaluate(environment))
 

@@ -8,8 +8,14 @@ import pytest
 
 
 def row(**values):
-    return {"model": "a", "data": "flickr8k", "search": figure.SEARCH, "scheme": "official", "split": "val",
-            "bleu1": 60.0} | values
+    return {
+        "model": "a",
+        "data": "flickr8k",
+        "search": figure.SEARCH,
+        "scheme": "official",
+        "split": "val",
+        "bleu1": 60.0,
+    } | values
 
 
 @pytest.fixture

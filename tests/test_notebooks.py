@@ -141,8 +141,9 @@ def test_ends_with_summary_exercises_references_and_next(path):
 @every_notebook
 def test_previous_and_next_are_its_neighbours(path):
     place, text = PATHS.index(path), text_of(read(path))
-    before, after, following = (re.search(rf"\*\*{word}[^*]*\*\* (?:\[.*?\]\((\w+\.ipynb)\))?", text)
-                                for word in ("Before", "After", "Next:"))
+    before, after, following = (
+        re.search(rf"\*\*{word}[^*]*\*\* (?:\[.*?\]\((\w+\.ipynb)\))?", text) for word in ("Before", "After", "Next:")
+    )
     assert place == 0 or before[1] == PATHS[place - 1].name
     assert path is PATHS[-1] or after[1] == following[1] == PATHS[place + 1].name
 
@@ -234,8 +235,17 @@ def test_comparison_finds_what_is_broken(project, broken):
         module, line = broken
         with (project / "caption_utils" / module).open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-sanitize-with",
-               ROOT / "tests" / "nbval_sanitize.cfg", "notebooks"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        ROOT / "tests" / "nbval_sanitize.cfg",
+        "notebooks",
+    ]
     variables = {"PYTHONPATH": str(project), "CAPTION_DATA": "demo", "CAPTION_PROFILE": "fast"}
     result = subprocess.run(command, cwd=project, env=os.environ | variables, capture_output=True, text=True)
     assert result.returncode == (1 if broken else 0), result.stdout

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from memory import STATUS
 from PIL import Image
 
-from caption_utils import session
-from caption_utils.datasets import load_dataset
+from caption_utils.app import session
+from caption_utils.app.session import Session
+from caption_utils.app.widget import CaptionWidget
+from caption_utils.data.datasets import load_dataset
+from caption_utils.data.images import DECODE_SIDE, LONG_SIDE, load_image
+from caption_utils.data.layouts import read_captions
+from caption_utils.data.splits import first6k_split, random_split
+from caption_utils.data.vocab import Vocabulary, tokenize
 from caption_utils.errors import InputError
-from caption_utils.images import DECODE_SIDE, LONG_SIDE, load_image
-from caption_utils.layouts import read_captions
-from caption_utils.session import Session
-from caption_utils.splits import first6k_split, random_split
-from caption_utils.vocab import Vocabulary, tokenize
-from caption_utils.widget import CaptionWidget
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest sets filters of its own, before the package's
 
@@ -99,9 +99,20 @@ def test_lists_decide_alone(data, images):
         assert set(table["image"]) == set(images)
 
 
-@given(st.binary(max_size=300), st.sampled_from([
-    b"", b"image,caption\n", b"image,caption,split\n", b"a.jpg#0\t", b"image_name| comment_number| comment\n",
-    b'{"images": ', b'{"image": "a", "caption": "b"}\n']))
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(
+        [
+            b"",
+            b"image,caption\n",
+            b"image,caption,split\n",
+            b"a.jpg#0\t",
+            b"image_name| comment_number| comment\n",
+            b'{"images": ',
+            b'{"image": "a", "caption": "b"}\n',
+        ]
+    ),
+)
 def test_any_bytes_are_read_or_refused(junk, head):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "captions.txt"
@@ -167,9 +178,26 @@ def check_picture_or_one_line(data, name):
         assert min(picture.size) <= 2 * DECODE_SIDE and max(picture.size) <= 2 * LONG_SIDE
 
 
-@given(st.binary(max_size=400), st.sampled_from([
-    b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x99\0\0\0WEBPVP8 ", b"II*\0", b"BM", b"P6 9 9 255 ",
-    b"\0\0\0\x1cftypavif", b"\0\0\0\x18ftypheic", b"%!PS", b"<svg", b"%PDF"]))
+@given(
+    st.binary(max_size=400),
+    st.sampled_from(
+        [
+            b"",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"RIFF\x99\0\0\0WEBPVP8 ",
+            b"II*\0",
+            b"BM",
+            b"P6 9 9 255 ",
+            b"\0\0\0\x1cftypavif",
+            b"\0\0\0\x18ftypheic",
+            b"%!PS",
+            b"<svg",
+            b"%PDF",
+        ]
+    ),
+)
 def test_any_bytes_are_a_picture_or_one_line(junk, head):
     check_picture_or_one_line(head + junk, "a.jpg")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from caption_utils.checkpoint import load_model
-from caption_utils.encoder import load_encoder
+from caption_utils.encoders.encoder import load_encoder
+from caption_utils.training.checkpoint import load_model
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -54,8 +54,11 @@ def test_a_shipped_model_was_measured_greedily_and_with_beams(folder):
 def test_every_score_in_the_readme_is_a_row_of_the_metrics():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = re.search(r"\| model \| perplexity .*?\n\n", readme, re.DOTALL)[0]
-    told = [tuple(re.findall(r"\d+\.\d", line.split(search)[1])) for line in table.splitlines()
-            for search in re.findall(r"\| ((?:greedy|beam \d) \|)", line)]
+    told = [
+        tuple(re.findall(r"\d+\.\d", line.split(search)[1]))
+        for line in table.splitlines()
+        for search in re.findall(r"\| ((?:greedy|beam \d) \|)", line)
+    ]
     measured = {tuple(f"{float(row[name]):.1f}" for name in COLUMNS) for row in rows(RESULTS / "metrics.csv")}
     assert len(told) == 10
     assert set(told) <= measured

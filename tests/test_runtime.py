@@ -33,8 +33,9 @@ def read_only(repo, monkeypatch):
     monkeypatch.setattr(runtime.tempfile, "TemporaryFile", refuse)
 
 
-@pytest.mark.parametrize(("variable", "expected"), [("KAGGLE_KERNEL_RUN_TYPE", "kaggle"),
-                                                    ("COLAB_RELEASE_TAG", "colab"), (None, "local")])
+@pytest.mark.parametrize(
+    ("variable", "expected"), [("KAGGLE_KERNEL_RUN_TYPE", "kaggle"), ("COLAB_RELEASE_TAG", "colab"), (None, "local")]
+)
 def test_host_is_told_by_the_environment(monkeypatch, variable, expected):
     for name in ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU"):
         monkeypatch.delenv(name, raising=False)
@@ -97,8 +98,9 @@ def test_seeding_repeats_all_generators():
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize(("demo", "kind", "expected"), [
-    (True, "cuda", "fast"), (False, "cuda", "full"), (False, "cpu", "fast")])
+@pytest.mark.parametrize(
+    ("demo", "kind", "expected"), [(True, "cuda", "fast"), (False, "cuda", "full"), (False, "cpu", "fast")]
+)
 def test_profile_goes_by_data_and_device(monkeypatch, demo, kind, expected):
     monkeypatch.delenv("CAPTION_PROFILE", raising=False)
     monkeypatch.setattr(runtime, "device", lambda: torch.device(kind))

@@ -7,12 +7,12 @@ import pandas as pd
 import skimage
 from PIL import Image
 
+from caption_utils.app.heatmaps import attention_figure
 from caption_utils.captioner import Captioner
-from caption_utils.heatmaps import attention_figure
-from caption_utils.images import load_image
-from caption_utils.models import default_model
+from caption_utils.data.images import load_image
 from caption_utils.plots import results
 from caption_utils.runtime import repository
+from caption_utils.training.zoo import default_model
 
 RESULTS = repository() / "results"
 PHOTOGRAPHS = ("astronaut.png", "camera.png")
@@ -43,8 +43,10 @@ def draw_results() -> None:
     """How the shipped models learnt, and their scores beside the published ones; the same bytes each time."""
     curves = {path.stem: pd.read_csv(path, index_col="epoch") for path in sorted((RESULTS / "curves").glob("*.csv"))}
     columns = {"training loss": "train_loss", "validation perplexity": "val_perplexity"}
-    tables = {label: pd.DataFrame({name: curve[column] for name, curve in curves.items()})
-              for label, column in columns.items()}
+    tables = {
+        label: pd.DataFrame({name: curve[column] for name, curve in curves.items()})
+        for label, column in columns.items()
+    }
     matplotlib.rcParams["svg.hashsalt"] = "results"
     results(tables, measured() | published()).savefig(RESULTS / "figures" / "results.svg", metadata={"Date": None})
 
@@ -53,8 +55,12 @@ def measured() -> dict[str, pd.DataFrame]:
     """The last row of each shipped model on Flickr8k, of the test images if it was measured on these."""
     table = pd.read_csv(RESULTS / "metrics.csv")
     shipped = [folder.name for folder in sorted((RESULTS / "checkpoints").iterdir())]
-    table = table[table["model"].isin(shipped) & (table["search"] == SEARCH) & (table["scheme"] == "official")
-                  & (table["data"] == DATA)]
+    table = table[
+        table["model"].isin(shipped)
+        & (table["search"] == SEARCH)
+        & (table["scheme"] == "official")
+        & (table["data"] == DATA)
+    ]
     ordered = table.sort_values("split", key=lambda split: split == "test", kind="stable")
     last = ordered.groupby("model").tail(1).sort_values("model")
     return {f"{row['model']} ({row['split']})": _scores(row) for _, row in last.iterrows()}

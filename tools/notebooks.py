@@ -38,8 +38,12 @@ def execute(path: Path) -> NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     begun: list[int] = []
     client = NotebookClient(
-        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
-        coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
         on_cell_start=lambda cell, cell_index: begun.append(cell_index),
     )
     try:

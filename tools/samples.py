@@ -6,9 +6,9 @@ import skimage.data
 from PIL import Image
 
 from caption_utils.captioner import Captioner
-from caption_utils.checkpoint import CONFIG, read_json
-from caption_utils.models import default_model
 from caption_utils.runtime import device, writable_dir
+from caption_utils.training.checkpoint import CONFIG, read_json
+from caption_utils.training.zoo import default_model
 
 PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # scikit-image carries them
 

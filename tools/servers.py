@@ -14,8 +14,10 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "of-the-tests"
 SECONDS = 120
-FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync").split()  # what Chromium takes to run alone, also as root
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()  # what Chromium takes to run alone, also as root
 
 
 def arguments_of(target: str) -> list[str]:

@@ -1,0 +1,14 @@
+"""Pictures and captions in: every layout found in the wild, splits by image, vocabularies."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["exploration"],
+    submod_attrs={
+        "datasets": ["CaptionDataset", "find_dataset", "load_dataset"],
+        "duplicates": ["close_pairs", "near_duplicates"],
+        "images": ["load_image"],
+        "vocab": ["SPECIALS", "Vocabulary", "detokenize", "tokenize"],
+    },
+)

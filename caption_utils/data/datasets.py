@@ -1,0 +1,225 @@
+"""A folder in any of the known layouts → a table of image, caption and split."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from caption_utils.data import duplicates
+from caption_utils.data.folders import find_images, search_kaggle_layout
+from caption_utils.data.layouts import find_caption_file, read_captions, summary
+from caption_utils.data.splits import SPLITS, first6k_split, listed_split, random_split
+from caption_utils.errors import InputError
+from caption_utils.runtime import repository
+
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_NAME = "adityajn105/flickr8k"
+SCHEMES = ("official", "first6k", "random")
+KAGGLE_DEPTH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionDataset:
+    """Captions and the photos they describe.
+
+    ``table`` has the columns ``image`` (path below ``images``, with ``/``), ``caption`` and ``split`` (train,
+    val or test). ``notes`` say, a line each, what was chosen, dropped or repaired. ``missing`` names the
+    captioned images that have no file. ``scheme`` is the one of ``SCHEMES`` that was used in the end.
+    """
+
+    name: str
+    root: Path
+    images: Path
+    table: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    scheme: str = "official"
+
+    def split(self, name: str) -> "CaptionDataset":
+        """The rows of one split. Raises ``InputError`` if there are none."""
+        table = self.table[self.table["split"] == name].reset_index(drop=True)
+        if table.empty:
+            present = ", ".join(split for split in SPLITS if split in set(self.table["split"]))
+            raise InputError(f"split {name!r} of {self.name} has no images; choose one of: {present}")
+        return replace(self, table=table)
+
+    @property
+    def image_names(self) -> list[str]:
+        """Each image once, in file order."""
+        return list(self._captions)
+
+    def path(self, name: str) -> Path:
+        """Where the photo lies."""
+        return self.images / name
+
+    def captions_of(self, name: str) -> list[str]:
+        """All captions of one image. Raises ``InputError`` for an image that is not in the table."""
+        if name not in self._captions:
+            raise InputError(f"{name}: no such image in {self.name}; image_names lists them")
+        return list(self._captions[name])
+
+    @cached_property
+    def _captions(self) -> dict[str, list[str]]:
+        captions: dict[str, list[str]] = {}
+        for image, caption in zip(self.table["image"], self.table["caption"], strict=True):
+            captions.setdefault(image, []).append(caption)
+        return captions
+
+    @cached_property
+    def fingerprints(self) -> pd.DataFrame:
+        """Digest and perceptual hash of each photo, computed once; see ``duplicates.fingerprint``."""
+        splits = self.table.drop_duplicates("image").set_index("image")["split"]
+        prints = duplicates.fingerprint([self.path(name) for name in splits.index])
+        return prints.assign(image=list(splits.index), split=list(splits))
+
+    def describe(self) -> pd.DataFrame:
+        """Counts by name: images and captions in all and by split, missing and unreadable photos, duplicates.
+
+        Opens every photo, which takes seconds for thousands of them.
+        """
+        prints, rows = self.fingerprints, {"images": len(self.image_names), "captions": len(self.table)}
+        for split in SPLITS:
+            table = self.table[self.table["split"] == split]
+            rows |= {f"{split} images": table["image"].nunique(), f"{split} captions": len(table)}
+        digests = prints["digest"].dropna()
+        rows |= {
+            "missing images": len(self.missing),
+            "unreadable images": int(prints["phash"].isna().sum()),
+            "exact duplicates": int(digests.duplicated().sum()),
+            "near-duplicates across splits": len(duplicates.near_duplicates(self)),
+        }
+        return pd.DataFrame({"count": rows})
+
+
+def load_dataset(
+    root: str | Path, split: str = "official", seed: int = 0, require_images: bool = True
+) -> CaptionDataset:
+    """Read a folder (or its caption file) of any layout in ``layouts``.
+
+    ``official`` takes the split from the file itself, else from the lists (``*trainImages.txt``, …), else
+    draws ``random``: 80/10/10 by image. ``first6k`` takes the first 6,000 images, 80/20 into train and val.
+    Rows whose photo is missing are dropped and counted in ``notes``; ``require_images=False`` reads captions
+    alone and looks for no photo. Raises ``InputError`` for anything that cannot be read.
+    """
+    if split not in SCHEMES:
+        raise InputError(f"split={split!r} is unknown; use one of {', '.join(SCHEMES)}")
+    root = Path(root).expanduser().resolve()
+    file = find_caption_file(root)
+    root = file.parent if root == file else root
+    rows = read_captions(file)
+    table = pd.DataFrame({"image": rows.images, "caption": rows.captions, "split": rows.splits}, dtype="str")
+    notes, images, missing = rows.notes, file.parent, []
+    if require_images and len(table):
+        images, missing = _match_images(file, table, notes)
+        table = table[~table["image"].isin(missing)]
+    table, scheme = _assign_split(table, split, seed, file, notes)
+    if table.empty:
+        raise InputError(f"{file}: no usable row; check that the file is complete")
+    return CaptionDataset(rows.name or root.name, root, images, table, notes, missing, scheme)
+
+
+def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Path, list[str]]:
+    names = list(table["image"].unique())
+    folder, present = find_images(file, names)
+    missing = [name for name in names if name not in present]
+    _note(notes, missing, "Captioned images without a file (rows dropped)")
+    _note(notes, sorted(present.difference(names)), "Image files without a caption (not used)")
+    return folder, missing
+
+
+def _assign_split(
+    table: pd.DataFrame, scheme: str, seed: int, file: Path, notes: list[str]
+) -> tuple[pd.DataFrame, str]:
+    """The rows of images that are in a split, and the scheme that was used."""
+    images = list(table["image"].unique())
+    assigned = _official_split(table, images, file, notes) if scheme == "official" else {}
+    if not assigned:
+        used = "first6k" if scheme == "first6k" else "random"
+        why = " (official lists asked for, none found)" if scheme == "official" else ""
+        scheme, assigned = used, (first6k_split if used == "first6k" else random_split)(images, seed)
+        notes.append(f"Split: {scheme}, by image, seed {seed}{why}")
+    _note(notes, [name for name in images if name not in assigned], "Images in no split (rows dropped)")
+    table = table.assign(split=table["image"].map(assigned))
+    return table.dropna(subset="split").reset_index(drop=True), scheme
+
+
+def _official_split(table: pd.DataFrame, images: list[str], file: Path, notes: list[str]) -> dict[str, str]:
+    """Image → split by the file or the lists; empty if neither tells."""
+    assigned = _split_column(table, file)
+    if assigned:
+        notes.append(f"Split: official, given by {file.name}")
+        return assigned
+    assigned, lists = listed_split(file.parent, set(images))
+    if assigned:
+        notes.append(f"Split: official, lists {', '.join(path.name for path in lists)}")
+        _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
+    return assigned
+
+
+def _split_column(table: pd.DataFrame, file: Path) -> dict[str, str]:
+    pairs = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
+    twice = pairs.loc[pairs["image"].duplicated(), "image"]
+    if len(twice):
+        raise InputError(f"{file}: {twice.iloc[0]} is in two splits; give all its rows the same one")
+    return dict(zip(pairs["image"], pairs["split"], strict=True))
+
+
+def _note(notes: list[str], names: Sequence[str], what: str) -> None:
+    if names:
+        notes.append(f"{what}: {summary(names)}")
+
+
+def find_dataset(download: bool = False, split: str = "official", seed: int = 0) -> CaptionDataset:
+    """The data set of ``CAPTION_DATA`` (a path, or ``demo``), else ``data/flickr8k``, else one under
+    ``/kaggle/input``, else (only if ``download``) Kaggle's copy, else the demo set. ``notes[0]`` says which.
+
+    Raises ``InputError`` if ``CAPTION_DATA`` names nothing that can be read, if the download fails or if
+    there is no data at all.
+    """
+    root, how, name = _locate(download)
+    dataset = load_dataset(root, split, seed)
+    name = name or dataset.name
+    return replace(dataset, name=name, notes=[f"Dataset: {name} at {_shown(root)} ({how})", *dataset.notes])
+
+
+def _locate(download: bool) -> tuple[Path, str, str | None]:
+    """Folder, how it was found, and its name where the folder's own name does not say."""
+    repo, setting = repository() or Path.cwd(), os.environ.get("CAPTION_DATA", "")
+    demo, local = repo / "data" / "demo", repo / "data" / "flickr8k"
+    if setting and setting != "demo":
+        chosen = Path(setting).expanduser()
+        if not chosen.exists():
+            raise InputError(f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it")
+        return chosen, "found by CAPTION_DATA", None
+    if not setting:
+        if local.is_dir() and any(local.iterdir()):
+            return local, "found in the repository", None
+        if found := search_kaggle_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
+            return found, f"found under {KAGGLE_INPUT}", None
+        if download:
+            return _download(), "downloaded from Kaggle", "flickr8k"
+    if not demo.is_dir():
+        raise InputError("no data set found; set CAPTION_DATA to a folder that holds captions.txt and Images")
+    return demo, "found by CAPTION_DATA" if setting else "the demo set, since no other was found", "demo"
+
+
+def _download() -> Path:
+    try:
+        import kagglehub
+
+        return Path(kagglehub.dataset_download(KAGGLE_NAME))
+    except Exception as error:  # no package, no network, no account: each its own type
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{KAGGLE_NAME}: no download from Kaggle ({reason}); pip install kagglehub, or "
+            "download it in a browser and set CAPTION_DATA to its folder"
+        ) from None
+
+
+def _shown(path: Path) -> str:
+    """Relative to the repository where it lies inside, so that stored outputs name no machine."""
+    repo = repository()
+    return path.relative_to(repo).as_posix() if repo and path.is_relative_to(repo) else str(path)

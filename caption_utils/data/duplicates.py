@@ -1,0 +1,75 @@
+"""Photos that are in a data set twice: the same bytes, or the same scene to a perceptual hash."""
+
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from caption_utils.data.images import load_image
+from caption_utils.errors import InputError
+
+HASHED_SIDE = 64  # pixels; the hash looks at 32
+BLOCK = 1024  # rows of the distance matrix held at a time
+
+
+def fingerprint(paths: list[Path]) -> pd.DataFrame:
+    """SHA-256 ``digest`` and ``phash`` (64 values, 1 or -1) of each file; ``None`` where unreadable."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return pd.DataFrame(list(pool.map(_fingerprint, paths)), columns=["digest", "phash"], dtype=object)
+
+
+def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
+    import imagehash  # brings SciPy, which reading captions does not need
+
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None, None
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.draft("L", (HASHED_SIDE, HASHED_SIDE))  # JPEG alone: decoded small, yet read to its end
+        bits = imagehash.phash(load_image(image)).hash.ravel()
+    except (InputError, OSError, ValueError, Image.DecompressionBombError):
+        return digest, None
+    return digest, np.where(bits, 1, -1).astype(np.float32)
+
+
+def near_duplicates(dataset: "CaptionDataset", max_distance: int = 6) -> pd.DataFrame:  # noqa: F821
+    """Pairs of similar photos in different splits: they leak from training into evaluation. Closest first.
+
+    Columns ``image, other, split, other_split, distance``, the Hamming distance of the perceptual hashes, 0
+    to 64. Resizing and recompressing moves a photo's hash by up to 4; unrelated ones of Flickr8k start at 8.
+    """
+    prints = dataset.fingerprints.dropna(subset="phash").reset_index(drop=True)
+    first, second, distance = close_pairs(list(prints["phash"]), max_distance)
+    left, right = prints.loc[first].reset_index(drop=True), prints.loc[second].reset_index(drop=True)
+    pairs = pd.DataFrame(
+        {
+            "image": left["image"],
+            "other": right["image"],
+            "split": left["split"],
+            "other_split": right["split"],
+            "distance": distance,
+        }
+    )
+    pairs = pairs[pairs["split"] != pairs["other_split"]]
+    return pairs.sort_values(["distance", "image", "other"], ignore_index=True)
+
+
+def close_pairs(hashes: list[np.ndarray], max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices ``i < j`` and Hamming distance of all pairs at most ``max_distance`` apart.
+
+    Hashes are vectors of ±1: a distance is ``(length - dot product) / 2``, a block of them a matrix product.
+    """
+    signs, found = np.array(hashes, dtype=np.float32), [np.empty((0, 3), int)]
+    for start in range(0, len(signs), BLOCK):
+        distance = (signs.shape[1] - signs[start : start + BLOCK] @ signs[start:].T) / 2
+        i, j = np.nonzero(np.triu(distance <= max_distance, k=1))
+        found.append(np.stack([i + start, j + start, distance[i, j].astype(int)], axis=1))
+    return tuple(np.concatenate(found).T)

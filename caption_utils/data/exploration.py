@@ -1,0 +1,174 @@
+"""What captions tell before any model is trained: their words, how far people agree, what a vocabulary leaves out.
+
+``python -m caption_utils.data.exploration DIR`` writes two of these tables for a data set into ``results/exploration``.
+"""
+
+import argparse
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+
+import pandas as pd
+from pycocoevalcap.bleu.bleu import Bleu
+
+from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.vocab import UNK, Vocabulary, tokenize
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
+from caption_utils.runtime import repository
+
+THRESHOLDS = (1, 2, 3, 5, 10, 20, 50, 100)
+DETERMINERS = "a an the one two three four five six seven several some many his her their its another".split()
+MODIFIERS = """red orange yellow green blue purple pink brown black white grey gray blond blonde tan golden dark light
+bright young old older little small large big tall long short other same wet dry snowy grassy rocky sandy busy dirty
+open wooden asian""".split()
+FUNCTION_WORDS = """is are was were be and or but while as in on at of to from with by for into onto over under above
+below near next through across down up off out behind between beside around along against who that which it he she they
+there front""".split()
+NO_VERBS = "building swing something during being".split()
+PHRASE = re.compile(
+    rf"\b(?:{'|'.join(DETERMINERS)}) "  # two
+    rf"(?:(?:{'|'.join(MODIFIERS)}|\w+ed|\w+ing)(?: and)? )*"  # black and white spotted
+    rf"(?!(?:{'|'.join(FUNCTION_WORDS + MODIFIERS)})\b)([\w-]+)"  # dogs
+    rf"(?: (?:(?:is|are) )?(?!(?:{'|'.join(MODIFIERS + NO_VERBS)})\b)(\w+(?:ing|ed|[^su]s))\b)?"  # are running
+)
+
+Tokens = Sequence[str]
+
+
+def nouns_and_verbs(tokens: Tokens) -> tuple[list[str], list[str]]:
+    """Nouns and verbs by rule: the first word after "a", "two" or "his" that is no known adjective, and the word after
+    it (and "is" or "are") if that ends in -ing, -ed or -s. A guess, without grammar: nouns without a determiner and
+    verbs far from their noun are missed, and the second noun of "two soccer players" passes for a verb.
+    """
+    found = PHRASE.findall(" ".join(tokens))
+    return [noun for noun, _ in found], [verb for _, verb in found if verb]
+
+
+def overlap(first: Tokens, second: Tokens) -> float:
+    """Jaccard index of two sets of words: shared words over all words, 0 to 1."""
+    a, b = set(first), set(second)
+    return len(a & b) / len(a | b)
+
+
+def human_bleu(images: Sequence[Sequence[Tokens]], vocab: Vocabulary | None = None) -> pd.DataFrame:
+    """Corpus BLEU-1 to 4 in percent of people: each image's k-th caption against its others, a row for each k.
+
+    ``images`` holds the tokenised captions of each image. With ``vocab``, the scored caption (never its references)
+    says ``<unk>`` for each word the vocabulary lacks, as any model with that vocabulary must.
+    """
+    rows = {}
+    for k in range(max(map(len, images))):
+        chosen = [captions for captions in images if k < len(captions) and len(captions) > 1]
+        spoken = [[w if vocab is None or w in vocab.ids else UNK for w in captions[k]] for captions in chosen]
+        others = [[*captions[:k], *captions[k + 1 :]] for captions in chosen]
+        rows[k + 1] = _corpus_bleu(spoken, others)
+    return pd.DataFrame(rows).T.rename_axis("k")
+
+
+def _corpus_bleu(spoken: Sequence[Tokens], others: Sequence[Sequence[Tokens]]) -> dict[str, float]:
+    """What ``metrics.bleu`` gives, of texts that are tokenised already."""
+    references = {i: [" ".join(tokens) for tokens in captions] for i, captions in enumerate(others)}
+    scores, _ = Bleu(4).compute_score(references, {i: [" ".join(tokens)] for i, tokens in enumerate(spoken)}, verbose=0)
+    return {f"bleu{n}": 100 * float(score) for n, score in enumerate(scores, 1)}
+
+
+def row_split_leaks(images: Sequence[str], test_rows: int, seed: int) -> tuple[int, int]:
+    """Draw ``test_rows`` of the rows, whose images are given, for testing: (test images, those also in training)."""
+    drawn = set(Random(seed).sample(range(len(images)), test_rows))
+    test = {image for row, image in enumerate(images) if row in drawn}
+    train = {image for row, image in enumerate(images) if row not in drawn}
+    return len(test), len(test & train)
+
+
+def expected_leaks(captions_per_image: Iterable[int], test_rows: int) -> tuple[float, float]:
+    """What ``row_split_leaks`` finds on average over all draws (hypergeometric).
+
+    Of n rows, m are drawn: all k rows of an image with probability (m)_k / (n)_k, none with (n - m)_k / (n)_k, where
+    (n)_k = n (n - 1) ... (n - k + 1).
+    """
+    sizes = list(captions_per_image)
+    rows, tests, leaks = sum(sizes), 0.0, 0.0
+    for k in sizes:
+        every = math.perm(test_rows, k) / math.perm(rows, k)
+        none = math.perm(rows - test_rows, k) / math.perm(rows, k)
+        tests += 1 - none
+        leaks += max(0.0, 1 - none - every)  # a single caption leaks nothing, rounding aside
+    return tests, leaks
+
+
+def unknown_percent(captions: Sequence[Tokens], vocab: Vocabulary) -> float:
+    """Percent of the tokens to be predicted, each caption's ``<eos>`` among them, that ``vocab`` lacks."""
+    unknown = sum(word not in vocab.ids for tokens in captions for word in tokens)
+    return 100 * unknown / sum(len(tokens) + 1 for tokens in captions)
+
+
+def threshold_table(
+    train: Sequence[Tokens], val: Sequence[Tokens], thresholds: Iterable[int] = THRESHOLDS
+) -> pd.DataFrame:
+    """What each ``min_count`` keeps and leaves out; all but ``words`` in percent.
+
+    ``words`` in the vocabulary, of all training words ``kept``; tokens ``unknown_train`` and ``unknown_val``;
+    validation captions with an unknown word, ``captions_val``; and ``unknown_if_counted``, the unknown validation
+    tokens if validation words had been counted too, which would flatter the model.
+    """
+    counts = Counter(word for tokens in train for word in tokens)
+    all_counts = counts + Counter(word for tokens in val for word in tokens)
+    return (
+        pd.DataFrame({n: _threshold_row(train, val, counts, all_counts, n) for n in thresholds})
+        .T.rename_axis("min_count")
+        .astype({"words": int})
+    )
+
+
+def _threshold_row(
+    train: Sequence[Tokens], val: Sequence[Tokens], counts: Counter, all_counts: Counter, min_count: int
+) -> dict[str, float]:
+    vocab = Vocabulary(counts, min_count)
+    return {
+        "words": len(vocab.counts),
+        "kept": 100 * len(vocab.counts) / len(counts),
+        "unknown_train": unknown_percent(train, vocab),
+        "unknown_val": unknown_percent(val, vocab),
+        "captions_val": 100 * sum(any(w not in vocab.ids for w in tokens) for tokens in val) / len(val),
+        "unknown_if_counted": unknown_percent(val, Vocabulary(all_counts, min_count)),
+    }
+
+
+def tokens_by_image(dataset: CaptionDataset) -> list[list[list[str]]]:
+    """The tokenised captions of each image, in file order."""
+    return [[tokenize(text) for text in dataset.captions_of(name)] for name in dataset.image_names]
+
+
+def write_tables(dataset: CaptionDataset, folder: Path) -> None:
+    """``<name>_human_bleu.csv`` (validation images) and ``<name>_vocabulary.csv`` into ``folder``.
+
+    The second has a column more than ``threshold_table``: ``people_bleu4``, the mean of ``human_bleu`` through each
+    vocabulary.
+    """
+    people = tokens_by_image(dataset.split("val"))
+    train = [tokenize(text) for text in dataset.split("train").table["caption"]]
+    counts = Counter(word for tokens in train for word in tokens)
+    table = threshold_table(train, [tokens for captions in people for tokens in captions])
+    table["people_bleu4"] = [human_bleu(people, Vocabulary(counts, n))["bleu4"].mean() for n in table.index]
+    for name, values in {"human_bleu": human_bleu(people), "vocabulary": table}.items():
+        with replacing(folder / f"{dataset.name}_{name}.csv") as temporary:
+            values.round(4).to_csv(temporary, lineterminator="\n")
+
+
+def main() -> None:
+    """Command line of ``python -m caption_utils.data.exploration``."""
+    parser = argparse.ArgumentParser(description="Write the tables of a data set.")
+    parser.add_argument("data", help="data set: folder or caption file")
+    try:
+        folder = (repository() or Path.cwd()) / "results" / "exploration"
+        write_tables(load_dataset(parser.parse_args().data, require_images=False), folder)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Bytes, path or open picture to an upright RGB image, or one clear error; in bounded memory, however large it is."""
+
+import io
+import math
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from caption_utils.errors import InputError
+
+DECODE_SIDE = 1024  # a large picture is reduced by a whole factor while both sides stay above this
+LONG_SIDE = 8 * DECODE_SIDE  # a very long one also until its long side nears this
+MAX_PIXELS = 178_000_000  # Pillow refuses little more
+DECODED_BYTES = 512_000_000  # what a decoder may take
+LONGEST_SIDE = 65_535  # pixels, as in a JPEG; a strip of a wider picture would not be small
+STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
+# What decoders take, in bytes a pixel, where that is more than Pillow's four for a finished pixel.
+BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
+# Not ICO, which Pillow decodes before it tells the size, nor PPM, some of which it decodes in Python, value by value.
+FORMATS = {"JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", *BYTES_PER_PIXEL}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
+
+# Of large pictures and damaged EXIF; both are dealt with. Once for all, since to catch warnings is not for threads.
+warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
+
+Source = str | Path | bytes | Image.Image
+
+
+def load_image(source: Source, name: str | None = None) -> Image.Image:
+    """Upright 8-bit RGB picture: EXIF rotation applied, transparency laid on white, the first frame of an animation.
+
+    A picture of which both sides are at least twice ``DECODE_SIDE`` is reduced by a whole factor. ``name`` stands for
+    the picture in messages (a path names itself). Raises ``InputError`` for whatever cannot be decoded whole: a
+    missing, empty, truncated or foreign file, or one whose decoding would take more than ``DECODED_BYTES``.
+    """
+    name = name or (str(source) if isinstance(source, str | Path) else "image")
+    try:
+        with _opened(source, name) as opened:
+            return _upright_rgb(opened if isinstance(opened, Image.Image) else _picture(opened, name))
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{name}: a folder, not a picture; name the files in it") from None
+    except PermissionError:
+        raise InputError(f"{name}: may not be read; change its permissions") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
+    except MemoryError:
+        raise InputError(f"{name}: decoding it takes more memory than is free; make it smaller first") from None
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name}: damaged or incomplete ({reason}); save it again") from None
+
+
+def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Image.Image]:
+    if isinstance(source, Image.Image):
+        return nullcontext(source)
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = Path(source)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe would wait for a writer
+        raise InputError(f"{name}: a pipe or a device, not a file; save the picture first")
+    return path.open("rb")
+
+
+def _picture(file: BinaryIO, name: str) -> Image.Image:
+    """The picture in ``file``, not decoded yet, told to decode small where its format can."""
+    head = file.read(1024)
+    file.seek(0)
+    if not head:
+        raise InputError(f"{name}: the file is empty; copy or download it again")
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        _register_heif(name)
+    try:
+        image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: {_kind(head)}; convert it to JPEG or PNG") from None
+    _bound(image, name)
+    return image
+
+
+def _register_heif(name: str) -> None:
+    """Teach Pillow to read HEIC, where the library for it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise InputError(f"{name}: reading HEIC takes pillow-heif; install it, or convert the photo to JPEG") from None
+    register_heif_opener()
+
+
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that the installed Pillow reads."""
+    Image.init()
+    return [name for name in list(Image.OPEN) if name in FORMATS]
+
+
+def _kind(head: bytes) -> str:
+    if head.startswith(b"%PDF"):
+        return "a PDF document, not a picture"
+    if head.startswith(b"%!PS"):
+        return "a PostScript document, not a picture"
+    if b"<svg" in head:
+        return "an SVG drawing, not a photo"
+    return "not a picture that can be read"
+
+
+def _bound(image: Image.Image, name: str) -> None:
+    """Ask for reduced decoding, which JPEG can do, and refuse what would still take too much memory."""
+    size, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    needed = 0
+    if image.info.get("progressive"):  # all coefficients, two bytes each, are held until the last has come
+        layers = [(across, down) for _, across, down, _ in image.layer]
+        widest, tallest = map(max, zip(*layers, strict=True))
+        needed = 2 * pixels * sum(across * down for across, down in layers) // (widest * tallest)
+    image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
+    needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format, 4)
+    needed += _strip_bytes(image)
+    if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
+        raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
+
+
+def _strip_bytes(image: Image.Image) -> int:
+    """What libtiff holds beside the finished picture: a strip or a tile of it, and one strip may be all of it."""
+    if image.format != "TIFF" or image.tile[0][0] != "libtiff":
+        return 0
+    tags = image.tag_v2
+    rows = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
+    pixels = tags.get(TILE_WIDTH, image.width) * tags.get(TILE_LENGTH, rows)
+    return pixels * tags.get(SAMPLES, 1) * max(tags.get(BITS, (1,))) // 8
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    reduced = _reduced_rgb(image)
+    return reduced if turn is None else reduced.transpose(turn)
+
+
+def _reduced_rgb(image: Image.Image) -> Image.Image:
+    """Converted strip by strip, so that no second picture of the full size is ever held."""
+    width, height = image.size
+    factor = max(1, min(width, height) // DECODE_SIDE, max(width, height) // LONG_SIDE)
+    rows = max(1, STRIP_PIXELS // (width * factor)) * factor
+    strips = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    scale = _scale(image, strips) if image.mode.startswith(("I", "F")) else None
+    reduced = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
+    for box in strips:
+        strip = image.crop(box)
+        strip = _rgb(strip) if scale is None else _eight_bit(strip, *scale)
+        reduced.paste(strip.reduce(factor), (0, box[1] // factor))
+    return reduced
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _scale(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """What to subtract and to divide by for 8 bits: 16-bit files by their full range, others by the range they use."""
+    ranges = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in strips)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    if low >= 0 and 255 < high <= 65535:
+        return 0.0, 257.0
+    return (low, (high - low) / 255 or 1.0) if low < 0 or high > 255 else (0.0, 1.0)
+
+
+def _eight_bit(image: Image.Image, low: float, step: float) -> Image.Image:
+    return Image.fromarray(((_finite(image) - low) / step).round().astype(np.uint8)).convert("RGB")
+
+
+def _finite(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)

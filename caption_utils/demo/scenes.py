@@ -1,0 +1,162 @@
+"""The demo set: drawn scenes whose objects, boxes and captions are known exactly.
+
+``python -m caption_utils.demo.scenes [--out DIR]`` writes it, byte for byte the same each time.
+"""
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from itertools import cycle, islice
+from pathlib import Path
+from random import Random
+
+from caption_utils.demo.descriptions import COLOURS, SIZE, Box, Scene, Thing, captions, is_true, mentions
+from caption_utils.demo.drawing import HORIZON, SKY, draw
+from caption_utils.errors import InputError
+
+__all__ = ["Scene", "Thing", "captions", "draw", "is_true", "load_scenes", "mentions", "write_set"]
+
+SPLITS = {"trainImages.txt": 480, "devImages.txt": 60, "testImages.txt": 60}
+DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
+
+# kind -> width and height in pixels at scale 1
+EXTENTS = {
+    "ball": (58, 58),
+    "house": (80, 78),
+    "tree": (62, 84),
+    "car": (90, 54),
+    "umbrella": (74, 74),
+    "flower": (54, 76),
+    "boat": (82, 74),
+    "fish": (82, 52),
+    "kite": (62, 80),
+    "balloon": (62, 80),
+}
+GROUND = ("ball", "house", "tree", "car", "umbrella")
+# background -> kinds that may be in it
+INHABITANTS = {
+    "meadow": (*GROUND, "flower", "flower", *SKY),
+    "beach": ("ball", "ball", "house", "tree", "umbrella", "umbrella", *SKY),
+    "snow": (*GROUND, *SKY),
+    "street": (*GROUND, "balloon"),
+    "lake": ("boat", "boat", "fish", "fish", *SKY),
+}
+
+
+def _sample_box(kind: str, scale: float, rng: Random) -> Box:
+    """A box for ``kind`` where such things are found: above the horizon, in the water or standing on land."""
+    width, height = (round(side * scale) for side in EXTENTS[kind])
+    left = rng.randint(6, SIZE - 6 - width)
+    highest = height + 5 if kind in SKY else HORIZON + (height + 4 if kind == "fish" else 26)
+    bottom = rng.randint(highest, max(highest, HORIZON if kind in SKY else SIZE - 8))
+    return left, bottom - height, left + width, bottom
+
+
+def _apart(a: Box, b: Box, gap: int = 6) -> bool:
+    return a[2] + gap <= b[0] or b[2] + gap <= a[0] or a[3] + gap <= b[1] or b[3] + gap <= a[1]
+
+
+def _sample_things(background: str, count: int, rng: Random) -> list[tuple[str, str]]:
+    """Kinds and colours; in about half of the larger scenes some are alike."""
+    things = [(rng.choice(INHABITANTS[background]), rng.choice(COLOURS)) for _ in range(count)]
+    alike = rng.choice((1, 1, 1, 2, 2, 3))
+    return things[:1] * alike + things[alike:] if alike <= count else things
+
+
+def _sample_scene(background: str, count: int, rng: Random) -> Scene:
+    """A scene of ``count`` things that do not overlap, the larger the fewer they are."""
+    smallest = {1: 1.25, 2: 1.05, 3: 0.9}[count]
+    while True:
+        placed: list[Thing] = []
+        for kind, colour in _sample_things(background, count, rng):
+            boxes = (_sample_box(kind, rng.uniform(smallest, smallest + 0.2), rng) for _ in range(50))
+            box = next((box for box in boxes if all(_apart(box, thing.box) for thing in placed)), None)
+            if box:
+                placed.append(Thing(kind, colour, box))
+        if len(placed) == count:
+            return Scene(background, tuple(placed))
+
+
+def _sample_set(rng: Random) -> dict[str, Scene]:
+    """File name → scene: backgrounds in turn; one, two or three things in the ratio 1 : 2 : 1."""
+    names = [f"scene_{i + 1:04}.jpg" for i in range(sum(SPLITS.values()))]
+    places = cycle(INHABITANTS)
+    return {
+        name: _sample_scene(place, rng.choice((1, 2, 2, 3)), rng) for name, place in zip(names, places, strict=False)
+    }
+
+
+def _write_files(folder: Path, scenes: dict[str, Scene], rng: Random) -> None:
+    """Pictures, captions, split lists and ``scenes.json`` into an existing, empty folder."""
+    (folder / "Images").mkdir()
+    for name, scene in scenes.items():
+        draw(scene).save(folder / "Images" / name, quality=76, subsampling=0, optimize=True)
+    with open(folder / "captions.txt", "w", encoding="utf-8", newline="") as file:
+        rows = [(name, caption) for name, scene in scenes.items() for caption in captions(scene, rng)]
+        csv.writer(file, lineterminator="\n").writerows([("image", "caption"), *rows])
+    names = iter(scenes)
+    for split, size in SPLITS.items():
+        lines = "".join(f"{name}\n" for name in islice(names, size))
+        (folder / split).write_text(lines, encoding="utf-8", newline="\n")
+    entries = ",\n".join(f"{json.dumps(name)}: {json.dumps(asdict(scene))}" for name, scene in scenes.items())
+    (folder / "scenes.json").write_text(f"{{\n{entries}\n}}\n", encoding="utf-8", newline="\n")
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def write_set(folder: str | Path = DEMO) -> Path:
+    """Write the whole demo set beside ``folder``, then put it in its place.
+
+    Raises ``InputError`` if ``folder`` is a file, or holds files but no demo set.
+    """
+    folder = Path(folder).resolve()
+    replaceable = not folder.exists() or (folder / "scenes.json").is_file() or _is_empty(folder)
+    if not replaceable:
+        raise InputError(f"{folder}: holds something else; name a new or empty folder with --out")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        rng = Random(20150210)
+        _write_files(new, _sample_set(rng), rng)
+        if folder.exists():
+            os.replace(folder, Path(temporary) / "old")
+        os.replace(new, folder)
+    return folder
+
+
+def load_scenes(folder: str | Path = DEMO) -> dict[str, Scene]:
+    """File name → scene of a demo set. Raises ``InputError`` for a missing or damaged ``scenes.json``."""
+    path = Path(folder) / "scenes.json"
+    remedy = "write the set with python -m caption_utils.demo.scenes"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Scene(s["background"], tuple(map(_thing, s["things"]))) for name, s in stored.items()}
+    except OSError:
+        raise InputError(f"{path}: cannot be read; {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({error}); {remedy}") from None
+
+
+def _thing(stored: dict) -> Thing:
+    left, top, right, bottom = stored["box"]
+    return Thing(stored["kind"], stored["colour"], (left, top, right, bottom))
+
+
+def main() -> None:
+    """Command line of ``python -m caption_utils.demo.scenes``."""
+    parser = argparse.ArgumentParser(description="Write the demo set.")
+    parser.add_argument("--out", default=DEMO, metavar="DIR", help="folder to write (default: data/demo)")
+    try:
+        print(write_set(parser.parse_args().out))
+    except (InputError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

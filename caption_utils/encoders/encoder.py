@@ -1,0 +1,108 @@
+"""Images to regions: the feature map of a frozen convolutional network, one vector for each cell of its grid."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from caption_utils.encoders.efficientnet import load_efficientnet_lite2
+from caption_utils.errors import InputError
+
+BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What tells one encoder from another. ``load`` returns a classifier; ``features`` maps images to its last map."""
+
+    load: Callable[[], nn.Module]
+    features: Callable[[nn.Module, Tensor], Tensor]
+    width: int
+    grid: int = 7
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def _load_resnet101() -> nn.Module:
+    from torchvision.models import ResNet101_Weights, resnet101
+
+    weights = ResNet101_Weights.IMAGENET1K_V2
+    try:
+        return resnet101(weights=weights)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:  # no network, or a file cut short
+        raise InputError(
+            f"resnet101: ImageNet weights could not be had ({error}); connect to the internet once, or put "
+            f"{weights.url.rsplit('/')[-1]} into {torch.hub.get_dir()}/checkpoints, or use efficientnet_lite2"
+        ) from None
+
+
+def _resnet_features(model: nn.Module, images: Tensor) -> Tensor:
+    x = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+    return model.layer4(model.layer3(model.layer2(model.layer1(x))))
+
+
+LITE2 = EncoderSpec(load_efficientnet_lite2, lambda model, x: model.features(x), 1280, mean=(0.5,) * 3, std=(0.5,) * 3)
+ENCODERS = {
+    "efficientnet_lite2": LITE2,
+    "efficientnet_lite2_260px": replace(LITE2, grid=9, size=260),
+    "resnet101": EncoderSpec(_load_resnet101, _resnet_features, 2048),
+}
+
+
+class Encoder(nn.Module):
+    """A frozen network: images ``(B, 3, S, S)`` to features ``(B, N, D)``, N = grid · grid regions in reading order."""
+
+    def __init__(self, name: str, spec: EncoderSpec):
+        super().__init__()
+        self.name, self.size, self.grid, self.width = name, spec.size, spec.grid, spec.width
+        self.spec = spec
+        self.model = spec.load().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.fingerprint = self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        """Hash of weights and transform: equal fingerprints give equal features."""
+        digest = hashlib.blake2b(repr((self.name, self.size, self.spec.mean, self.spec.std)).encode(), digest_size=8)
+        for tensor in self.model.state_dict().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def transform(self, image: Image.Image) -> Tensor:
+        """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Images as bytes ``(B, 3, S, S)`` to float32 features ``(B, N, D)``."""
+        maps = self.spec.features(self.model, self._normalized(images))  # (B, D, H', W')
+        return maps.flatten(2).transpose(1, 2)  # (B, N, D)
+
+    @torch.no_grad()
+    def classify(self, images: Tensor) -> Tensor:
+        """ImageNet probabilities ``(B, 1000)`` of images as bytes: what the network was trained to see."""
+        return self.model(self._normalized(images)).softmax(dim=1)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        pair = self.spec.mean, self.spec.std
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in pair)
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
+    """The frozen encoder called ``name``. Raises ``InputError`` for an unknown name or weights that cannot be had."""
+    return Encoder(name, encoder_spec(name)).to(device)
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """What is known of the encoder called ``name`` without loading it. Raises ``InputError`` for an unknown name."""
+    if name not in ENCODERS:
+        raise InputError(f"encoder {name!r} is unknown; choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]

@@ -1,0 +1,154 @@
+"""Every image through the encoder once: a float16 store on disk, memory-mapped, safe to interrupt."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from caption_utils.data.datasets import CaptionDataset
+from caption_utils.data.decoding import decoded_batches
+from caption_utils.encoders.encoder import BATCH, Encoder
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
+from caption_utils.runtime import writable_dir
+
+COPIED = 512  # rows copied to a GPU at a time, some 60 MB
+
+
+class FeatureStore:
+    """Features of named images: ``store[names]`` is a float16 tensor ``(B, N, D)``.
+
+    On disk: ``features.npy`` (all rows), ``done.npy`` (which rows are valid) and ``index.json`` (whose they are).
+    """
+
+    def __init__(self, folder: Path):
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self.folder, self.encoder, self.fingerprint = folder, index["encoder"], index["fingerprint"]
+        self.row = {name: i for i, name in enumerate(index["names"])}
+        self.array = _mapped(folder / "features.npy", "r")  # (images, N, D)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, names: Sequence[str]) -> Tensor:
+        return torch.as_tensor(self.array[[self.row[name] for name in names]])
+
+    def to(self, device: torch.device) -> "FeatureStore":
+        """The same features in the memory of a GPU, if half of what is free there holds them; else this store."""
+        if self.array.nbytes > free_memory(device) / 2:
+            return self
+        resident = copy(self)
+        resident.array = torch.empty(self.array.shape, dtype=torch.float16, device=device)
+        for start in range(0, len(self), COPIED):
+            rows = slice(start, start + COPIED)
+            resident.array[rows] = torch.from_numpy(np.array(self.array[rows]))
+        return resident
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that features may ask for: a GPU's free memory. On a CPU none, since mapped files are in memory already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False) -> FeatureStore:
+    """The store of ``dataset``'s images through ``encoder``; only rows that are missing are computed.
+
+    ``mirror`` stores the features of the left-right mirrored images instead. The store's folder lies in ``cache`` (by
+    default the writable data folder) under a name made from encoder, weights, transform and files, so that a change in
+    any of them makes a new store. Raises ``InputError`` naming the images that cannot be decoded, after the rest.
+    """
+    names = dataset.image_names
+    folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
+    if not (folder / "index.json").exists():
+        _create(folder, names, encoder)
+    done = _mapped(folder / "done.npy", "r+")
+    missing = np.flatnonzero(~done)
+    if len(missing):
+        _fill(folder, dataset, encoder, mirror, done, missing)
+    return FeatureStore(folder)
+
+
+def _key(dataset: CaptionDataset, encoder: Encoder, mirror: bool) -> str:
+    digest = hashlib.blake2b(f"{encoder.fingerprint} {mirror}".encode(), digest_size=8)
+    for name in dataset.image_names:
+        digest.update(f"{name} {_stamp(dataset.path(name))}\n".encode())
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:  # a link that leads nowhere; reading the picture says so
+        return "unreadable"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
+    """An empty store; ``index.json`` comes last, so a folder that has it is complete."""
+    path, shape = folder / "features.npy", (len(names), encoder.grid**2, encoder.width)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
+        _reserve(path)
+        np.save(folder / "done.npy", np.zeros(len(names), dtype=bool))
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
+    index = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "names": names}
+    with replacing(folder / "index.json") as temporary:
+        temporary.write_text(json.dumps(index), encoding="utf-8")
+
+
+def _reserve(path: Path) -> None:
+    """Claim the disk space: on a full disk, writing into the holes of a memory-mapped file would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _mapped(path: Path, mode: str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mode)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete its folder to have it computed again") from None
+
+
+def _fill(
+    folder: Path, dataset: CaptionDataset, encoder: Encoder, mirror: bool, done: np.ndarray, missing: np.ndarray
+) -> None:
+    """Compute the missing rows batch by batch, marking each batch as done after it is written."""
+    features = _mapped(folder / "features.npy", "r+")
+    device = next(encoder.parameters()).device
+    damaged: list[str] = []
+    bar = tqdm(total=len(missing), desc=f"{encoder.name} features", unit="image")
+    for rows, images, errors in _batches(dataset, encoder, missing):
+        damaged += errors
+        if len(rows):
+            images = images.to(device)
+            features[rows] = encoder(images.flip(3) if mirror else images).half().cpu().numpy()
+            done[rows] = True
+        bar.update(len(rows) + len(errors))
+    bar.close()
+    if damaged:
+        raise InputError(f"{len(damaged)} of {len(missing)} images cannot be read: {'; '.join(damaged[:3])}")
+
+
+def _batches(
+    dataset: CaptionDataset, encoder: Encoder, missing: np.ndarray
+) -> Iterator[tuple[np.ndarray, Tensor, list[str]]]:
+    """Rows, images ``(B, 3, S, S)`` and messages; the next batch is decoded while the encoder works on this one."""
+    paths = [dataset.path(dataset.image_names[row]) for row in missing]
+    for number, decoded in enumerate(decoded_batches(paths, encoder.transform, BATCH)):
+        good = [i for i, item in enumerate(decoded) if isinstance(item, Tensor)]
+        images = torch.stack([decoded[i] for i in good]) if good else torch.empty(0)
+        rows = missing[number * BATCH :][good]
+        yield rows, images, [str(item) for item in decoded if isinstance(item, InputError)]

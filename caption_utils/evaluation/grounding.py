@@ -1,0 +1,76 @@
+"""Does attention look at the thing it names, and is the caption true? Both known exactly on drawn scenes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caption_utils.demo.descriptions import SIZE, Box, Scene, is_true, mentions
+from caption_utils.metrics.bootstrap import Score, grouped_mean, mean_score
+
+COLUMNS = ("image", "position", "word", "kind", "hit", "mass", "chance")
+
+
+def truth(captions: Sequence[str], scenes: Sequence[Scene]) -> Score:
+    """Percent of captions that are true of their scene, every claim in them checked."""
+    return mean_score([100.0 * is_true(caption, scene) for caption, scene in zip(captions, scenes, strict=True)])
+
+
+def grounding(
+    tokens: Sequence[Sequence[str]], alphas: Sequence[Tensor | np.ndarray], scenes: Sequence[Scene]
+) -> pd.DataFrame:
+    """A row for each word that names a kind of thing: whether attention was on such a thing when it was said.
+
+    ``tokens`` are the words of a caption for each scene, ``alphas`` their attention, ``(T, N)`` or ``(T, H', W')``.
+
+    - ``hit``: the pointing game (Zhang et al. 2016, without their tolerance): 1 if the peak of the attention, upsampled
+      bicubically to the picture, lies in a box of that kind; a peak of several pixels counts by the share inside.
+    - ``mass``: share of the attention inside, each region's spread evenly over its square.
+    - ``chance``: the boxes' share of the picture, which is what a random point hits and even attention has inside.
+
+    All three are shares from 0 to 1. Several things of a kind count as one area, whichever of them is meant, because
+    plurals mean all. Where the scene has no such thing, there is nothing to look at, and the three are missing.
+    """
+    rows = []
+    for image, (words, alpha, scene) in enumerate(zip(tokens, alphas, scenes, strict=True)):
+        squares = _squares(torch.as_tensor(alpha), len(words))
+        for position, kind in mentions(words).items():
+            boxes = [thing.box for thing in scene.things if thing.kind == kind]
+            shares = _shares(squares[position], _area(boxes)) if boxes else (np.nan,) * 3
+            rows.append((image, position, words[position], kind, *shares))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def grounding_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
+    """Percent of ``hit``, ``mass`` and ``chance`` over all named things of ``images`` scenes, and ``absent``.
+
+    ``absent`` is the percent of words that name what the scene does not hold; the other three leave them out.
+    """
+    present = table.dropna(subset="chance")
+    scores = {name: grouped_mean(100 * present[name], present["image"], images) for name in ("hit", "mass", "chance")}
+    return scores | {"absent": grouped_mean(100.0 * table["chance"].isna(), table["image"], images)}
+
+
+def _squares(alphas: Tensor, words: int) -> Tensor:
+    """Attention as maps ``(T, H', W')``."""
+    flat = alphas.reshape(words, -1).float()
+    side = round(flat.shape[1] ** 0.5)
+    return flat.reshape(words, side, side)
+
+
+def _area(boxes: Sequence[Box]) -> Tensor:
+    """The picture ``(SIZE, SIZE)``, 1 inside the boxes and 0 elsewhere."""
+    area = torch.zeros(SIZE, SIZE)
+    for left, top, right, bottom in boxes:
+        area[top:bottom, left:right] = 1
+    return area
+
+
+def _shares(alpha: Tensor, area: Tensor) -> tuple[float, float, float]:
+    """Hit, mass and chance of one map ``(H', W')`` and the area of what it should show."""
+    smooth, even = (F.interpolate(alpha[None, None], area.shape, mode=mode)[0, 0] for mode in ("bicubic", "nearest"))
+    peak = smooth >= smooth.max() * (1 - 1e-5)
+    return area[peak].mean().item(), ((even * area).sum() / even.sum()).item(), area.mean().item()

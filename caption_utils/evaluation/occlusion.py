@@ -1,0 +1,108 @@
+"""Does a word depend on what was looked at for it? Regions of a photo are greyed out, and the word is asked for again.
+
+The idea is that of Samek et al. 2017 and of Petsiuk et al. 2018, here against as many regions drawn at random.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
+
+from caption_utils.captioner import Captioner
+from caption_utils.data.images import Source, load_image
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.encoder import BATCH
+from caption_utils.errors import InputError
+from caption_utils.metrics.bootstrap import Score, grouped_mean
+from caption_utils.search.beam import beam_search
+
+GREY = 128
+SHARE = 0.2  # of the regions, deleted unless told otherwise
+COLUMNS = ("image", "position", "word", "probability", "attended", "random")
+
+
+def deletion_test(
+    captioner: Captioner, photos: Sequence[Source], regions: int | None = None, draws: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """A row for each word of the greedy caption of each photo: its probability, and how far two deletions lower it.
+
+    ``attended``: the fall when the ``regions`` most attended for this word are grey, by default a fifth of them all;
+    ``random``: the mean fall over ``draws`` choices of as many regions out of all. The photo is encoded anew each time,
+    and the words before are those of the caption (teacher forcing). Encodes each photo once for each word and draw, and
+    two times more.
+
+    Raises ``InputError`` for a photo that cannot be read and for more regions than there are.
+    """
+    regions = _count(regions, captioner.encoder.grid**2)
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for image, photo in enumerate(photos):
+        pixels = captioner.encoder.transform(load_image(photo))
+        found = beam_search(captioner.model.decoder, _encoded(captioner, pixels[None]), 1)[0][0]
+        masks = _masks(found.alphas.cpu(), regions, draws, generator)  # (1 + T + draws, N)
+        features = _encoded(captioner, _greyed(pixels, masks))
+        falls = _falls(_word_probabilities(captioner, found.ids, features), len(found.ids))
+        words = [captioner.model.vocab.words[i] for i in found.ids]
+        rows += [(image, position, word, *fall) for position, (word, fall) in enumerate(zip(words, falls, strict=True))]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def deletion_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
+    """In percentage points over all words of ``images`` photos, the mean falls ``attended`` and ``random``, and their
+    ``difference``, which is ``deletion_score``.
+    """
+    falls = {name: grouped_mean(100 * table[name], table["image"], images) for name in ("attended", "random")}
+    return falls | {"difference": deletion_score(table, images)}
+
+
+def deletion_score(table: pd.DataFrame, images: int) -> Score:
+    """Mean of ``attended - random`` over all words, in percentage points: above 0 if attention is on what matters."""
+    return grouped_mean(100 * (table["attended"] - table["random"]), table["image"], images)
+
+
+def _count(regions: int | None, present: int) -> int:
+    """How many of the ``present`` regions are deleted."""
+    if regions is None:
+        return max(1, round(SHARE * present))
+    if not 1 <= regions <= present:
+        raise InputError(f"regions={regions}: the encoder sees {present} of them; choose 1 to {present}")
+    return regions
+
+
+def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator) -> Tensor:
+    """Which regions are deleted ``(1 + T + draws, N)``: none, then each word's most attended, then random ones."""
+    ranks = torch.cat([alphas, torch.rand(draws, alphas.shape[1], generator=generator)])
+    masks = torch.zeros_like(ranks, dtype=torch.bool).scatter(1, ranks.topk(regions, dim=1).indices, True)
+    return nn.functional.pad(masks, (0, 0, 1, 0))
+
+
+def _greyed(pixels: Tensor, masks: Tensor) -> Tensor:
+    """The picture ``(3, S, S)`` once for each mask ``(M, N)``, deleted regions grey: ``(M, 3, S, S)``."""
+    side = round(masks.shape[1] ** 0.5)
+    squares = masks.reshape(-1, 1, side, side).float()
+    deleted = nn.functional.interpolate(squares, size=pixels.shape[1:]).bool()
+    return torch.where(deleted, GREY, pixels).to(pixels.dtype)
+
+
+def _encoded(captioner: Captioner, images: Tensor) -> Tensor:
+    """Features ``(M, N, D)`` of images as bytes ``(M, 3, S, S)``."""
+    return torch.cat([captioner.encoder(batch.to(captioner.device)) for batch in images.split(BATCH)])
+
+
+@torch.no_grad()
+def _word_probabilities(captioner: Captioner, ids: list[int], features: Tensor) -> Tensor:
+    """Probability ``(T, M)`` of each word of a caption after the words before it, given each of M images."""
+    inputs = torch.tensor([Vocabulary.bos, *ids[:-1]], device=features.device)
+    owner = torch.arange(len(features), device=features.device)
+    logits, _ = captioner.model.decoder(features, pack_sequence([inputs] * len(features)), owner)  # (T · M, V)
+    probabilities = logits.softmax(dim=1).reshape(len(ids), len(features), -1)
+    return torch.stack([row[:, word] for row, word in zip(probabilities, ids, strict=True)]).cpu()
+
+
+def _falls(probabilities: Tensor, words: int) -> list[list[float]]:
+    """For each word its probability, and its falls by its own deletion and, on average, by a random one."""
+    whole, deleted, random = probabilities.split([1, words, probabilities.shape[1] - words - 1], dim=1)
+    left = torch.stack([deleted.diagonal(), random.mean(dim=1)], dim=1)
+    return torch.cat([whole, whole - left], dim=1).tolist()

@@ -1,0 +1,88 @@
+"""METEOR 1.5 (Denkowski and Lavie 2014) by its authors' scorer, a Java program that ``pycocoevalcap`` brings along."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pycocoevalcap
+
+from caption_utils.errors import InputError
+from caption_utils.metrics.bootstrap import Score
+from caption_utils.metrics.scores import tokenized
+
+JAR = Path(pycocoevalcap.__path__[0]) / "meteor" / "meteor-1.5.jar"
+OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")  # as ``pycocoevalcap`` calls it
+PATIENCE, PER_IMAGE = 600, 0.1  # seconds; it reads a table of paraphrases first, which takes about fifteen
+SIZE = 23  # statistics of a caption
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75  # the English parameters of version 1.5
+WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stemmed, synonymous and paraphrased matches
+
+
+def meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Score:
+    """METEOR in percent, each caption against the reference that suits it best.
+
+    The scorer aligns each caption with its references; ``aggregate`` of the summed statistics is what the scorer
+    itself reports for the whole, which is not the mean of its scores of single captions.
+
+    Raises ``InputError``, which says why in one line, if there is no Java runtime or the scorer fails.
+    """
+    gold, spoken = tokenized(captions, references)
+    lines = [" ||| ".join(_plain(text) for text in ["SCORE", *gold[i], *spoken[i]]) for i in gold]
+    return Score(_without_whole_chunks(_statistics(lines)), aggregate)
+
+
+def aggregate(sums: np.ndarray) -> np.ndarray:
+    """METEOR in percent from summed statistics ``(..., 23)``: Denkowski and Lavie 2014, section 2, equations 1 to 5.
+
+    Their order: words of caption and reference, function words of both; for each of four kinds of match the matched
+    content words of both and function words of both; chunks; matched words of both.
+    """
+    words, function = sums[..., 0:2], sums[..., 2:4]
+    matches = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)  # kind of match, content or function, whose
+    matched = sums[..., 21:23].mean(axis=-1)
+    weighted = np.einsum("...kcw,k,c->...w", matches, WEIGHTS, np.array([DELTA, 1 - DELTA]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = np.moveaxis(weighted / (DELTA * (words - function) + (1 - DELTA) * function), -1, 0)
+        mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+        fragmentation = sums[..., 20] / matched
+    return 100 * np.where(matched > 0, mean * (1 - GAMMA * fragmentation**BETA), 0.0)
+
+
+def _without_whole_chunks(rows: np.ndarray) -> np.ndarray:
+    """The chunk of a caption that equals its reference counts as none, as in the scorer: nothing is fragmented."""
+    matches = rows[:, 4:20].reshape(-1, 8, 2).sum(axis=1)  # words of caption and reference
+    whole = (matches == rows[:, :2]).all(axis=1) & (rows[:, 20] == 1)
+    return np.where(whole[:, None] & (np.arange(SIZE) == 20), 0.0, rows)
+
+
+def _plain(text: str) -> str:
+    """Without the mark that separates a line's parts."""
+    return text.replace("|||", " ")
+
+
+def _statistics(lines: Sequence[str]) -> np.ndarray:
+    """Run the scorer over its input lines; one row ``(23,)`` for each.
+
+    One process reads all and ends, whatever happens. Its other command, which turns statistics into scores, is not
+    used: it reads decimal commas instead of points in some locales.
+    """
+    java = shutil.which("java")
+    if not java:
+        raise InputError("needs a Java runtime; install one (on Debian: default-jre-headless)")
+    command, seconds = [java, "-Xmx2G", "-jar", str(JAR), *OPTIONS], PATIENCE + PER_IMAGE * len(lines)
+    try:
+        text = "".join(f"{line}\n" for line in lines)
+        done = subprocess.run(
+            command, input=text, capture_output=True, encoding="utf-8", cwd=JAR.parent, timeout=seconds
+        )
+        rows = np.array([line.split() for line in done.stdout.splitlines()], dtype=float)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"its Java scorer did not end within {seconds:.0f} s; try again") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"its Java scorer failed ({error}); check that java -version works") from None
+    if rows.shape != (len(lines), SIZE):
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise InputError(f"its Java scorer failed ({reason}); check that java -version works")
+    return rows

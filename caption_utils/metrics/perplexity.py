@@ -1,0 +1,45 @@
+"""How well a model predicts held-out captions, word by word."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from caption_utils.metrics.bootstrap import Score, ratio
+from caption_utils.model.decoder import Batch, Decoder
+
+
+def perplexity(decoder: Decoder, batches: Iterable[Batch]) -> float:
+    """``exp(total negative log-likelihood / total tokens)``: ``<eos>`` counts, padding does not, dropout is off.
+
+    Infinite for a model that has diverged beyond all numbers.
+    """
+    return likelihood(decoder, batches).value
+
+
+@torch.no_grad()
+def likelihood(decoder: Decoder, batches: Iterable[Batch]) -> Score:
+    """``perplexity`` as a score of the images in their order: negative log-likelihood and tokens of each."""
+    was_training = decoder.training
+    decoder.eval()
+    rows = []
+    for batch in batches:
+        logits, _ = decoder(batch.features, batch.tokens, batch.owner)
+        losses = F.cross_entropy(logits, batch.targets, reduction="none").double()  # (P,)
+        image = torch.cat([batch.owner[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,)
+        summands = torch.stack([losses, torch.ones_like(losses)], dim=1)
+        rows.append(summands.new_zeros(len(batch.features), 2).index_add(0, image, summands).cpu())
+    decoder.train(was_training)
+    return Score(torch.cat(rows).numpy(), _perplexity)
+
+
+def _perplexity(sums: np.ndarray) -> np.ndarray:
+    entropy = ratio(sums)
+    return np.exp(np.where(entropy < 700, entropy, np.inf))
+
+
+def unknown_rate(batches: Iterable[Batch], unk: int) -> float:
+    """Share of target tokens, ``<eos>`` included, that the vocabulary does not know."""
+    counts = [((batch.targets == unk).sum().item(), len(batch.targets)) for batch in batches]
+    return sum(unknown for unknown, _ in counts) / sum(tokens for _, tokens in counts)

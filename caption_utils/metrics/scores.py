@@ -1,0 +1,62 @@
+"""Scores of freely decoded captions against references: BLEU, ROUGE-L and CIDEr by the papers' scorer."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+from caption_utils.data.vocab import tokenize
+from caption_utils.metrics.bootstrap import Score, mean_score
+
+Texts = dict[int, list[str]]
+NGRAMS = 4
+
+
+def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Corpus BLEU-1 to 4 in percent; see ``caption_scores``."""
+    return {name: score.value for name, score in _bleu(*tokenized(captions, references)).items()}
+
+
+def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
+    """BLEU-1 to 4, ROUGE-L and CIDEr, times 100, each caption against all its references.
+
+    By the papers' scorer, ``pycocoevalcap``. BLEU (Papineni et al. 2002) is a score of the whole corpus; NLTK's differs
+    where captions have fewer than four words. ROUGE-L (Lin 2004) and CIDEr (Vedantam et al. 2015) are means over
+    images; resampled images keep CIDEr's document frequencies, which are those of all references given.
+    """
+    texts = tokenized(captions, references)
+    return {
+        **_bleu(*texts),
+        "rouge_l": mean_score(100 * Rouge().compute_score(*texts)[1]),
+        "cider": mean_score(100 * Cider().compute_score(*texts)[1]),
+    }
+
+
+def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:
+    """References and captions as the scorers take them.
+
+    Both pass through ``tokenize`` alone, never through a vocabulary: an unknown word can match nothing.
+    """
+    targets = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
+    return targets, {i: [" ".join(tokenize(text))] for i, text in enumerate(captions)}
+
+
+def _bleu(references: Texts, captions: Texts) -> dict[str, Score]:
+    """Each image's statistics are its matched n-grams, its n-grams, its words and those of the closest reference."""
+    counts = [cook_test(captions[i][0], cook_refs(references[i]), eff="closest") for i in captions]
+    rows = np.array([[*c["correct"], *c["guess"], c["testlen"], c["reflen"]] for c in counts], dtype=float)
+    return {f"bleu{n}": Score(rows, partial(_corpus_bleu, n=n)) for n in range(1, NGRAMS + 1)}
+
+
+def _corpus_bleu(sums: np.ndarray, n: int) -> np.ndarray:
+    """Geometric mean of the clipped precisions up to n, times the brevity penalty (Papineni et al. 2002, section 2.3).
+
+    The summands 1e-15 and 1e-9 are the scorer's: nothing matched gives next to nothing, and no error.
+    """
+    precisions = (sums[..., :n] + 1e-15) / (sums[..., NGRAMS : NGRAMS + n] + 1e-9)
+    ratios = (sums[..., -2] + 1e-15) / (sums[..., -1] + 1e-9)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratios))
+    return 100 * precisions.prod(axis=-1) ** (1 / n) * brevity

@@ -1,0 +1,11 @@
+"""Both attentions and both decoders, as the papers write them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "attention": ["BahdanauAttention", "LuongAttention"],
+        "decoder": ["BahdanauDecoder", "Batch", "LuongDecoder", "State", "build_decoder"],
+    },
+)

@@ -1,0 +1,87 @@
+"""Where to look: the additive attention of Bahdanau et al. and the multiplicative attention of Luong et al.
+
+Both are called alike and return alike: queries ``(B, T, H)``, T of them for each image, meet its regions ``(B, N, D)``.
+Shapes: **B** batch · **T** queries · **N** regions · **D** features · **H** hidden · **A** attention.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from caption_utils.errors import InputError
+
+SCORES = ("dot", "general", "concat")
+
+
+class Attention(nn.Module):
+    """Softmax over alignment scores, then the expected feature vector (Xu et al. 2015, equations 5 and 13)."""
+
+    def keys(self, features: Tensor) -> Tensor:
+        """The part of the score that no query changes, computed once an image: ``(B, N, D)`` to ``(B, N, A)``."""
+        raise NotImplementedError
+
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Alignment scores ``(B, T, N)`` of queries ``(B, T, H)`` against keys ``(B, N, A)``."""
+        raise NotImplementedError
+
+    def forward(self, query: Tensor, features: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Context vectors ``(B, T, D)`` and attention weights alpha ``(B, T, N)`` of queries ``(B, T, H)``."""
+        alpha = self.score(query, keys).softmax(dim=-1)  # (B, T, N)
+        context = alpha @ features  # (B, T, D)
+        return context, alpha
+
+
+class BahdanauAttention(Attention):
+    """Additive attention: ``score(h, f_i) = vᵀ tanh(W_f f_i + W_h h)``, asked with the previous state ``h_{t-1}``.
+
+    Source: Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate", appendix
+    A.1.2; for images Xu et al. 2015, "Show, Attend and Tell", equation 4.
+    """
+
+    def __init__(self, feature_dim: int, hidden_dim: int, attention_dim: int):
+        super().__init__()
+        self.W_f = nn.Linear(feature_dim, attention_dim)
+        self.W_h = nn.Linear(hidden_dim, attention_dim, bias=False)
+        self.v = nn.Linear(attention_dim, 1, bias=False)
+
+    def keys(self, features: Tensor) -> Tensor:
+        return self.W_f(features)
+
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        query, keys = self.W_h(query).unsqueeze(2), keys.unsqueeze(1)  # (B, T, 1, A), (B, 1, N, A)
+        return self.v(torch.tanh(keys + query)).squeeze(-1)
+
+
+class LuongAttention(Attention):
+    """Multiplicative attention, asked with the current state ``h_t``.
+
+    ``score(h, f_i)`` is ``h · f_i`` (``dot``), ``hᵀ W_f f_i`` (``general``), or ``vᵀ tanh(W_f f_i + W_h h)``
+    (``concat``, the matrix over ``[h; f_i]`` being written as two).
+
+    Source: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", equations 7 and 8.
+    Raises ``InputError`` for an unknown score, and for ``dot`` where D differs from H.
+    """
+
+    def __init__(self, feature_dim: int, hidden_dim: int, attention_dim: int, score: str = "general"):
+        super().__init__()
+        if score not in SCORES:
+            raise InputError(f"score {score!r} is unknown; choose one of {', '.join(SCORES)}")
+        if score == "dot" and feature_dim != hidden_dim:
+            raise InputError(
+                f"score 'dot' compares features of width {feature_dim} with a hidden state of width {hidden_dim}; "
+                f"set hidden_dim={feature_dim}, or use score 'general'"
+            )
+        self.kind = score
+        if score == "general":
+            self.W_f = nn.Linear(feature_dim, hidden_dim, bias=False)
+        if score == "concat":
+            self.W_f = nn.Linear(feature_dim, attention_dim)
+            self.W_h = nn.Linear(hidden_dim, attention_dim, bias=False)
+            self.v = nn.Linear(attention_dim, 1, bias=False)
+
+    def keys(self, features: Tensor) -> Tensor:
+        return features if self.kind == "dot" else self.W_f(features)
+
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        if self.kind == "concat":
+            return BahdanauAttention.score(self, query, keys)
+        return query @ keys.mT

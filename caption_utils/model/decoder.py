@@ -1,0 +1,216 @@
+"""Regions to words: LSTM decoders that attend, one with Bahdanau's attention and one with Luong's.
+
+Shapes: **B** captions · **G** images those captions describe · **T** steps · **N** regions · **D** features ·
+**E** embedding · **H** hidden · **O** output vector, E or H · **V** vocabulary · **P** tokens of a packed batch: step
+by step, captions from longest to shortest, without padding (``torch.nn.utils.rnn.PackedSequence``).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from caption_utils.config import DecoderConfig
+from caption_utils.errors import InputError
+from caption_utils.model.attention import Attention, BahdanauAttention, LuongAttention
+
+
+@dataclass(frozen=True)
+class Batch:
+    """G images and the B captions they have, as ``Decoder.forward`` takes them, with what it should predict."""
+
+    features: Tensor  # (G, N, D)
+    tokens: PackedSequence  # P tokens: each caption from <bos> on, without <eos>
+    targets: Tensor  # (P,), the token that follows each
+    owner: Tensor  # (B,), whose image each packed caption describes
+
+
+@dataclass(frozen=True)
+class State:
+    """What a decoder carries from word to word: the regions of G images and the memory of B captions.
+
+    Captions of an image lie side by side, as many for each: B is a multiple of G.
+    """
+
+    features: Tensor  # (G, N, D)
+    keys: Tensor  # (G, N, A)
+    hidden: Tensor  # (B, H)
+    cell: Tensor  # (B, H)
+    attentional: Tensor | None = None  # (B, O), only with input feeding
+
+    def select(self, captions: Tensor, images: Tensor | None = None) -> "State":
+        """The memory of some captions and, unless all stay, the regions of some images; one may come several times.
+
+        ``index_select`` adds up its gradient in a fixed order, so that runs repeat to the last bit on a CPU.
+        """
+        features, keys = self.features, self.keys
+        if images is not None:
+            features, keys = features.index_select(0, images), keys.index_select(0, images)
+        memory = (None if value is None else value.index_select(0, captions) for value in self.memory)
+        return State(features, keys, *memory)
+
+    def first(self, count: int) -> "State":
+        """The state of the first captions, where each has regions of its own."""
+        memory = (None if value is None else value[:count] for value in self.memory)
+        return State(self.features[:count], self.keys[:count], *memory)
+
+    @property
+    def memory(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What belongs to captions, not to images."""
+        return self.hidden, self.cell, self.attentional
+
+
+class Decoder(nn.Module):
+    """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
+
+    lstm: nn.LSTMCell | nn.LSTM
+
+    def __init__(self, config: DecoderConfig, attention: Attention):
+        super().__init__()
+        self.config, self.attention = config, attention
+        self.dropout, self.feature_dropout = nn.Dropout(config.dropout), nn.Dropout(config.feature_dropout)
+        self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.project = nn.Linear(config.feature_dim, config.region_dim) if config.region_dim else None
+        self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
+        self.to_embedding: nn.Module = nn.Identity()
+        self.output = nn.Linear(config.output_dim, config.vocab_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        if config.tie_weights:
+            self.output.weight = self.embedding.weight
+
+    def regions(self, features: Tensor) -> Tensor:
+        """What is attended to: features ``(G, N, D)`` themselves, or ``relu(W f_i)`` of width ``region_dim``."""
+        features = self.feature_dropout(features)
+        return features if self.project is None else self.feature_dropout(torch.relu(self.project(features)))
+
+    def init_state(self, features: Tensor) -> State:
+        """The state before the first word of one caption an image: ``h_0`` and ``c_0`` from the mean feature.
+
+        Source: Xu et al. 2015, section 3.1.2.
+        """
+        regions = self.regions(features)
+        start = torch.tanh(self.initial(regions.mean(dim=1))).to(self.initial.weight.dtype)  # (G, 2H)
+        hidden, cell = start.chunk(2, dim=-1)
+        return State(regions, self.attention.keys(regions), hidden, cell)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Read a word: tokens ``(B,)`` to logits ``(B, V)`` of the next word, alpha ``(B, N)`` and the new state."""
+        embedded = self.dropout(self.embedding(tokens))  # (B, E)
+        output, alpha, state = self.recur(embedded, state)
+        return self.logits(output, embedded), alpha, state
+
+    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: logits ``(P, V)`` of the word after each token, and alphas ``(P, N)``.
+
+        ``features (G, N, D)`` belong to G images; ``owner (B,)`` says which of them each packed caption describes.
+        """
+        embedded = self.dropout(self.embedding(tokens.data))  # (P, E)
+        state = self.init_state(features).select(owner, owner)
+        outputs, alphas = [], []
+        for words in embedded.split(tokens.batch_sizes.tolist()):  # T × (b, E)
+            output, alpha, state = self.recur(words, state.first(len(words)))  # captions that have ended drop out
+            outputs.append(output)
+            alphas.append(alpha)
+        return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
+
+    def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """One step from a word's embedding ``(B, E)``: what ``logits`` needs, alpha ``(B, N)``, new state."""
+        raise NotImplementedError
+
+    def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Context ``(B, D)`` and alpha ``(B, N)`` of queries ``(B, H)``, each in the image of its caption."""
+        query = hidden.unflatten(0, (len(state.features), -1))  # (G, B / G, H)
+        context, alpha = self.attention(query, state.features, state.keys)
+        return context.flatten(0, 1), alpha.flatten(0, 1)
+
+    def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
+        """What ``recur`` returned and the words just read ``(P, E)`` to logits ``(P, V)``.
+
+        Deep output is ``L_o (E y_{t-1} + L_h h_t + L_z z_t)``: Xu et al. 2015, equation 7. With Luong's attention
+        ``h̃_t``, which has the context ``z_t`` in it, takes the place of the last two.
+        """
+        output = self.to_embedding(self.dropout(output))
+        if self.config.deep_output:
+            output = self.dropout(output + embedded)
+        return self.output(output)
+
+
+class BahdanauDecoder(Decoder):
+    """Attend with ``h_{t-1}``, then step the LSTM on ``[embedding; context]``.
+
+    Source: Bahdanau et al. 2015, section 3.1; Xu et al. 2015, section 3.1.2, equations 1 to 3.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__(config, BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim))
+        self.lstm = nn.LSTMCell(config.embed_dim + config.context_dim, config.hidden_dim)
+        if config.through_embedding:
+            width = config.hidden_dim + (config.context_dim if config.deep_output else 0)
+            self.to_embedding = nn.Linear(width, config.embed_dim)
+
+    def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        context, alpha = self.attend(state.hidden, state)
+        hidden, cell = self.lstm(torch.cat([embedded, context], dim=-1), (state.hidden, state.cell))
+        output = torch.cat([hidden, context], dim=-1) if self.config.deep_output else hidden
+        return output, alpha, replace(state, hidden=hidden, cell=cell)
+
+
+class LuongDecoder(Decoder):
+    """Step the LSTM on the embedding, attend with ``h_t``, then form the attentional vector ``h̃_t``.
+
+    ``h̃_t = tanh(W_c [context; h_t])`` is the output vector; with input feeding ``h̃_{t-1}`` enters the LSTM beside the
+    embedding, and the LSTM goes step by step.
+    Source: Luong et al. 2015, sections 3.1 and 3.3, equation 5.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        sizes = config.context_dim, config.hidden_dim, config.attention_dim
+        super().__init__(config, LuongAttention(*sizes, config.score))
+        fed = config.output_dim if config.input_feeding else 0
+        kind = nn.LSTMCell if config.input_feeding else nn.LSTM
+        self.lstm = kind(config.embed_dim + fed, config.hidden_dim)
+        self.W_c = nn.Linear(config.context_dim + config.hidden_dim, config.output_dim)
+
+    def init_state(self, features: Tensor) -> State:
+        state = super().init_state(features)
+        fed = state.hidden.new_zeros(len(state.hidden), self.config.output_dim) if self.config.input_feeding else None
+        return replace(state, attentional=fed)
+
+    def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        if self.config.input_feeding:
+            hidden, cell = self.lstm(torch.cat([embedded, state.attentional], dim=-1), (state.hidden, state.cell))
+        else:
+            hidden, cell = (value[0] for value in self.run_lstm(embedded[None], state)[1])
+        context, alpha = self.attend(hidden, state)
+        attentional = torch.tanh(self.W_c(torch.cat([context, hidden], dim=-1)))
+        fed = attentional if self.config.input_feeding else None
+        return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
+
+    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """As in ``Decoder``. Without input feeding no step waits for the attention, which is one call for all steps."""
+        if self.config.input_feeding:
+            return super().forward(features, tokens, owner)
+        embedded = self.dropout(self.embedding(tokens.data))  # (P, E)
+        state = self.init_state(features).select(owner, owner)
+        packed, _ = self.run_lstm(tokens._replace(data=embedded), state)
+        hidden, lengths = pad_packed_sequence(packed, batch_first=True)  # (B, T, H)
+        attended = self.attention(hidden, state.features, state.keys)  # (B, T, D), (B, T, N)
+        context, alpha = (pack_padded_sequence(each, lengths, batch_first=True).data for each in attended)
+        attentional = torch.tanh(self.W_c(torch.cat([context, packed.data], dim=-1)))  # (P, O)
+        return self.logits(attentional, embedded), alpha
+
+    def run_lstm(self, inputs: Tensor | PackedSequence, state: State) -> tuple:
+        """``nn.LSTM`` over the inputs of all steps, in float32 on a CPU, where lower precision fails on some."""
+        with torch.autocast("cpu", enabled=False):
+            return self.lstm(inputs, (state.hidden[None], state.cell[None]))
+
+
+DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder}
+
+
+def build_decoder(config: DecoderConfig) -> Decoder:
+    """The decoder that ``config`` describes. Raises ``InputError`` for an unknown attention."""
+    if config.attention not in DECODERS:
+        raise InputError(f"attention {config.attention!r} is unknown; choose one of {', '.join(DECODERS)}")
+    return DECODERS[config.attention](config)

@@ -1,0 +1,40 @@
+"""What a caption may say next: no specials, a length within bounds, no run of words twice."""
+
+import torch
+from torch import Tensor
+
+from caption_utils.config import Constraints
+from caption_utils.data.vocab import Vocabulary
+
+NEVER_SAID = [Vocabulary.pad, Vocabulary.bos, Vocabulary.unk]
+IMPOSSIBLE = -1e30  # log-probability of a word that the model rules out but that nothing here forbids
+
+
+def next_scores(logits: Tensor, ids: Tensor, constraints: Constraints) -> Tensor:
+    """Log-probabilities ``(..., V)`` of what may follow ``ids (..., T)``, ``<bos>`` first; minus infinity for the rest.
+
+    They are the model's own: what is forbidden keeps its share. At least one is finite, whatever the logits are.
+    """
+    scores = logits.float().log_softmax(dim=-1).nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
+    scores[..., NEVER_SAID] = -torch.inf
+    length = ids.shape[-1] - 1
+    end = scores[..., Vocabulary.eos].clone()
+    if length == constraints.max_length:
+        scores.fill_(-torch.inf)
+    elif constraints.no_repeat_ngram:
+        _forbid_repetition(scores, ids[..., 1:], constraints.no_repeat_ngram)
+    if length < constraints.min_length:
+        scores[..., Vocabulary.eos] = -torch.inf
+        end = end.masked_fill(scores.amax(dim=-1) > -torch.inf, -torch.inf)
+    scores[..., Vocabulary.eos] = end
+    return scores
+
+
+def _forbid_repetition(scores: Tensor, words: Tensor, n: int) -> None:
+    """Forbid, in place, each word that would complete an n-gram of ``words (..., T)`` a second time."""
+    if words.shape[-1] < n:
+        return
+    grams = words.unfold(-1, n, 1)  # (..., T - n + 1, n)
+    begun = words[..., words.shape[-1] - n + 1 :].unsqueeze(-2)  # the last n - 1 words
+    again = (grams[..., :-1] == begun).all(dim=-1)
+    scores.scatter_(-1, grams[..., -1].where(again, Vocabulary.pad), -torch.inf)

@@ -1,0 +1,83 @@
+"""Captions drawn at random from a decoder's distribution, many images at once."""
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from caption_utils.config import Constraints
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.errors import InputError
+from caption_utils.model.decoder import Decoder
+from caption_utils.search.constraints import next_scores
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses
+
+ANY_CAPTION = Constraints()
+
+
+@torch.inference_mode()
+def sample(
+    decoder: Decoder,
+    features: Tensor,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    count: int = 1,
+    constraints: Constraints = ANY_CAPTION,
+) -> list[list[Hypothesis]]:
+    """``count`` captions for each image of ``features (B, N, D)``, in the order drawn; two may be the same.
+
+    Each word is drawn from the probabilities that ``constraints`` allow, raised to ``1 / temperature`` and rescaled; of
+    these, the fewest words that together hold ``top_p`` (nucleus sampling, Holtzman et al. 2020, section 3.1). The
+    log-probabilities returned are the model's own, as in ``beam_search``. What is drawn depends on ``seed`` and on the
+    image's own features, never on the other images. Raises ``InputError`` for values out of range.
+    """
+    _check(temperature, top_p, seed, count)
+    draws = _draws(features, seed, count, constraints.max_length + 1)  # (B, count, steps)
+    found: list[list[Hypothesis | None]] = [[None] * count for _ in features]
+    live = PartialHypotheses.start(
+        decoder.init_state(features), features.shape[1], features.new_zeros(len(features), count)
+    )
+    while len(live.images):
+        logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
+        gains = next_scores(logits, live.ids, constraints)  # (R, V)
+        draw = draws[live.images, :, live.ids.shape[1] - 1].flatten()
+        word = _quantile((gains / temperature).softmax(dim=1), top_p, draw)  # (R,)
+        sums = live.sums + gains.gather(1, word.unsqueeze(1)).view_as(live.sums)
+        word = word.view_as(sums)
+        ended = (word == Vocabulary.eos) & (sums > DEAD)
+        image, place = ended.nonzero(as_tuple=True)
+        captions = live.finished(ended.flatten().nonzero().squeeze(1), sums[ended])
+        for i, k, caption in zip(live.images[image].tolist(), place.tolist(), captions, strict=True):
+            found[i][k] = caption
+        rows = torch.arange(word.numel(), device=word.device).view_as(word)
+        live = live.extend(rows, word, sums.masked_fill(ended, DEAD), alpha, state)
+    return found
+
+
+def _check(temperature: float, top_p: float, seed: int, count: int) -> None:
+    if not 0 < temperature <= 100:
+        raise InputError(f"temperature={temperature}: choose a value above 0, up to 100; 1 leaves the model as it is")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top_p={top_p}: choose a value above 0, up to 1, which keeps all words")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: choose a whole number from 0 to 4294967295")
+    if not 1 <= count <= 1000:
+        raise InputError(f"count={count}: choose 1 to 1000 captions")
+
+
+def _draws(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
+    """Uniform random numbers ``(B, count, steps)``, each image's from a generator seeded with its features."""
+    generators = [torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), seed)) for image in features.cpu()]
+    draws = [torch.rand(count, steps, generator=generator) for generator in generators]
+    return torch.stack(draws).to(features.device) if draws else features.new_empty(0, count, steps)
+
+
+def _quantile(probabilities: Tensor, top_p: float, draw: Tensor) -> Tensor:
+    """Words ``(R,)`` of the nucleus of ``probabilities (R, V)``, at the quantiles ``draw (R,)``."""
+    likely, words = probabilities.sort(dim=1, descending=True)
+    before = likely.cumsum(dim=1) - likely
+    inside = (before < top_p) & (likely > 0)
+    mass = (likely * inside).sum(dim=1, keepdim=True)
+    place = ((before <= draw.unsqueeze(1) * mass) & inside).sum(dim=1, keepdim=True) - 1
+    return words.gather(1, place).squeeze(1)

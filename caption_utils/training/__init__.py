@@ -1,0 +1,15 @@
+"""From captions and features to a model folder."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "batches": ["CaptionBatches"],
+        "checkpoint": ["Model", "load_model", "save_model"],
+        "loss": ["caption_loss"],
+        "run": ["train_model", "train_on_all_gpus"],
+        "trainer": ["fit"],
+        "zoo": ["default_model", "model_folders"],
+    },
+)

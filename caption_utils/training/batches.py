@@ -1,0 +1,118 @@
+"""Captions and features to training batches: grouped by image, packed by length, no padding computed."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from caption_utils.data.datasets import CaptionDataset
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.store import FeatureStore
+from caption_utils.model.decoder import Batch
+
+T = TypeVar("T")
+OnDevice = TypeVar("OnDevice", Tensor, PackedSequence)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process computes of a batch, part by part. ``tokens`` and ``captions`` count the whole batch."""
+
+    parts: list[Batch]
+    tokens: int
+    captions: int
+
+
+class CaptionBatches:
+    """All captions of a data set, ``images_per_batch`` images and all their captions at a time.
+
+    The captions of an image share its features and attention keys. ``mirrored``, features of the mirrored images,
+    stands in for half of the images, drawn anew each epoch. The order of epoch n depends on ``seed`` and n alone.
+    """
+
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        store: FeatureStore,
+        vocab: Vocabulary,
+        images_per_batch: int = 32,
+        device: torch.device | str = "cpu",
+        mirrored: FeatureStore | None = None,
+        seed: int = 0,
+    ):
+        self.names = dataset.image_names
+        self.captions = [[torch.tensor(vocab.encode(text)) for text in dataset.captions_of(n)] for n in self.names]
+        self.sizes = torch.tensor([(sum(len(ids) - 1 for ids in image), len(image)) for image in self.captions])
+        self.store, self.mirrored = store, mirrored
+        self.images_per_batch, self.device, self.seed = images_per_batch, torch.device(device), seed
+
+    def fingerprint(self) -> str:
+        """Hash of the images' names and their encoded captions."""
+        digest = hashlib.blake2b(repr(self.names).encode(), digest_size=8)
+        digest.update(repr([[ids.tolist() for ids in captions] for captions in self.captions]).encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return -(-len(self.names) // self.images_per_batch)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every image once, in file order, never mirrored."""
+        order = torch.arange(len(self.names)).split(self.images_per_batch)
+        return self._made_ahead(self._batch(chosen.tolist(), [False] * len(chosen)) for chosen in order)
+
+    def shuffled(self, epoch: int, index: int = 0, count: int = 1, parts: int = 1) -> Iterator[Share]:
+        """Every image once, in the order of this epoch: the share of process ``index`` of ``count`` in each batch.
+
+        ``parts`` divides each share again. Batch and order depend on none of the three.
+        """
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.names), generator=generator)
+        flips = torch.rand(len(self.names), generator=generator) < (0.5 if self.mirrored else 0.0)
+        pairs = zip(order.split(self.images_per_batch), flips.split(self.images_per_batch), strict=True)
+        mine = slice(index * parts, (index + 1) * parts)
+        return self._made_ahead(self._share(chosen, flip, count * parts, mine) for chosen, flip in pairs)
+
+    def _share(self, chosen: Tensor, flip: Tensor, pieces: int, mine: slice) -> Share:
+        """The pieces ``mine`` of the batch of images ``chosen``; a small batch leaves some without an image."""
+        divided = list(zip(chosen.tensor_split(pieces), flip.tensor_split(pieces), strict=True))[mine]
+        parts = [self._batch(images.tolist(), flips.tolist()) for images, flips in divided if len(images)]
+        return Share(parts, *self.sizes[chosen].sum(dim=0).tolist())
+
+    def _batch(self, chosen: list[int], flip: list[bool]) -> Batch:
+        pairs = [(owner, ids) for owner, image in enumerate(chosen) for ids in self.captions[image]]
+        pairs.sort(key=lambda pair: -len(pair[1]))
+        tokens = self._placed(pack_sequence([ids[:-1] for _, ids in pairs]))
+        targets = self._placed(pack_sequence([ids[1:] for _, ids in pairs]).data)
+        owner = self._placed(torch.tensor([owner for owner, _ in pairs]))
+        return Batch(self._placed(self._features(chosen, flip)).float(), tokens, targets, owner)
+
+    def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
+        features = self.store[[self.names[i] for i in chosen]]
+        if any(flip):
+            mirrored = self.mirrored[[self.names[i] for i, f in zip(chosen, flip, strict=True) if f]]
+            features[flip] = mirrored.to(features.device)
+        return features
+
+    def _placed(self, value: OnDevice) -> OnDevice:
+        """On the device; a copy to a GPU starts from pinned memory, and nobody waits for it."""
+        if self.device.type == "cuda" and not value.is_cuda:
+            value = value.pin_memory()
+        return value.to(self.device, non_blocking=True)
+
+    def _made_ahead(self, items: Iterator[T]) -> Iterator[T]:
+        """For a GPU the next item is made while it works on this one. A CPU has no time to spare."""
+        return made_ahead(items) if self.device.type == "cuda" else items
+
+
+def made_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, none of them ``None``; a thread makes the next one while this one is in use."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item

@@ -1,0 +1,176 @@
+"""Model folders: weights as safetensors, everything else as JSON, nothing that can run code.
+
+A model folder holds ``model.safetensors`` (float16), ``config.json`` (decoder, encoder and how it was trained) and
+``vocab.json``. Training adds ``last.safetensors``, from which it resumes, and ``log.csv``.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from caption_utils.config import DecoderConfig
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
+from caption_utils.model.decoder import Decoder, build_decoder
+
+PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and how a zip of them, as torch.save writes it
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+RENAMED = {
+    "attention.score.feature_projection": "attention.W_f",
+    "attention.score.query_projection": "attention.W_h",
+    "attention.score.v": "attention.v",
+    "combine.": "W_c.",
+    "project.1.": "project.",
+}
+WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder with all that is needed to use it. ``training`` tells how it came about."""
+
+    decoder: Decoder
+    vocab: Vocabulary
+    encoder: str
+    fingerprint: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all. Raises ``InputError`` when the disk will not take it."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(ready, temporary, metadata)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from None
+
+
+def save_model(folder: str | Path, model: Model) -> None:
+    """Write the model folder; the weights come last, so that a folder which has them is whole."""
+    folder = Path(folder)
+    model.vocab.save(folder / VOCAB)
+    config = {
+        "decoder": asdict(model.decoder.config),
+        "encoder": {"name": model.encoder, "fingerprint": model.fingerprint},
+        "training": model.training,
+    }
+    write_json(folder / CONFIG, config)
+    tied = {"output.weight"} if model.decoder.config.tie_weights else set()
+    weights = {name: tensor.half() for name, tensor in model.decoder.state_dict().items() if name not in tied}
+    save_tensors(folder / WEIGHTS, weights)
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Read a model folder, the decoder ready for evaluation in float32.
+
+    Raises ``InputError`` for a missing or damaged file, and for weights, configuration and vocabulary that differ in
+    size.
+    """
+    folder = Path(folder)
+    _refuse_pickles(folder)
+    config = read_json(folder / CONFIG)
+    vocab = Vocabulary.load(_inside(folder, VOCAB))
+    try:
+        decoder = build_decoder(DecoderConfig(**config["decoder"]))
+        encoder = str(config["encoder"]["name"]), str(config["encoder"]["fingerprint"])
+        training = dict(config.get("training", {}))
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder / CONFIG}: setting missing or unknown ({error}); restore the file") from None
+    if len(vocab) != decoder.config.vocab_size:
+        raise InputError(
+            f"{folder / VOCAB}: {len(vocab)} words, but the model was trained with {decoder.config.vocab_size}; "
+            "restore the vocabulary that belongs to it"
+        )
+    load_weights(decoder, folder)
+    return Model(decoder.to(device).eval(), vocab, *encoder, training)
+
+
+def load_weights(decoder: Decoder, folder: Path) -> None:
+    """Fill ``decoder`` from ``model.safetensors``. Raises ``InputError`` if file and decoder do not fit."""
+    path = _inside(folder, WEIGHTS)
+    refuse_pickle(path)
+    try:
+        weights = upgraded({name: tensor.float() for name, tensor in load_file(path).items()})
+        if decoder.config.tie_weights:
+            weights["output.weight"] = weights["embedding.weight"]
+        decoder.load_state_dict(weights)
+    except OSError:
+        raise InputError(f"{path}: no weights here; train a model into this folder first") from None
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: does not fit {folder / CONFIG} ({reason}); restore the pair") from None
+
+
+def upgraded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as the first version named them (0.1, before ``nn.LSTMCell``), under their present names."""
+    if not {"fed_gates.weight", "combine.weight"} & weights.keys():
+        return weights
+    renamed = {}
+    for name, tensor in weights.items():
+        for old, new in RENAMED.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    if "fed_gates.weight" in renamed:  # LSTM cells: the embedding's columns, then those of what is fed beside it
+        renamed = {name.removesuffix("_l0"): tensor for name, tensor in renamed.items()}
+        renamed["lstm.weight_ih"] = torch.cat([renamed["lstm.weight_ih"], renamed.pop("fed_gates.weight")], dim=1)
+    return renamed
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises ``InputError`` if ``path`` is a file that holds a pickle, whatever its name."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise InputError(f"{path}: may not be read ({error.strerror}); change its permissions") from None
+    if head.startswith(PICKLES) and head[8:] != b"{":  # safetensors: eight bytes of length, then JSON
+        raise InputError(f"{path}: holds a pickle, which can run any code when it is read; save it as safetensors")
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Raises ``InputError`` if ``folder`` is a pickle, or has one where a configuration should be."""
+    refuse_pickle(folder)
+    if folder.is_dir() and not (folder / CONFIG).exists():
+        for path in sorted(path for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES):
+            refuse_pickle(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ``InputError`` if it is missing or damaged."""
+    try:
+        content = json.loads(_inside(path.parent, path.name).read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); restore the file or train again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a JSON object is expected; restore the file or train again")
+    return content
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """``folder/name``, refused if a link leads it out of the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path}: leads outside its model folder; copy the file into it")
+    return path

@@ -1,0 +1,59 @@
+"""What a run leaves in its folder after each epoch: the state from which it goes on, and its log."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
+from caption_utils.training.checkpoint import LAST, WEIGHTS, save_tensors
+
+LOG_FIELDS = ("epoch", "train_loss", "val_perplexity", "learning_rate", "captions_per_second", "seconds")
+History = list[dict[str, float]]  # a row for each epoch
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run after a whole epoch: weights and moments, rows of its log, and all that is no tensor."""
+
+    tensors: dict[str, Tensor]
+    history: History
+    settings: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+def save_progress(folder: Path, progress: Progress) -> None:
+    """Write ``last.safetensors`` whole or not at all."""
+    rest = {"history": progress.history, "settings": progress.settings, "scaler": progress.scaler}
+    save_tensors(folder / LAST, progress.tensors, {name: json.dumps(value) for name, value in rest.items()})
+
+
+def load_progress(folder: Path) -> Progress | None:
+    """What ``save_progress`` wrote, ``None`` if no run has been here.
+
+    Raises ``InputError`` if it is damaged, or if there is a model but nothing to go on from.
+    """
+    path = folder / LAST
+    if not path.exists():
+        if (folder / WEIGHTS).exists():
+            raise InputError(f"{folder}: holds a finished model; choose a new folder, or delete this one")
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            rest = {name: json.loads(value) for name, value in file.metadata().items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Progress(tensors, rest["history"], rest["settings"], rest.get("scaler", {}))
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); the model beside it is whole; train into a new folder") from None
+
+
+def write_log(folder: Path, history: History) -> None:
+    """Write ``log.csv`` whole or not at all."""
+    rows = [[round(row[name], 6) for name in LOG_FIELDS] for row in history]
+    with replacing(folder / "log.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([LOG_FIELDS, *rows])

@@ -1,0 +1,147 @@
+"""A run from data set to trained model: what the command line and the notebooks call."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from caption_utils.config import RANGES, DecoderConfig, TrainConfig
+from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.encoder import encoder_spec, load_encoder
+from caption_utils.encoders.store import extract
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
+from caption_utils.model.decoder import Decoder, build_decoder
+from caption_utils.plots import learning_curve
+from caption_utils.runtime import device, seed_everything
+from caption_utils.training.batches import CaptionBatches
+from caption_utils.training.checkpoint import Model, load_model
+from caption_utils.training.processes import join_processes
+from caption_utils.training.trainer import fit
+
+BATCH = 50  # images at a time in evaluation
+
+
+def train_model(
+    data: str | Path | CaptionDataset,
+    out: str | Path,
+    encoder_name: str = "efficientnet_lite2",
+    split: str = "official",
+    min_count: int = 3,
+    settings: Mapping[str, object] | None = None,
+    teachers: Sequence[str | Path] = (),
+) -> pd.DataFrame:
+    """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
+
+    Beside the model folder's files, ``out`` gets the learning curve as ``curve.png``. Started in several processes, all
+    train the one model on the devices they were given.
+
+    ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``; ``teachers`` are model folders to learn from, to
+    the share that the setting ``distillation`` gives them. Raises ``InputError`` as its parts do, and for settings
+    unknown or out of range before any work is done.
+    """
+    settings = settings or {}
+    check_settings(encoder_name, settings)
+    _check_teachers(teachers, settings)
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+    processes = join_processes()
+    place = processes.device or device()
+    config = TrainConfig(**_fields_of(TrainConfig, settings))
+    dataset = read_dataset(data, split, processes.is_main_process)
+    train, val = dataset.split("train"), dataset.split("val")
+    vocab = build_vocabulary(train, min_count)
+    encoder = load_encoder(encoder_name, place)
+    decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
+    seed_everything(config.seed)
+    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
+    with processes.main_process_first():
+        seen, held_out = extract(train, encoder).to(place), extract(val, encoder).to(place)
+        mirrored = extract(train, encoder, mirror=True).to(place) if config.mirror else None
+    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, place, mirrored, config.seed)
+    source = {"data": dataset.name, "split": dataset.scheme, "teachers": [Path(folder).name for folder in teachers]}
+    model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
+    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out, decoders)
+    if processes.is_main_process:
+        _save_curve(history, Path(out))
+    return history
+
+
+def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, object]) -> None:
+    if bool(teachers) != bool(settings.get("distillation")):
+        raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
+
+
+def _save_curve(history: pd.DataFrame, folder: Path) -> None:
+    with replacing(folder / "curve.png") as path:
+        learning_curve(history).savefig(path, format="png")
+
+
+def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
+    """``train_model``, which takes the same arguments, in one process for each GPU of the machine; for notebooks.
+
+    The processes are forks, which can use no GPU that was used before: call it in a fresh kernel, before anything else
+    but imports. Raises ``InputError`` if it is too late. With one GPU or none it is ``train_model``.
+    """
+    bound = signature(train_model).bind(*arguments, **named)
+    bound.apply_defaults()
+    count = torch.cuda.device_count()  # asks the driver and starts nothing
+    if count < 2:
+        return train_model(*bound.args)
+    if torch.cuda.is_initialized():
+        raise InputError("the GPUs are in use by this process already; restart the kernel and train before other cells")
+    from accelerate import notebook_launcher
+
+    notebook_launcher(train_model, bound.args, num_processes=count)
+    return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
+
+
+def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
+    """Raises ``InputError`` for the first setting that is unknown, out of range or does not fit the others."""
+    known = {field.name for config in (DecoderConfig, TrainConfig) for field in fields(config)}
+    for name, value in settings.items():
+        if name not in known - {"vocab_size", "feature_dim"}:
+            raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
+        low, high = RANGES.get(name, (value, value))
+        if not low <= value <= high:
+            raise InputError(f"{name}={value} is out of range; choose a value from {low} to {high:g}")
+    TrainConfig(**_fields_of(TrainConfig, settings))
+    # building one finds what does not fit together, and costs little without a vocabulary
+    build_decoder(DecoderConfig(1, encoder_spec(encoder_name).width, **_fields_of(DecoderConfig, settings)))
+
+
+def load_teacher(folder: str | Path, vocab: Vocabulary, fingerprint: str, place: torch.device) -> Decoder:
+    """The decoder of a model folder. Raises ``InputError`` if it has other words or another encoder."""
+    model = load_model(folder, place)
+    if model.vocab.words != vocab.words or model.fingerprint != fingerprint:
+        raise InputError(f"{folder}: knows other words or another encoder; a teacher needs the same of both")
+    return model.decoder
+
+
+def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
+    """The words of the training captions. Raises ``InputError`` if none is frequent enough."""
+    vocab = Vocabulary.build(train.table["caption"], min_count)
+    if not vocab.counts:
+        raise InputError(f"min_count={min_count}: no word of {train.name} is used that often; choose a smaller number")
+    return vocab
+
+
+def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = True) -> CaptionDataset:
+    """``load_dataset``; a data set that is read already stays as it is. ``tell`` prints notes on the error stream."""
+    if isinstance(data, CaptionDataset):
+        return data
+    dataset = load_dataset(data, scheme)
+    if tell:
+        print("\n".join(dataset.notes), file=sys.stderr)
+    return dataset
+
+
+def _fields_of(config: type, settings: Mapping[str, object]) -> dict[str, object]:
+    names = {field.name for field in fields(config)}
+    return {name: value for name, value in settings.items() if name in names}

@@ -1,0 +1,257 @@
+"""Teacher forcing until the validation perplexity no longer falls: epochs, checkpoints, resume, progress."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from caption_utils import fast
+from caption_utils.config import SCHEDULES, TrainConfig
+from caption_utils.errors import InputError
+from caption_utils.metrics.perplexity import perplexity
+from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
+from caption_utils.training.batches import CaptionBatches, Share
+from caption_utils.training.checkpoint import LAST, Model, save_model
+from caption_utils.training.loss import TeacherForcing, caption_loss
+from caption_utils.training.processes import all_reduce, broadcast, join_processes
+from caption_utils.training.progress import History, Progress, load_progress, save_progress, write_log
+
+
+def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
+    """The numbers to compute with; ``auto``: bfloat16 where a GPU has it, float16 on an older one, float32 on a CPU."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def teacher_forcing(decoder: Decoder, device: torch.device) -> TeacherForcing:
+    """``decoder`` itself, or what computes the same sooner on this device."""
+    if isinstance(decoder, BahdanauDecoder) and device.type == "cpu":
+        return partial(fast.teacher_forcing, decoder)
+    return decoder
+
+
+class Trainer:
+    """One run: a model, its optimiser and how far it has come. The folder holds what survives a crash.
+
+    Weights are float32 throughout; products are computed in ``precision``, and float16 has its losses scaled up so
+    that small gradients do not vanish (Micikevicius et al. 2018).
+    """
+
+    def __init__(
+        self, model: Model, config: TrainConfig, folder: Path, batches: CaptionBatches, teachers: Sequence[Decoder] = ()
+    ):
+        self.model, self.config, self.folder, self.batches, self.teachers = model, config, folder, batches, teachers
+        self.forward = teacher_forcing(model.decoder, batches.device)
+        self.processes = join_processes()
+        self.parameters = list(model.decoder.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.precision = precision(batches.device, config.precision)
+        self.scaler = torch.amp.GradScaler(batches.device.type, enabled=self.precision is torch.float16)
+        self.steps = 0
+        self.history: History = []
+        self.start = {name: value.clone() for name, value in model.decoder.state_dict().items()}
+
+    @property
+    def result(self) -> Decoder:
+        """The decoder that is validated and published."""
+        return self.model.decoder
+
+    def settings(self) -> dict[str, object]:
+        """What must not change between a run and its continuation."""
+        words = hashlib.blake2b(repr(self.model.vocab.words).encode(), digest_size=8).hexdigest()
+        data = {
+            "encoder": self.model.fingerprint,
+            "vocabulary": words,
+            "captions": self.batches.fingerprint(),
+            "teachers": [weights_digest(teacher) for teacher in self.teachers],
+        }
+        return {**asdict(self.model.decoder.config), **asdict(self.config), **data}
+
+    def best(self) -> dict[str, float]:
+        """The log row of the best epoch so far."""
+        return min(self.history, key=lambda row: row["val_perplexity"])
+
+    def learning_rate(self) -> float:
+        """The rate for the next step."""
+        progress = self.steps / (self.config.epochs * len(self.batches))
+        return self.config.learning_rate * SCHEDULES[self.config.schedule](progress, self.config.warmup)
+
+    def finished(self) -> bool:
+        """All epochs done, or no new best for ``patience`` epochs."""
+        waited = self.history and len(self.history) - self.best()["epoch"] >= self.config.patience
+        return len(self.history) >= self.config.epochs or bool(waited)
+
+    def run_epoch(self, val: CaptionBatches) -> None:
+        """Train for an epoch, validate and save."""
+        row = self.train_epoch()
+        found = torch.tensor(perplexity(self.result, val.in_order()), dtype=torch.float64, device=val.device)
+        self.history.append({**row, "val_perplexity": broadcast(found).item()})
+        if self.processes.is_main_process:
+            self.save()
+        self.say(
+            "epoch {epoch}: loss {train_loss:.3f}, validation perplexity {val_perplexity:.2f}, "
+            "{captions_per_second:.0f} captions/s".format(**self.history[-1])
+        )
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the data. Its randomness depends on seed and epoch alone, so a repeated epoch is the same."""
+        epoch, start, captions = len(self.history) + 1, time.perf_counter(), 0
+        who = self.processes
+        self.model.decoder.train()
+        torch.manual_seed(self.config.seed * 100_003 + epoch + who.process_index * 2**40)  # dropout masks of its own
+        shares = self.batches.shuffled(epoch, who.process_index, who.num_processes, self.config.accumulate)
+        losses = []
+        title, steps = f"epoch {epoch}/{self.config.epochs}", len(self.batches)
+        for share in tqdm(shares, total=steps, desc=title, leave=False, disable=not who.is_main_process):
+            losses.append(self.train_step(share))
+            captions += share.captions
+        loss = all_reduce([torch.stack(losses)])[0].mean().item()
+        seconds = time.perf_counter() - start
+        return {
+            "epoch": epoch,
+            "train_loss": loss,
+            "learning_rate": self.learning_rate(),
+            "captions_per_second": captions / seconds,
+            "seconds": seconds,
+        }
+
+    def train_step(self, share: Share) -> Tensor:
+        """One update by all processes; returns what this one's share adds to the loss, detached."""
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=self.batches.device)
+        for part in share.parts:
+            loss += self.backward(part, share)
+        self.add_up_gradients()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)  # Pascanu et al. 2013
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.steps += 1
+        return loss
+
+    def backward(self, part: Batch, share: Share) -> Tensor:
+        """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
+        lower = self.precision is not torch.float32
+        with torch.autocast(part.features.device.type, self.precision, enabled=lower):
+            loss = caption_loss(self.forward, part, self.config, share.tokens, share.captions, self.teachers)
+        self.scaler.scale(loss).backward()
+        return loss.detach()
+
+    def add_up_gradients(self) -> None:
+        """Give each parameter the sum of its gradients in all processes; in some it may have none."""
+        if self.processes.num_processes > 1:
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+            for parameter, gradient in zip(self.parameters, all_reduce(gradients), strict=True):
+                parameter.grad = gradient
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar, once for all processes."""
+        if self.processes.is_main_process:
+            tqdm.write(text)
+
+    def save(self) -> None:
+        """After an epoch: everything needed to go on, then the model folder if it is the best epoch yet."""
+        state = self.optimizer.state_dict()["state"]
+        tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.decoder.state_dict().items()}
+        tensors |= {f"adam.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+        save_progress(self.folder, Progress(tensors, self.history, self.settings(), self.scaler.state_dict()))
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the model folder if the last epoch is the best yet, and the log."""
+        if self.best() is self.history[-1]:
+            used = {"precision": str(self.precision).removeprefix("torch.")}
+            training = {**self.model.training, **asdict(self.config), **used, "best": self.best()}
+            save_model(self.folder, replace(self.model, decoder=self.result, training=training))
+        write_log(self.folder, self.history)
+
+    def resume(self) -> None:
+        """Go on from the folder's last epoch, if any. Raises ``InputError`` if it is damaged or another run's."""
+        progress = load_progress(self.folder)
+        if progress is None:
+            self.history = []
+            self.model.decoder.load_state_dict(self.start)
+            return
+        self._check_settings(progress.settings)
+        self.history, tensors = progress.history, progress.tensors
+        try:
+            self.model.decoder.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+        except RuntimeError:
+            raise InputError(f"{self.folder / LAST}: written by an older version; train into a new folder") from None
+        self._restore_optimizer(tensors)
+        if progress.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(progress.scaler)
+        if self.processes.is_main_process:
+            self.publish()
+
+    def _check_settings(self, before: dict[str, object]) -> None:
+        """A rate that never changes allows for more epochs; how a batch is divided changes no result."""
+        free = {"accumulate", "epochs"} if self.config.schedule == "constant" else {"accumulate"}
+        changed = [name for name, value in self.settings().items() if name not in free and before.get(name) != value]
+        if changed:
+            path = self.folder / LAST
+            raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, index, entry = name.split(".")
+                state.setdefault(int(index), {})[entry] = tensor
+        stored = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**stored, "state": state})
+        self.steps = len(self.history) * len(self.batches)
+
+
+def weights_digest(decoder: Decoder) -> str:
+    """Hash of a decoder's weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in decoder.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fit(
+    model: Model,
+    train: CaptionBatches,
+    val: CaptionBatches,
+    config: TrainConfig,
+    folder: str | Path,
+    teachers: Sequence[Decoder] = (),
+) -> pd.DataFrame:
+    """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
+
+    It learns from ``teachers`` too, if any: decoders for the same features and vocabulary, in evaluation mode.
+
+    ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
+    was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU, with as many
+    threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
+    another run.
+
+    Several processes (``parallel``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
+    leaves weights and folder as they were after the last whole epoch, and is raised again.
+    """
+    trainer = Trainer(model, config, Path(folder), train, teachers)
+    trainer.resume()
+    with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []):
+        try:
+            while not trainer.finished():
+                trainer.run_epoch(val)
+        except KeyboardInterrupt:
+            trainer.resume()
+            trainer.say(f"interrupted: {folder} keeps {len(trainer.history)} epochs; the same call goes on from there")
+            raise
+    return pd.DataFrame(trainer.history)

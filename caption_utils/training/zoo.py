@@ -1,0 +1,66 @@
+"""Which trained models are at hand, and which of them captions photos unless another is named."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from caption_utils.data.folders import KAGGLE_INPUT, MOST_ENTRIES, subfolders
+from caption_utils.errors import InputError
+from caption_utils.runtime import repository, writable_dir
+from caption_utils.training.checkpoint import CONFIG, WEIGHTS, read_json
+
+DEFAULT_MODEL = "bahdanau-flickr8k"
+SHIPPED = Path("results", "checkpoints")
+DEPTH = 7  # how far below a base a model may lie, as one of a repository that Kaggle attaches does
+
+
+def model_folders() -> dict[str, Path]:
+    """Label → folder of every model that was shipped, trained or, on Kaggle, attached; ``DEFAULT_MODEL`` first.
+
+    A label is the folder's path below ``results/checkpoints``, ``data/models`` or ``/kaggle/input``. Raises
+    ``InputError`` if there is no model.
+    """
+    found: dict[str, Path] = {}
+    for base in _bases():
+        for folder in _models_below(base):
+            if folder not in found.values():
+                found.setdefault(folder.relative_to(base).as_posix(), folder)
+    if not found:
+        where = (repository() or Path()) / SHIPPED
+        raise InputError(f"{where}: no model here; train one with python -m caption_utils train")
+    return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT_MODEL))
+
+
+def _bases() -> list[Path]:
+    root = repository()
+    bases = [root / SHIPPED, root / "data" / "models"] if root else []
+    with suppress(InputError):  # where nothing can be written, models may still be read
+        bases.append(writable_dir("models"))
+    return [*dict.fromkeys(bases), KAGGLE_INPUT]
+
+
+def _models_below(base: Path) -> Iterator[Path]:
+    """Shallow ones first. Only the first entries of a folder are read, so thousands of photos cost nothing."""
+    level = [base]
+    for _ in range(DEPTH + 1):
+        yield from filter(_is_model, level)
+        level = [sub for folder in level for sub in subfolders(folder, MOST_ENTRIES)]
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether it holds one of ours: others, too, call their files so."""
+    try:
+        whole = all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
+        return whole and {"decoder", "encoder"} <= read_json(folder / CONFIG).keys()
+    except OSError:  # a folder that may not be entered
+        return False
+    except InputError:  # what is wrong is told when it is chosen
+        return True
+
+
+def default_model() -> Path:
+    """The folder of ``DEFAULT_MODEL``. Raises ``InputError`` if it is not at hand."""
+    folders = model_folders()
+    if DEFAULT_MODEL not in folders:
+        raise InputError(f"{DEFAULT_MODEL}: this model is not here; name another with --model")
+    return folders[DEFAULT_MODEL]

@@ -1,0 +1,303 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from caption_utils.data import datasets
+from caption_utils.data.datasets import find_dataset, load_dataset
+from caption_utils.errors import InputError
+
+NAMES = [f"{i}.jpg" for i in range(20)]
+
+
+def make(root, names=NAMES, images="Images", present=None, header="image,caption"):
+    """A data set in Kaggle's layout with empty image files, two captions an image."""
+    (root / images).mkdir(parents=True)
+    for name in names if present is None else present:
+        (root / images / name).touch()
+    lines = [f"{name},Caption {k} of {name}" for name in names for k in range(2)]
+    (root / "captions.txt").write_text("\n".join([header, *lines]) + "\n")
+    return root
+
+
+def fails(message, *args, **options):
+    with pytest.raises(InputError) as caught:
+        load_dataset(*args, **options)
+    assert str(caught.value) == message
+
+
+def splits_of(dataset):
+    return dict(zip(dataset.table["image"], dataset.table["split"], strict=True))
+
+
+# The data set
+
+
+def test_the_interface(tmp_path):
+    root = make(tmp_path / "toy")
+    dataset = load_dataset(root)
+    assert (dataset.name, dataset.root, dataset.images) == ("toy", root, root / "Images")
+    assert list(dataset.table.columns) == ["image", "caption", "split"]
+    assert dataset.image_names == NAMES
+    assert dataset.captions_of("3.jpg") == ["Caption 0 of 3.jpg", "Caption 1 of 3.jpg"]
+    assert dataset.path("3.jpg").is_file()
+
+
+def test_split_restricts_to_one(tmp_path):
+    dataset = load_dataset(make(tmp_path / "toy"))
+    train = dataset.split("train")
+    assert len(train.image_names) == 16
+    assert set(train.image_names) == {name for name, split in splits_of(dataset).items() if split == "train"}
+    assert list(train.table.index) == list(range(32))
+
+
+@pytest.mark.parametrize("name", ["test", "valid"])
+def test_a_split_without_images(tmp_path, name):
+    dataset = load_dataset(make(tmp_path / "toy"), split="first6k")
+    with pytest.raises(InputError) as caught:
+        dataset.split(name)
+    assert str(caught.value) == f"split {name!r} of toy has no images; choose one of: train, val"
+
+
+def test_captions_of_an_unknown_image(tmp_path):
+    with pytest.raises(InputError, match="^x.jpg: no such image in toy; image_names lists them$"):
+        load_dataset(make(tmp_path / "toy")).captions_of("x.jpg")
+
+
+def test_the_caption_file_itself_may_be_given(tmp_path):
+    root = make(tmp_path / "toy")
+    assert load_dataset(root / "captions.txt").table.equals(load_dataset(str(root)).table)
+
+
+# Splits
+
+
+def test_official_lists_may_be_incomplete(tmp_path):
+    root = make(tmp_path / "toy", NAMES[:5])
+    (root / "trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
+    (root / "devImages.txt").write_text("3.jpg\ngone.jpg\n")
+    dataset = load_dataset(root)
+    assert splits_of(dataset) == {"0.jpg": "train", "1.jpg": "train", "2.jpg": "train", "3.jpg": "val"}
+    assert dataset.notes == [
+        "Split: official, lists devImages.txt, trainImages.txt",
+        "Listed images without a caption or a file: 1 (gone.jpg)",
+        "Images in no split (rows dropped): 1 (4.jpg)",
+    ]
+
+
+def test_official_without_lists_is_random_and_says_so(tmp_path):
+    root = make(tmp_path / "toy")
+    dataset = load_dataset(root, seed=3)
+    assert dataset.notes == ["Split: random, by image, seed 3 (official lists asked for, none found)"]
+    assert splits_of(dataset) == splits_of(load_dataset(root, split="random", seed=3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed", "used"),
+    [
+        ("official", True, "official"),
+        ("official", False, "random"),
+        ("random", True, "random"),
+        ("first6k", True, "first6k"),
+    ],
+)
+def test_the_scheme_that_was_used(tmp_path, asked, listed, used):
+    root = make(tmp_path / "toy")
+    if listed:
+        (root / "trainImages.txt").write_text("\n".join(NAMES))
+    assert load_dataset(root, split=asked).scheme == used
+
+
+def test_lists_are_not_used_for_other_schemes(tmp_path):
+    root = make(tmp_path / "toy")
+    (root / "trainImages.txt").write_text("\n".join(NAMES))
+    dataset = load_dataset(root, split="first6k", seed=1)
+    assert dataset.table["split"].value_counts().to_dict() == {"train": 32, "val": 8}
+    assert dataset.notes == ["Split: first6k, by image, seed 1"]
+
+
+def test_a_split_column_is_official_and_comes_before_lists(tmp_path):
+    root = make(tmp_path / "toy", NAMES[:3])
+    (root / "trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
+    (root / "captions.txt").write_text("image,caption,split\n0.jpg,A,test\n1.jpg,B,val\n2.jpg,C,\n")
+    dataset = load_dataset(root)
+    assert splits_of(dataset) == {"0.jpg": "test", "1.jpg": "val"}
+    assert dataset.notes == ["Split: official, given by captions.txt", "Images in no split (rows dropped): 1 (2.jpg)"]
+
+
+def test_an_image_in_two_splits(tmp_path):
+    root = make(tmp_path / "toy", NAMES[:1])
+    (root / "captions.txt").write_text("image,caption,split\n0.jpg,A,test\n0.jpg,B,val\n")
+    fails(f"{root / 'captions.txt'}: 0.jpg is in two splits; give all its rows the same one", root)
+
+
+def test_unknown_scheme(tmp_path):
+    fails("split='karpathy' is unknown; use one of official, first6k, random", tmp_path, split="karpathy")
+
+
+# Images
+
+
+def test_missing_and_uncaptioned_images_are_counted(tmp_path):
+    root = make(tmp_path / "toy", present=[*NAMES[4:], "extra.jpg"])
+    dataset = load_dataset(root)
+    assert dataset.image_names == NAMES[4:]
+    assert dataset.missing == NAMES[:4]
+    assert dataset.notes[:2] == [
+        "Captioned images without a file (rows dropped): 4 (0.jpg, 1.jpg, 2.jpg, …)",
+        "Image files without a caption (not used): 1 (extra.jpg)",
+    ]
+    assert dataset.split("train").missing == NAMES[:4]
+
+
+def test_the_original_distribution_with_its_missing_image(tmp_path):
+    text = tmp_path / "f8k" / "Flickr8k_text"
+    photos = tmp_path / "f8k" / "Flickr8k_Dataset" / "Flicker8k_Dataset"
+    text.mkdir(parents=True)
+    photos.mkdir(parents=True)
+    (photos / "a.jpg").touch()
+    (text / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog .\nb.jpg.1#0\tA cat .\n")
+    (text / "Flickr_8k.testImages.txt").write_text("a.jpg\n")
+    dataset = load_dataset(tmp_path / "f8k")
+    assert (dataset.name, dataset.root, dataset.images) == ("f8k", tmp_path / "f8k", photos)
+    assert dataset.table.values.tolist() == [["a.jpg", "A dog .", "test"]]
+    assert dataset.notes[0] == "Captioned images without a file (rows dropped): 1 (b.jpg.1)"
+
+
+def test_karpathys_coco_with_nested_images(tmp_path):
+    (tmp_path / "val2014").mkdir()
+    (tmp_path / "val2014" / "a.jpg").touch()
+    sentences = [{"raw": "A dog ."}]
+    entry = {"filepath": "val2014", "filename": "a.jpg", "split": "restval", "sentences": sentences}
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": [entry], "dataset": "coco"}))
+    dataset = load_dataset(tmp_path)
+    assert (dataset.name, dataset.image_names) == ("coco", ["val2014/a.jpg"])
+    assert dataset.table["split"].tolist() == ["train"]
+    assert dataset.path("val2014/a.jpg").is_file()
+
+
+def test_no_image_at_all(tmp_path):
+    root = make(tmp_path / "toy", present=[])
+    fails(f"{root / 'captions.txt'}: found none of its 20 images; put them into Images beside it", root)
+
+
+def test_captions_alone(tmp_path):
+    root = make(tmp_path / "toy", present=[])
+    dataset = load_dataset(root, require_images=False)
+    assert (dataset.image_names, dataset.missing) == (NAMES, [])
+
+
+@pytest.mark.parametrize("text", ["image,caption\n", "image,caption\n0.jpg,\n", "image,caption,split\n"])
+def test_no_usable_row(tmp_path, text):
+    root = make(tmp_path / "toy")
+    (root / "captions.txt").write_text(text)
+    fails(f"{root / 'captions.txt'}: no usable row; check that the file is complete", root)
+
+
+def test_existence_is_checked_by_listing(tmp_path, monkeypatch):
+    root = make(tmp_path / "toy")
+    listed = []
+    real = datasets.find_images.__globals__["os"].listdir
+    monkeypatch.setattr("os.listdir", lambda folder: listed.append(str(folder)) or real(folder))
+    load_dataset(root, split="random")
+    assert listed.count(str(root / "Images")) == 1
+
+
+# Finding a data set
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    """A repository with a demo set, no Kaggle, no CAPTION_DATA."""
+    monkeypatch.setattr(datasets, "repository", lambda: tmp_path)
+    monkeypatch.setattr(datasets, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.delenv("CAPTION_DATA", raising=False)
+    make(tmp_path / "data" / "demo")
+    return tmp_path
+
+
+def test_the_demo_set_is_the_last_resort(repo):
+    dataset = find_dataset()
+    assert dataset.name == "demo"
+    assert dataset.notes[0] == "Dataset: demo at data/demo (the demo set, since no other was found)"
+    assert dataset.notes[1].startswith("Split: ")
+
+
+def test_caption_data_comes_first(repo, monkeypatch):
+    root = make(repo / "data" / "mine")
+    make(repo / "data" / "flickr8k")
+    monkeypatch.setenv("CAPTION_DATA", str(root))
+    assert find_dataset().notes[0] == "Dataset: mine at data/mine (found by CAPTION_DATA)"
+
+
+def test_a_folder_outside_the_repository_is_named_in_full(repo, monkeypatch, tmp_path_factory):
+    root = make(tmp_path_factory.mktemp("elsewhere") / "mine")
+    monkeypatch.setenv("CAPTION_DATA", str(root))
+    assert find_dataset().notes[0] == f"Dataset: mine at {root} (found by CAPTION_DATA)"
+
+
+def test_caption_data_demo(repo, monkeypatch):
+    make(repo / "data" / "flickr8k")
+    monkeypatch.setenv("CAPTION_DATA", "demo")
+    assert find_dataset().notes[0] == "Dataset: demo at data/demo (found by CAPTION_DATA)"
+
+
+def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch):
+    monkeypatch.setenv("CAPTION_DATA", "/no/such")
+    with pytest.raises(InputError) as caught:
+        find_dataset()
+    assert str(caught.value) == "CAPTION_DATA=/no/such: no such folder; correct it, set demo or unset it"
+
+
+def test_the_repositorys_own_copy(repo):
+    make(repo / "kaggle" / "flickr8k")
+    make(repo / "data" / "flickr8k")
+    assert find_dataset().notes[0] == "Dataset: flickr8k at data/flickr8k (found in the repository)"
+
+
+def test_an_empty_folder_in_the_repository_is_passed_over(repo):
+    (repo / "data" / "flickr8k").mkdir()
+    assert find_dataset().name == "demo"
+
+
+def test_kaggles_input(repo):
+    make(repo / "kaggle" / "datasets" / "owner" / "flickr8k")
+    note = find_dataset(split="first6k", seed=2).notes
+    assert note[0].startswith("Dataset: flickr8k at kaggle/datasets/owner/flickr8k (found under ")
+    assert note[1] == "Split: first6k, by image, seed 2"
+
+
+def test_download_only_if_asked(repo, monkeypatch, tmp_path):
+    root = make(tmp_path / "versions" / "1")
+    asked = []
+    kagglehub = SimpleNamespace(dataset_download=lambda name: asked.append(name) or str(root))
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
+    assert find_dataset().name == "demo"
+    assert not asked
+    dataset = find_dataset(download=True)
+    assert asked == ["adityajn105/flickr8k"]
+    assert (dataset.name, dataset.root) == ("flickr8k", root)
+    assert dataset.notes[0] == "Dataset: flickr8k at versions/1 (downloaded from Kaggle)"
+
+
+def test_a_download_that_fails(repo, monkeypatch):
+    def offline(name):
+        raise ConnectionError("no\nroute")
+
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=offline))
+    with pytest.raises(InputError) as caught:
+        find_dataset(download=True)
+    assert str(caught.value) == (
+        "adityajn105/flickr8k: no download from Kaggle (no route); pip install kagglehub, or download it "
+        "in a browser and set CAPTION_DATA to its folder"
+    )
+
+
+def test_no_data_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "repository", lambda: tmp_path)
+    monkeypatch.setattr(datasets, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.delenv("CAPTION_DATA", raising=False)
+    with pytest.raises(InputError) as caught:
+        find_dataset()
+    assert str(caught.value) == ("no data set found; set CAPTION_DATA to a folder that holds captions.txt and Images")

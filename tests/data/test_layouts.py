@@ -1,0 +1,242 @@
+import json
+
+import pytest
+
+from caption_utils.data.layouts import find_caption_file, read_captions
+from caption_utils.errors import InputError
+
+
+def write(path, content, encoding="utf-8"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
+
+
+def read(tmp_path, content, name="captions.txt"):
+    return read_captions(write(tmp_path / name, content))
+
+
+def rows(captions):
+    return list(zip(captions.images, captions.captions, strict=True))
+
+
+def fails(path, message):
+    with pytest.raises(InputError) as caught:
+        read_captions(path)
+    assert str(caught.value) == message
+
+
+KARPATHY = {
+    "dataset": "coco",
+    "images": [
+        {
+            "filepath": "val2014",
+            "filename": "a.jpg",
+            "split": "restval",
+            "sentences": [{"raw": "A dog .\n", "tokens": ["a", "dog"]}, {"tokens": ["two", "dogs"]}],
+        },
+        {"filename": "b.jpg", "split": "test", "sentences": [{"raw": "A cat .", "tokens": ["a", "cat"]}]},
+    ],
+}
+
+
+# Tables with a header
+
+
+def test_kaggle_table_with_quotes_and_commas(tmp_path):
+    text = 'image,caption\na.jpg,"A red, wet dog ."\na.jpg,"He says ""hi"" ."\nb.jpg,A dog, a cat, a cow\n'
+    assert rows(read(tmp_path, text)) == [
+        ("a.jpg", "A red, wet dog ."),
+        ("a.jpg", 'He says "hi" .'),
+        ("b.jpg", "A dog, a cat, a cow"),
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_ends_and_byte_order_mark(tmp_path, end, mark):
+    text = mark + end.join(["image,caption", "a.jpg,A dog", "b.jpg,A cat", ""])
+    assert rows(read(tmp_path, text)) == [("a.jpg", "A dog"), ("b.jpg", "A cat")]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ['A 5" pipe', '"Stop', 'A "big, red" dog', "Dog", "word " * 99 + "end", "un café – « né » “où” 犬\u2028x"],
+)
+def test_captions_survive_as_they_are(tmp_path, caption):
+    captions = read(tmp_path, f"image,caption\na.jpg,{caption}\nb.jpg,A cat\n")
+    assert rows(captions) == [("a.jpg", " ".join(caption.split())), ("b.jpg", "A cat")]
+
+
+def test_quoted_caption_may_span_lines(tmp_path):
+    text = 'image,caption\na.jpg,"A dog\nruns"\nb.jpg,A cat\n'
+    assert rows(read(tmp_path, text)) == [("a.jpg", "A dog runs"), ("b.jpg", "A cat")]
+
+
+def test_open_quotation_marks_swallow_no_rows(tmp_path):
+    text = 'image,caption\na.jpg,"A dog\nb.jpg,"A cat\nc.jpg,A cow\n'
+    assert rows(read(tmp_path, text)) == [("a.jpg", '"A dog'), ("b.jpg", '"A cat'), ("c.jpg", "A cow")]
+
+
+def test_last_line_cut_before_its_comma(tmp_path):
+    captions = read(tmp_path, "image,caption\na.jpg,A dog\nb.j")
+    assert rows(captions) == [("a.jpg", "A dog")]
+    assert captions.notes == [
+        "captions.txt: lines without a caption (dropped; if the file was cut off, download it again): 1 (line 3)"
+    ]
+
+
+def test_empty_captions_are_dropped_and_counted(tmp_path):
+    captions = read(tmp_path, 'image,caption\na.jpg,\nb.jpg,A cat\nc.jpg," "\n\n')
+    assert rows(captions) == [("b.jpg", "A cat")]
+    assert captions.notes == ["captions.txt: rows with an empty caption or image name (dropped): 2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.csv", 'Caption,Split,Image\n"A dog, wet",dev,a.jpg\nA cat,train,b.jpg\n'),
+        ("mine.tsv", "image\tcaption\tsplit\na.jpg\tA dog, wet\tval\nb.jpg\tA cat\ttrain\n"),
+        ("mine.csv", "image,caption,split\na.jpg,A dog, wet,validation\nb.jpg,A cat,train\n"),
+        (
+            "mine.jsonl",
+            '{"image": "a.jpg", "caption": "A dog, wet", "split": "val"}\n\n'
+            '{"image": "b.jpg", "caption": "A cat", "split": "train"}',
+        ),
+    ],
+)
+def test_own_files_with_a_split(tmp_path, name, text):
+    captions = read(tmp_path, text, name)
+    assert rows(captions) == [("a.jpg", "A dog, wet"), ("b.jpg", "A cat")]
+    assert captions.splits == ["val", "train"]
+
+
+def test_flickr30k_results_and_its_malformed_row(tmp_path):
+    captions = read(
+        tmp_path,
+        'image_name| comment_number| comment\n1.jpg| 0| Two men , "one" old .\n'
+        "1.jpg| 4   A dog runs .\n2.jpg| 0| A | B\n",
+        "results.csv",
+    )
+    assert rows(captions) == [("1.jpg", 'Two men , "one" old .'), ("1.jpg", "A dog runs ."), ("2.jpg", "A | B")]
+    assert captions.notes == [
+        "results.csv: lines without the last '|' (repaired: the caption follows the number): 1 (line 3)"
+    ]
+
+
+# Other layouts
+
+
+def test_original_distribution(tmp_path):
+    captions = read(tmp_path, "a.jpg#0\tA dog , wet .\r\nb.jpg.1#4\tA cat .\r\nc.jpg#1", "Flickr8k.token.txt")
+    assert rows(captions) == [("a.jpg", "A dog , wet ."), ("b.jpg.1", "A cat .")]
+    assert captions.notes[0].startswith("Flickr8k.token.txt: lines without a caption (dropped;")
+    assert captions.notes[0].endswith(": 1 (line 3)")
+
+
+def test_karpathy(tmp_path):
+    captions = read(tmp_path, json.dumps(KARPATHY, indent=1), "dataset_coco.json")
+    assert captions.name == "coco"
+    assert rows(captions) == [("val2014/a.jpg", "A dog ."), ("val2014/a.jpg", "two dogs"), ("b.jpg", "A cat .")]
+    assert captions.splits == ["train", "train", "test"]
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize("text", ["a.jpg,A dog\n", "picture,text\na.jpg,A dog\n", "\n\n", "{}"])
+def test_header_missing(tmp_path, text):
+    path = write(tmp_path / "captions.txt", text)
+    fails(
+        path,
+        f"{path}: no caption file (expected a header 'image,caption', 'name#0<TAB>caption' lines, "
+        "Karpathy's JSON or JSON lines); add the header line image,caption",
+    )
+
+
+def test_empty_file(tmp_path):
+    path = write(tmp_path / "captions.txt", "")
+    fails(path, f"{path}: the file is empty; download it again")
+
+
+def test_other_encodings_name_the_line(tmp_path):
+    path = write(tmp_path / "captions.txt", "image,caption\na.jpg,A dog\nb.jpg,A café\n", "latin-1")
+    fails(path, f"{path}: line 3 is not UTF-8; save the file as UTF-8 and try again")
+
+
+def test_unknown_split(tmp_path):
+    path = write(tmp_path / "mine.csv", "image,caption,split\na.jpg,A dog,holdout\n")
+    fails(path, f"{path}: split 'holdout' of a.jpg is unknown; use train, val or test")
+
+
+@pytest.mark.parametrize("line", ['{"image": "b.jpg"}', "[1]", '{"image": "b.jpg", "capt'])
+def test_damaged_json_lines(tmp_path, line):
+    path = write(tmp_path / "mine.jsonl", '{"image": "a.jpg", "caption": "A dog"}\n' + line)
+    fails(path, f"{path}: line 2 lacks image or caption; correct or delete it")
+
+
+def test_damaged_karpathy(tmp_path):
+    path = write(tmp_path / "dataset_coco.json", json.dumps(KARPATHY)[:60])
+    fails(path, f"{path}: damaged JSON at line 1, column 56; download the file again")
+
+
+def test_json_that_is_not_karpathys(tmp_path):
+    path = write(tmp_path / "captions_val2014.json", '{"images": [{"id": 1, "file_name": "a.jpg"}]}')
+    fails(
+        path,
+        f"{path}: images[0] lacks filename or sentences; use Karpathy's dataset_flickr8k.json, "
+        "or that of Flickr30k or COCO",
+    )
+
+
+@pytest.mark.parametrize("text", ['{"images": 5}', '{"images": [], "raw": "A dog"}', '{"dataset": "coco"}'])
+def test_json_without_images(tmp_path, text):
+    path = write(tmp_path / "dataset_coco.json", text)
+    fails(path, f"{path}: holds no list of images; use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO")
+
+
+# Finding the file
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.txt", "image,caption\na.jpg,A dog\n"),
+        ("odd.txt", "a.jpg#0\tA dog\n"),
+        ("text/any.txt", "a.jpg#0\tA dog\n"),
+        ("all.csv", "image_name| comment_number| comment\na.jpg| 0| A dog\n"),
+        ("x.json", json.dumps(KARPATHY)),
+    ],
+)
+def test_files_are_found_by_content(tmp_path, name, text):
+    write(tmp_path / "readme.txt", "Some words, no captions\n")
+    write(tmp_path / "trainImages.txt", "a.jpg\n")
+    write(tmp_path / "package.json", '{"name": "x"}')
+    path = write(tmp_path / name, text)
+    assert find_caption_file(tmp_path) == path
+    assert find_caption_file(path) == path
+
+
+def test_well_known_names_come_first(tmp_path):
+    write(tmp_path / "Flickr8k.lemma.token.txt", "a.jpg#0\tA dog\n")
+    path = write(tmp_path / "Flickr8k.token.txt", "a.jpg#0\tA dog\n")
+    assert find_caption_file(tmp_path) == path
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "no such folder; point to the folder that holds captions.txt and Images"),
+        ([], "no caption file; put captions.txt (first line image,caption) beside Images"),
+        (["a.csv", "b.csv"], "2 caption files (a.csv, b.csv); point to the one to read"),
+    ],
+)
+def test_no_single_caption_file(tmp_path, files, message):
+    root = tmp_path / "data"
+    if files is not None:
+        root.mkdir()
+        for name in files:
+            write(root / name, "image,caption\na.jpg,A dog\n")
+    with pytest.raises(InputError) as caught:
+        find_caption_file(root)
+    assert str(caught.value) == f"{root}: {message}"

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+
+from caption_utils.data.vocab import SPECIALS, Vocabulary, detokenize, tokenize
+from caption_utils.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The dog's ball .", ["the", "dog", "'s", "ball"]),
+        ("The dog’s ball.", ["the", "dog", "'s", "ball"]),
+        ("A man, a plan: a canal!", ["a", "man", "a", "plan", "a", "canal"]),
+        ("It doesn't rain.", ["it", "does", "n't", "rain"]),
+        ("black-and-white photo", ["black-and-white", "photo"]),
+        ("He said “go” — twice…", ["he", "said", "go", "twice"]),
+        ('A "STOP" sign (red) & more', ["a", "stop", "sign", "red", "more"]),
+        ("2 dogs in 1.5 m of snow", ["2", "dogs", "in", "1.5", "m", "of", "snow"]),
+        ("One dog. Two dogs.", ["one", "dog", "two", "dogs"]),
+        ("un café — niño", ["un", "café", "niño"]),
+        ("ﬁne Ｗｉｄｅ", ["fine", "wide"]),
+        ("一只 狗", ["一只", "狗"]),
+        (" . , - -- !? ", []),
+        ("", []),
+    ],
+)
+def test_tokens(text, tokens):
+    assert tokenize(text) == tokens
+
+
+def test_tokens_are_stable_under_another_tokenisation():
+    tokens = tokenize("The boys' dog doesn't jump over the fence, does it?")
+    assert tokenize(" ".join(tokens)) == tokens
+
+
+def test_clitics_rejoin_their_word():
+    assert detokenize(["the", "dog", "'s", "ball", "does", "n't", "roll"]) == "the dog's ball doesn't roll"
+
+
+def test_words_need_min_count_uses_and_stand_by_frequency_then_alphabet():
+    vocab = Vocabulary.build(["b b b", "c c a a", "d"], min_count=2)
+    assert vocab.words == [*SPECIALS, "b", "a", "c"]
+    assert vocab.counts == {"b": 3, "a": 2, "c": 2}
+    assert len(vocab) == 7
+
+
+def test_specials_have_the_first_ids():
+    vocab = Vocabulary.build([], min_count=1)
+    assert vocab.words == ["<pad>", "<bos>", "<eos>", "<unk>"]
+    assert (vocab.pad, vocab.bos, vocab.eos, vocab.unk) == (0, 1, 2, 3)
+
+
+def test_a_caption_cannot_smuggle_in_a_special_token():
+    vocab = Vocabulary.build(["<eos> <pad> <unk> dog"], min_count=1)
+    assert set(vocab.counts) == {"eos", "pad", "unk", "dog"}
+    assert vocab.encode("<eos> dog") == [vocab.bos, vocab.ids["eos"], vocab.ids["dog"], vocab.eos]
+
+
+def test_encoding_frames_the_caption_and_marks_unknown_words():
+    vocab = Vocabulary.build(["a dog runs"], min_count=1)
+    ids = vocab.encode("A CAT runs!")
+    assert ids == [vocab.bos, vocab.ids["a"], vocab.unk, vocab.ids["runs"], vocab.eos]
+
+
+def test_decoding_stops_at_the_end_token():
+    vocab = Vocabulary.build(["a dog runs"], min_count=1)
+    a, dog, runs = (vocab.ids[word] for word in ("a", "dog", "runs"))
+    assert vocab.decode([vocab.bos, a, dog, vocab.eos, runs, vocab.pad]) == "a dog"
+    assert vocab.decode([a, vocab.pad, vocab.unk, runs]) == "a <unk> runs"
+    assert vocab.decode([vocab.eos, a]) == ""
+
+
+def test_save_and_load_give_the_same_vocabulary(tmp_path):
+    vocab = Vocabulary.build(["un niño et un café", "a dog"] * 2, min_count=2)
+    vocab.save(tmp_path / "vocab.json")
+    again = Vocabulary.load(tmp_path / "vocab.json")
+    assert (again.words, again.ids, again.counts, again.min_count) == (vocab.words, vocab.ids, vocab.counts, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["vocab.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"counts": {}}',
+        b'{"counts": [1], "min_count": 1}',
+        b'{"counts": {"a": "b"}, "min_count": 1}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "vocab.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"vocab\.json: not a vocabulary \(.*\); restore the file or train again"):
+        Vocabulary.load(tmp_path / "vocab.json")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"vocab\.json: no vocabulary here; point to a model folder"):
+        Vocabulary.load(tmp_path / "vocab.json")
+    with pytest.raises(InputError, match="no vocabulary here"):
+        Vocabulary.load(tmp_path)
+
+
+def test_stored_words_are_readable(tmp_path):
+    Vocabulary.build(["café"], min_count=1).save(tmp_path / "vocab.json")
+    assert json.loads((tmp_path / "vocab.json").read_text())["counts"] == {"café": 1}
+    assert "café" in (tmp_path / "vocab.json").read_text(encoding="utf-8")

@@ -1,0 +1,138 @@
+import urllib.error
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image
+from torchvision.models import ResNet101_Weights, resnet101
+
+from caption_utils.encoders import encoder as module
+from caption_utils.encoders.encoder import ENCODERS, Encoder, encoder_spec, load_encoder
+from caption_utils.errors import InputError
+
+CLASSES = ResNet101_Weights.IMAGENET1K_V2.meta["categories"]
+
+
+@pytest.mark.parametrize(
+    ("photo", "sensible"),
+    [
+        ("chelsea", {"Egyptian cat", "tabby", "tiger cat", "lynx"}),
+        ("coffee", {"espresso", "cup", "coffee mug"}),
+        ("motorcycle_left", {"motor scooter", "moped"}),
+    ],
+)
+def test_known_photographs_get_sensible_classes(encoder, photo, sensible):
+    path = f"{skimage.__path__[0]}/data/{photo}.png"
+    probabilities = encoder.classify(encoder.transform(Image.open(path).convert("RGB"))[None])[0]
+    best = [CLASSES[i] for i in probabilities.topk(2).indices]
+    assert set(best) <= sensible
+    assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_features_are_the_last_map_region_by_region_in_reading_order(encoder):
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = encoder(images)
+    assert (features.shape, features.dtype) == ((2, 49, 1280), torch.float32)
+    assert (encoder.grid**2, encoder.width) == (49, 1280)
+    normalized = (images / 255 - 0.5) / 0.5
+    maps = encoder.model.features(normalized)
+    torch.testing.assert_close(features.reshape(2, 7, 7, 1280), maps.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_the_network_is_frozen(encoder):
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not any(layer.training for layer in encoder.model.modules())
+    assert not encoder(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).requires_grad
+
+
+def test_the_fingerprint_is_that_of_the_published_weights(encoder):
+    assert encoder.fingerprint == encoder._fingerprint() == "031d2ea2d8896519"
+
+
+class Small(torch.nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layer = torch.nn.Conv2d(3, 4, 1)
+
+
+def small_encoder(seed=0, **changed):
+    spec = {"load": lambda: Small(seed), "features": lambda model, x: model.layer(x), "width": 4, "size": 5, "grid": 5}
+    return Encoder("small", module.EncoderSpec(**(spec | changed)))
+
+
+def test_the_fingerprint_tells_weights_and_transform_apart():
+    prints = [
+        small_encoder().fingerprint,
+        small_encoder(seed=1).fingerprint,
+        small_encoder(size=6).fingerprint,
+        small_encoder(mean=(0.0, 0.5, 0.5)).fingerprint,
+    ]
+    assert len(set(prints)) == 4
+    assert small_encoder().fingerprint == prints[0]
+
+
+def test_each_channel_is_normalized_by_its_own_mean_and_deviation():
+    encoder = small_encoder(features=lambda model, x: x, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    pixels = torch.tensor([51, 102, 153], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 5, 5)
+    expected = torch.tensor([(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.25, (0.6 - 0.3) / 1.0])
+    torch.testing.assert_close(encoder(pixels), expected.expand(1, 25, 3))
+
+
+def test_transform_squashes_to_a_square_of_bytes(encoder):
+    picture = Image.new("RGB", (600, 200), "blue")
+    picture.paste("red", (0, 0, 20, 200))  # a crop would lose it
+    pixels = encoder.transform(picture)
+    assert (pixels.shape, pixels.dtype) == ((3, 224, 224), torch.uint8)
+    assert pixels[:, 100, 2].tolist() == [255, 0, 0]
+    assert pixels[:, 100, -1].tolist() == [0, 0, 255]
+
+
+def test_transform_keeps_a_picture_of_the_right_size(encoder):
+    values = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    assert (encoder.transform(Image.fromarray(values)).permute(1, 2, 0).numpy() == values).all()
+
+
+def test_an_unknown_name_is_told_the_known_ones():
+    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
+        load_encoder("vgg")
+    with pytest.raises(InputError, match="is unknown"):
+        encoder_spec("")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [urllib.error.URLError("no route"), OSError("disk"), RuntimeError("invalid hash\nvalue"), EOFError("cut short")],
+)
+def test_resnet_without_its_weights_says_what_to_do(monkeypatch, error):
+    def fail(weights):
+        raise error
+
+    monkeypatch.setattr("torchvision.models.resnet101", fail)
+    with pytest.raises(InputError, match="resnet101: ImageNet weights .*, or use efficientnet_lite2") as seen:
+        load_encoder("resnet101")
+    assert "resnet101-cd907fc2.pth" in str(seen.value)
+    assert "\n" not in str(seen.value)
+
+
+def test_resnet_features(monkeypatch):
+    monkeypatch.setattr("torchvision.models.resnet101", lambda weights: resnet101(weights=None))
+    encoder = load_encoder("resnet101")
+    images = torch.full((2, 3, 224, 224), 90, dtype=torch.uint8)
+    features = encoder(images)
+    assert features.shape == (2, 49, 2048) == (2, encoder.grid**2, encoder.width)
+    logits = encoder.model.fc(features.mean(dim=1))  # the network's own head is an average pool and one layer
+    torch.testing.assert_close(logits.softmax(dim=1), encoder.classify(images), atol=1e-5, rtol=1e-3)
+
+
+def test_every_spec_can_be_asked_without_loading():
+    found = {name: (encoder_spec(name).grid, encoder_spec(name).width) for name in ENCODERS}
+    assert found == {"efficientnet_lite2": (7, 1280), "efficientnet_lite2_260px": (9, 1280), "resnet101": (7, 2048)}
+
+
+def test_a_larger_picture_has_more_regions_and_another_fingerprint(encoder):
+    larger = load_encoder("efficientnet_lite2_260px")
+    images = torch.full((2, 3, 260, 260), 90, dtype=torch.uint8)
+    assert larger(images).shape == (2, 81, 1280) == (2, larger.grid**2, larger.width)
+    assert larger.fingerprint != encoder.fingerprint

@@ -1,0 +1,191 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import FakeEncoder, draw
+from PIL import Image
+
+from caption_utils.data.datasets import load_dataset
+from caption_utils.data.images import load_image
+from caption_utils.encoders import store as features
+from caption_utils.encoders.store import FeatureStore, extract
+from caption_utils.errors import InputError
+
+
+def encoded(dataset, encoder, names, mirror=False):
+    images = torch.stack([encoder.transform(load_image(dataset.path(name))) for name in names])
+    return encoder(images.flip(3) if mirror else images).half()
+
+
+def test_features_equal_the_encoder_s_output_in_half_precision(dataset, fake_encoder, tmp_path):
+    store = extract(dataset, fake_encoder, tmp_path)
+    names = dataset.image_names
+    assert (store[names].dtype, store[names].shape, len(store)) == (torch.float16, (12, 4, 6), 12)
+    assert torch.equal(store[names], encoded(dataset, fake_encoder, names))
+
+
+def test_names_are_looked_up_in_any_order(dataset, fake_encoder, tmp_path):
+    store = extract(dataset, fake_encoder, tmp_path)
+    names = ["7.png", "0.png", "7.png"]
+    assert torch.equal(store[names], encoded(dataset, fake_encoder, names))
+    assert store[[]].shape == (0, 4, 6)
+
+
+def test_what_is_looked_up_is_a_copy(dataset, fake_encoder, tmp_path):
+    store = extract(dataset, fake_encoder, tmp_path)
+    before = store[["0.png"]].clone()
+    store[["0.png"]].zero_()
+    assert torch.equal(store[["0.png"]], before)
+
+
+def test_features_move_to_a_gpu_that_has_twice_their_size_free(dataset, fake_encoder, tmp_path, monkeypatch):
+    """The CPU plays the GPU; rows are copied in several goes."""
+    store, place = extract(dataset, fake_encoder, tmp_path), torch.device("cpu")
+    monkeypatch.setattr(features, "COPIED", 5)
+    monkeypatch.setattr(features, "free_memory", lambda device: 2 * store.array.nbytes - 1)
+    assert store.to(place) is store
+    monkeypatch.setattr(features, "free_memory", lambda device: 2 * store.array.nbytes)
+    resident = store.to(place)
+    assert isinstance(resident.array, torch.Tensor) and not isinstance(store.array, torch.Tensor)
+    names = ["7.png", "0.png", "7.png"]
+    for wanted in (names, [], dataset.image_names):
+        assert torch.equal(resident[wanted], store[wanted])
+    before = resident[names].clone()
+    resident[names].zero_()
+    assert torch.equal(resident[names], before)
+    assert len(resident) == 12
+
+
+def test_free_memory_is_the_gpu_s(dataset, fake_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
+    assert features.free_memory(torch.device("cuda")) == 123
+    store = extract(dataset, fake_encoder, tmp_path)
+    assert store.to(torch.device("cpu")) is store
+
+
+def test_each_image_is_encoded_once(dataset, fake_encoder, tmp_path):
+    first = extract(dataset, fake_encoder, tmp_path)
+    assert fake_encoder.seen == 12
+    second = extract(dataset, fake_encoder, tmp_path)
+    assert fake_encoder.seen == 12
+    assert torch.equal(first[dataset.image_names], second[dataset.image_names])
+    assert len(list(tmp_path.glob("fake-*"))) == 1
+
+
+def test_mirrored_features_are_those_of_mirrored_images(dataset, fake_encoder, tmp_path):
+    plain, mirrored = extract(dataset, fake_encoder, tmp_path), extract(dataset, fake_encoder, tmp_path, mirror=True)
+    names = dataset.image_names
+    assert torch.equal(mirrored[names], encoded(dataset, fake_encoder, names, mirror=True))
+    left_and_right_swapped = plain[names].unflatten(1, (2, 2)).flip(2).flatten(1, 2)
+    torch.testing.assert_close(mirrored[names], left_and_right_swapped, atol=1e-3, rtol=1e-3)
+    assert not torch.equal(mirrored[names], plain[names])
+
+
+class Failing(FakeEncoder):
+    """Fails on the second batch, as a crash would."""
+
+    def forward(self, images):
+        if self.seen:
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+def test_an_interrupted_extraction_goes_on_where_it_stopped(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "BATCH", 5)
+    failing, sound = Failing(), FakeEncoder()
+    with pytest.raises(KeyboardInterrupt):
+        extract(dataset, failing, tmp_path)
+    store = extract(dataset, sound, tmp_path)
+    assert (failing.seen, sound.seen) == (5, 7)
+    assert torch.equal(store[dataset.image_names], encoded(dataset, sound, dataset.image_names))
+
+
+def test_a_crash_before_the_index_starts_the_store_again(dataset, fake_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(features.json, "dumps", lambda index: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        extract(dataset, fake_encoder, tmp_path)
+    monkeypatch.undo()
+    extract(dataset, fake_encoder, tmp_path)
+    assert fake_encoder.seen == 12
+
+
+def test_a_changed_photo_makes_a_new_store(dataset, fake_encoder, tmp_path):
+    old = extract(dataset, fake_encoder, tmp_path)
+    draw(dataset.path("0.png"), "black", "black")
+    os.utime(dataset.path("0.png"), ns=(1, 1))
+    new = extract(dataset, fake_encoder, tmp_path)
+    assert new.folder != old.folder
+    assert new[["0.png"]].abs().max() == 0
+
+
+def test_other_weights_make_another_store(dataset, fake_encoder, tmp_path):
+    old = extract(dataset, fake_encoder, tmp_path)
+    fake_encoder.fingerprint = "0ther"
+    assert extract(dataset, fake_encoder, tmp_path).folder != old.folder
+    assert (old.encoder, old.fingerprint) == ("fake", "f4ce")
+
+
+def test_a_corrupt_image_is_named_after_the_rest_is_done(dataset, fake_encoder, tmp_path):
+    dataset.path("3.png").write_bytes(b"no picture")
+    message = r"1 of 12 images cannot be read: .*3\.png: not a picture that can be read; convert it to JPEG or PNG"
+    with pytest.raises(InputError, match=message):
+        extract(dataset, fake_encoder, tmp_path)
+    assert fake_encoder.seen == 11
+    with pytest.raises(InputError, match=r"3\.png"):
+        extract(dataset, fake_encoder, tmp_path)
+    assert fake_encoder.seen == 11
+
+
+def test_a_link_that_leads_nowhere_is_named(dataset, fake_encoder, tmp_path):
+    dataset.path("3.png").unlink()
+    dataset.path("3.png").symlink_to("gone.png")
+    with pytest.raises(InputError, match=r"3\.png: no such file"):
+        extract(dataset, fake_encoder, tmp_path)
+
+
+def test_a_batch_of_corrupt_images_alone(dataset, fake_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "BATCH", 2)
+    for name in ("4.png", "5.png", "8.png", "9.png"):
+        dataset.path(name).write_bytes(b"")
+    with pytest.raises(InputError, match="4 of 12 images cannot be read: .*4.png.*; .*5.png.*; .*8.png"):
+        extract(dataset, fake_encoder, tmp_path)
+    assert fake_encoder.seen == 8
+
+
+@pytest.mark.parametrize("name", ["features.npy", "done.npy"])
+def test_a_truncated_store_is_named(dataset, fake_encoder, tmp_path, name):
+    path = extract(dataset, fake_encoder, tmp_path).folder / name
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(InputError, match=rf"{name}: damaged .*delete its folder"):
+        extract(dataset, fake_encoder, tmp_path)
+
+
+def test_a_full_disk_leaves_nothing(dataset, fake_encoder, tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "_reserve", full)
+    with pytest.raises(InputError, match="cannot hold the features .*No space left.*free some disk space"):
+        extract(dataset, fake_encoder, tmp_path)
+    assert not [path for path in tmp_path.rglob("fake-*/*") if path.is_file()]
+
+
+def test_the_default_place_is_the_writable_data_folder(dataset, fake_encoder, cache):
+    assert extract(dataset, fake_encoder).folder.parent == cache
+
+
+def test_a_store_opens_without_the_data_set(dataset, fake_encoder, tmp_path):
+    store = extract(dataset, fake_encoder, tmp_path)
+    again = FeatureStore(store.folder)
+    assert list(again.row) == dataset.image_names
+    assert np.array_equal(again.array, store.array)
+
+
+def test_the_real_encoder(data_folder, encoder, tmp_path):
+    dataset = load_dataset(data_folder).split("test")
+    names = dataset.image_names
+    stored = extract(dataset, encoder, tmp_path)[names].float()
+    images = torch.stack([encoder.transform(Image.open(dataset.path(name)).convert("RGB")) for name in names])
+    torch.testing.assert_close(stored, encoder(images), atol=2e-2, rtol=1e-2)
+    assert stored.shape == (3, 49, 1280)

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from caption_utils.captioner import Captioner
+from caption_utils.config import DecoderConfig
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.errors import InputError
+from caption_utils.evaluation import occlusion as deletion
+from caption_utils.evaluation.occlusion import deletion_score, deletion_scores, deletion_test
+from caption_utils.model.decoder import build_decoder
+from caption_utils.search.beam import Hypothesis
+from caption_utils.training.checkpoint import Model
+
+WORDS = Vocabulary.build(["red dark"], min_count=1)
+RED, DARK = WORDS.ids["red"], WORDS.ids["dark"]
+
+
+class RedDecoder(torch.nn.Module):
+    """Says "red" as surely as the first region is red, whatever the words before; takes features of ``FakeEncoder``."""
+
+    def forward(self, features, tokens, owner):
+        caption = torch.cat([owner[:size] for size in tokens.batch_sizes.tolist()])
+        logits = torch.full((len(caption), len(WORDS)), -30.0)
+        logits[:, RED] = 4 * features[caption, 0, 0]
+        logits[:, DARK] = 1.0
+        return logits, None
+
+
+@pytest.fixture
+def captioner(fake_encoder, monkeypatch):
+    """Always says "red dark" and looks at the first region for "red", at the last for "dark"."""
+    alphas = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]])
+    found = Hypothesis([RED, DARK], -1.0, alphas)
+    monkeypatch.setattr("caption_utils.evaluation.occlusion.beam_search", lambda decoder, features, beams: [[found]])
+    return Captioner(Model(RedDecoder(), WORDS, fake_encoder.name, fake_encoder.fingerprint), fake_encoder)
+
+
+def photo(colour="red"):
+    return Image.new("RGB", (8, 8), colour)
+
+
+def red(value):
+    """Probability of "red" beside "dark" where the first region's red is ``value``."""
+    return np.exp(4 * value) / (np.exp(4 * value) + np.e)
+
+
+def test_a_word_falls_when_what_it_looked_at_is_grey(captioner):
+    table = deletion_test(captioner, [photo()], regions=1, draws=4)
+    assert list(table["word"]) == ["red", "dark"]
+    first, second = table.to_dict("records")
+    assert first["probability"] == pytest.approx(red(1), abs=1e-5)
+    assert first["attended"] == pytest.approx(red(1) - red(128 / 255), abs=1e-5)
+    assert second["attended"] == pytest.approx(0, abs=1e-6)  # it looked where nothing matters
+
+
+def test_random_regions_matter_as_often_as_they_are_drawn(captioner):
+    """Of many draws of one region in four, a quarter take away the one that matters."""
+    table = deletion_test(captioner, [photo()], regions=1, draws=400, seed=1)
+    assert table["random"][0] == pytest.approx(table["attended"][0] / 4, rel=0.25)
+
+
+def test_all_regions_are_all_regions(captioner):
+    table = deletion_test(captioner, [photo()], regions=4, draws=2)
+    assert table["random"].tolist() == pytest.approx(table["attended"].tolist(), abs=1e-6)
+    assert deletion_score(table, 1).value == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("regions", [0, 5])
+def test_more_regions_than_there_are(captioner, regions):
+    with pytest.raises(InputError, match=f"^regions={regions}: the encoder sees 4 of them; choose 1 to 4$"):
+        deletion_test(captioner, [photo()], regions=regions)
+
+
+@pytest.mark.parametrize(("grid", "fifth"), [(2, 1), (7, 10), (9, 16)])
+def test_a_fifth_of_the_regions_unless_told_otherwise(captioner, fake_encoder, monkeypatch, grid, fifth):
+    fake_encoder.grid, deleted = grid, []
+    found = Hypothesis([RED, DARK], -1.0, torch.full((2, grid**2), 1 / grid**2))
+    monkeypatch.setattr("caption_utils.evaluation.occlusion.beam_search", lambda decoder, features, beams: [[found]])
+    real = deletion._greyed
+    monkeypatch.setattr(deletion, "_greyed", lambda pixels, masks: deleted.append(masks) or real(pixels, masks))
+    deletion_test(captioner, [photo()], draws=3)
+    assert deleted[0].sum(dim=1).tolist() == [0] + [fifth] * 5
+
+
+def test_score_is_the_mean_over_words_in_points(captioner):
+    table = deletion_test(captioner, [photo(), photo("blue")], regions=1, draws=3)
+    assert list(table["image"]) == [0, 0, 1, 1]
+    expected = 100 * (table["attended"] - table["random"]).mean()
+    assert deletion_score(table, 2).value == pytest.approx(expected)
+    assert deletion_score(table, 2).statistics[:, 1].tolist() == [2, 2]
+    scores = {name: score.value for name, score in deletion_scores(table, 2).items()}
+    assert scores == pytest.approx(
+        {"attended": 100 * table["attended"].mean(), "random": 100 * table["random"].mean(), "difference": expected}
+    )
+
+
+def test_a_seed_draws_the_same_regions(captioner):
+    tables = [deletion_test(captioner, [photo()], regions=1, draws=2, seed=seed) for seed in (1, 1, 5, 6, 7)]
+    assert tables[0].equals(tables[1])
+    assert any(not tables[0].equals(table) for table in tables[2:])
+
+
+def test_with_a_real_decoder(fake_encoder):
+    """Probabilities are those of the decoder's own steps on the photo."""
+    torch.manual_seed(0)
+    decoder = build_decoder(DecoderConfig(len(WORDS), fake_encoder.width, embed_dim=4, hidden_dim=5, attention_dim=3))
+    captioner = Captioner(Model(decoder.eval(), WORDS, "fake", fake_encoder.fingerprint), fake_encoder)
+    table = deletion_test(captioner, [photo()], regions=2, draws=2)
+    features = fake_encoder(fake_encoder.transform(photo())[None])
+    state, token = decoder.init_state(features), torch.tensor([WORDS.bos])
+    for row in table.to_dict("records"):
+        logits, _, state = decoder.step(token, state)
+        token = torch.tensor([WORDS.ids[row["word"]]])
+        assert row["probability"] == pytest.approx(logits.softmax(1)[0, token].item(), abs=1e-5)
+    assert 0 < len(table)
+    assert table[["attended", "random"]].abs().to_numpy().max() < 1

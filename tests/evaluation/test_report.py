@@ -1,0 +1,357 @@
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from caption_utils.captioner import Caption, Captioner
+from caption_utils.config import DecoderConfig
+from caption_utils.data.datasets import load_dataset
+from caption_utils.data.images import load_image
+from caption_utils.data.vocab import Vocabulary, tokenize
+from caption_utils.demo.scenes import DEMO
+from caption_utils.errors import InputError
+from caption_utils.evaluation import report as evaluation
+from caption_utils.evaluation.occlusion import deletion_score, deletion_test
+from caption_utils.evaluation.report import (
+    SCORES,
+    append_row,
+    attention_scores,
+    compare,
+    evaluate_model,
+    write_captions,
+)
+from caption_utils.metrics.bootstrap import mean_score
+from caption_utils.metrics.scores import bleu
+from caption_utils.model.decoder import build_decoder
+from caption_utils.training.checkpoint import Model, load_model, save_model
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch, cache, fake_encoder, no_java):
+    """The fake encoder under a real name, on the CPU, with its features below ``tmp_path``."""
+    monkeypatch.setattr("caption_utils.captioner.load_encoder", lambda name, device: fake_encoder)
+    monkeypatch.setattr(evaluation, "device", lambda: torch.device("cpu"))
+    return fake_encoder
+
+
+def write_model(folder, seed=0, split="official", words="a red green blue white half and beside"):
+    torch.manual_seed(seed)
+    vocab = Vocabulary.build([words], min_count=1)
+    decoder = build_decoder(DecoderConfig(len(vocab), 6, embed_dim=8, hidden_dim=8, attention_dim=8)).eval()
+    torch.nn.init.normal_(decoder.output.weight, std=2.0)  # so that it says more than one thing
+    save_model(folder, Model(decoder, vocab, "fake", "f4ce", {"seed": seed, "split": split}))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "small", seed=4)
+
+
+def test_a_row_tells_what_was_measured(model, data_folder, capsys):
+    row = evaluate_model(model, data_folder, "test", beams=2).row()
+    assert (row["images"], row["split"], row["model"], row["seed"], row["device"]) == (3, "test", "small", 4, "cpu")
+    assert (row["data"], row["scheme"], row["encoder"], row["attention"]) == ("data", "official", "fake", "bahdanau")
+    assert (row["search"], row["vocab_size"]) == ("beam 2", len(load_model(model).vocab))
+    assert "Split: official, given by captions.txt" in capsys.readouterr().err
+    assert json.loads(json.dumps(row)) == row
+    assert evaluate_model(model, data_folder, "test", beams=1).row()["search"] == "greedy"
+
+
+def test_columns_of_a_row(model, data_folder):
+    columns = list(evaluate_model(model, data_folder).row())
+    assert columns == [
+        "commit",
+        "data",
+        "scheme",
+        "split",
+        "images",
+        "model",
+        "encoder",
+        "attention",
+        "search",
+        "seed",
+        "vocab_size",
+        "unknown_rate",
+        *SCORES,
+        "distinct",
+        "words_used",
+        "mean_length",
+        "training_copies",
+        "repeated_bigram",
+        "seconds",
+        "device",
+        *(f"{name}_{end}" for name in SCORES for end in ("low", "high")),
+    ]
+
+
+def test_scores_are_those_of_the_captions_against_all_references(model, data_folder):
+    found = evaluate_model(model, data_folder, "val")
+    dataset = load_dataset(data_folder).split("val")
+    assert found.images == dataset.image_names
+    references = [dataset.captions_of(name) for name in found.images]
+    row = found.row()
+    for name, value in bleu(found.captions, references).items():
+        assert row[name] == pytest.approx(value, abs=1e-4)
+    for name in SCORES:
+        if name != "meteor":
+            assert len(found.scores[name].statistics) == 3
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    assert all(number < 0 for number in found.log_probabilities)
+
+
+def test_without_java_meteor_is_missing_and_all_else_is_there(model, data_folder):
+    found = evaluate_model(model, data_folder)
+    row = found.row()
+    assert {name for name, value in row.items() if value is None} == {"meteor", "meteor_low", "meteor_high"}
+    assert found.missing == {"meteor": "needs a Java runtime; install one (on Debian: default-jre-headless)"}
+
+
+def test_with_java_meteor_is_a_score_like_the_others(model, data_folder, monkeypatch):
+    monkeypatch.setattr(evaluation, "meteor", lambda captions, references: mean_score([10.0, 20.0, 60.0]))
+    found = evaluate_model(model, data_folder)
+    assert (found.row()["meteor"], found.row()["meteor_low"], found.missing) == (30, 10, {})
+
+
+def test_perplexity_is_that_of_each_reference(model, data_folder, fake):
+    """By single steps over each caption."""
+    loaded, dataset = load_model(model), load_dataset(data_folder).split("val")
+    total, tokens = 0.0, 0
+    for name in dataset.image_names:
+        features = fake(fake.transform(load_image(dataset.path(name)))[None]).half().float()
+        for text in dataset.captions_of(name):
+            state, ids = loaded.decoder.init_state(features), loaded.vocab.encode(text)
+            for token, target in zip(ids, ids[1:], strict=False):
+                logits, _, state = loaded.decoder.step(torch.tensor([token]), state)
+                total, tokens = total - logits.log_softmax(1)[0, target].item(), tokens + 1
+    row = evaluate_model(model, data_folder, "val").row()
+    assert row["perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-3)
+
+
+def test_unknown_words_are_counted(model, data_folder):
+    assert evaluate_model(model, data_folder).row()["unknown_rate"] == 0
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("2.png,a zebra,val\n")
+    assert evaluate_model(model, data_folder).row()["unknown_rate"] > 0
+
+
+def test_only_the_split_that_is_measured_is_encoded(model, data_folder, fake, monkeypatch):
+    monkeypatch.setattr(evaluation, "attention_scores", lambda *measured: {})
+    evaluate_model(model, data_folder, "val")
+    evaluate_model(model, data_folder, "val", beams=1)
+    assert fake.seen == 3
+
+
+def test_features_of_another_encoder_are_refused(model, data_folder, fake):
+    fake.fingerprint = "0ther"
+    with pytest.raises(InputError, match="its weights differ from those the model was trained with"):
+        evaluate_model(model, data_folder)
+
+
+def test_a_split_that_is_not_there(model, data_folder):
+    with pytest.raises(InputError, match="split 'dev' of data has no images; choose one of: train, val, test"):
+        evaluate_model(model, data_folder, "dev")
+
+
+def test_the_data_is_split_as_the_model_s_was(tmp_path, data_folder):
+    model = write_model(tmp_path / "model", split="first6k")
+    expected = load_dataset(data_folder, "first6k").split("val").image_names
+    assert evaluate_model(model, data_folder, "val").images == expected
+    with pytest.raises(InputError, match="split 'test' of data has no images"):
+        evaluate_model(model, data_folder, "test")
+
+
+@pytest.mark.parametrize(("split", "end"), [("train", "train"), ("val", "dev"), ("test", "test")])
+def test_chance_does_not_stand_in_for_the_official_lists(model, data_folder, split, end):
+    """A random split of the folder would hold training photos in each of its parts."""
+    load_dataset(data_folder).table[["image", "caption"]].to_csv(data_folder / "captions.txt", index=False)
+    expected = (
+        f"^{data_folder}: no list tells its {split} photos from those that the model was trained on; "
+        f"put Flickr_8k.{end}Images.txt there$"
+    )
+    for data in (data_folder, load_dataset(data_folder)):
+        with pytest.raises(InputError, match=expected):
+            evaluate_model(model, data, split)
+    with pytest.raises(InputError, match="split 'dev' of data has no images"):
+        evaluate_model(model, data_folder, "dev")
+
+
+def test_a_model_of_a_random_split_needs_no_lists(tmp_path, data_folder):
+    load_dataset(data_folder).table[["image", "caption"]].to_csv(data_folder / "captions.txt", index=False)
+    row = evaluate_model(write_model(tmp_path / "model", split="random"), data_folder, "val").row()
+    assert (row["scheme"], row["images"]) == ("random", 1)
+
+
+def only_test_images(whole, folder, lists=("testImages.txt",), captions="test"):
+    """A folder with the test images of another and what is needed to measure on them."""
+    dataset = load_dataset(whole)
+    (folder / "Images").mkdir(parents=True)
+    for name in dataset.split("test").image_names:
+        shutil.copy(dataset.path(name), folder / "Images")
+    for end in lists:
+        split = {"train": "train", "dev": "val", "test": "test"}[end.removesuffix("Images.txt")]
+        (folder / f"Flickr_8k.{end}").write_text("\n".join(dataset.split(split).image_names) + "\n")
+    rows = dataset.split("test").table if captions == "test" else dataset.table
+    rows[["image", "caption"]].to_csv(folder / "captions.txt", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("lists", [("testImages.txt",), ("trainImages.txt", "devImages.txt", "testImages.txt")])
+@pytest.mark.parametrize("captions", ["test", "all"])
+def test_a_folder_with_the_test_images_alone(model, data_folder, tmp_path, lists, captions):
+    folder = only_test_images(data_folder, tmp_path / "only" / "data", lists, captions)
+    alone, whole = (evaluate_model(model, data, "test") for data in (folder, data_folder))
+    assert alone.captions == whole.captions and alone.images == whole.images
+    assert [alone.row()[name] for name in SCORES] == [whole.row()[name] for name in SCORES]
+    assert alone.row()["training_copies"] is None
+    assert alone.missing["training_copies"] == "data holds no training photos"
+
+
+def test_photographs_are_put_to_the_deletion_test(model, data_folder, fake, monkeypatch):
+    monkeypatch.setattr(evaluation, "PHOTOS", 2)
+    report = evaluate_model(model, data_folder, "val").report()
+    names = ("fall_attended", "fall_random", "fall_difference")
+    extra = ["attention_images", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
+    assert list(report)[-len(extra) :] == extra and "true" not in report
+    table = deletion_test(
+        Captioner(load_model(model), fake), [data_folder / "Images" / name for name in ("2.png", "6.png")]
+    )
+    low, high = deletion_score(table, 2).interval()
+    assert report["attention_images"] == 2
+    assert (report["fall_difference"], report["fall_difference_low"], report["fall_difference_high"]) == pytest.approx(
+        (100 * (table["attended"] - table["random"]).mean(), low, high), abs=1e-4
+    )
+    assert report["fall_attended"] == pytest.approx(100 * table["attended"].mean(), abs=1e-4)
+
+
+def test_scenes_are_checked_for_what_is_true_and_where_it_is():
+    """People's captions are true, and of even attention as much is inside a box as the box covers of the picture."""
+    dataset = load_dataset(DEMO).split("val")
+    texts = [dataset.captions_of(name)[0] for name in dataset.image_names]
+
+    def even(text):
+        tokens = tokenize(text)
+        return Caption(text, -1.0, tokens, np.full((len(tokens), 7, 7), 1 / 49))
+
+    scores = attention_scores(None, dataset, list(map(even, texts)))
+    assert scores["true"].value == 100 and scores["pointing_absent"].value == 0
+    assert 5 < scores["pointing_chance"].value < 40
+    assert scores["pointing_mass"].value == pytest.approx(scores["pointing_chance"].value, abs=0.01)
+    assert scores["pointing_hit"].value == pytest.approx(scores["pointing_chance"].value, abs=0.01)
+    turned = attention_scores(None, dataset, list(map(even, texts[1:] + texts[:1])))
+    assert turned["true"].value < 20 and turned["pointing_absent"].value > 50
+
+
+def test_an_evaluation_on_scenes(tmp_path):
+    report = evaluate_model(write_model(tmp_path / "model", words="a ball"), DEMO, "val").report()
+    names = [f"pointing_{name}{end}" for name in ("hit", "mass", "chance", "absent") for end in ("", "_low", "_high")]
+    expected = ["attention_images", "true", "true_low", "true_high", *names]
+    assert list(report)[-len(expected) :] == expected
+    assert report["attention_images"] == 60 and report["true_low"] <= report["true"] <= report["true_high"]
+    assert report["pointing_absent"] > 0 and 0 < report["pointing_chance"] < 40
+
+
+def test_a_photo_among_the_scenes(model, data_folder):
+    (data_folder / "scenes.json").write_text("{}")
+    expected = r"data/scenes\.json: has no scene 2\.png; take the photo out of the demo set$"
+    with pytest.raises(InputError, match=expected):
+        evaluate_model(model, data_folder)
+
+
+def test_models_are_compared_on_the_same_images(model, data_folder, tmp_path):
+    first, other = evaluate_model(model, data_folder), evaluate_model(write_model(tmp_path / "b", seed=9), data_folder)
+    found = compare(first, other)
+    assert list(found) == [name for name in SCORES if name != "meteor"] + list(first.attention)
+    ours, theirs = first.report(), other.report()
+    for name, difference in found.items():
+        assert difference.value == pytest.approx(ours[name] - theirs[name], abs=2e-4)
+        assert difference.low <= difference.value <= difference.high
+    assert {(d.value, d.p) for d in compare(first, first).values()} == {(0, 1)}
+
+
+def test_perplexities_of_other_vocabularies_are_not_compared(model, data_folder, tmp_path):
+    other = evaluate_model(write_model(tmp_path / "b", words="a red half"), data_folder)
+    found = compare(evaluate_model(model, data_folder), other)
+    assert "perplexity" not in found and "cider" in found
+
+
+def test_other_images_are_not_compared(model, data_folder):
+    first, other = (evaluate_model(model, data_folder, split) for split in ("val", "test"))
+    with pytest.raises(InputError, match="small: measured on other images than small; evaluate both on the same split"):
+        compare(first, other)
+
+
+def test_captions_are_written_in_coco_s_result_format(model, data_folder, tmp_path):
+    found = evaluate_model(model, data_folder)
+    write_captions(tmp_path / "new" / "captions.json", found)
+    entries = json.loads((tmp_path / "new" / "captions.json").read_text(encoding="utf-8"))
+    assert [entry["image_id"] for entry in entries] == found.images == ["2.png", "6.png", "10.png"]
+    assert [entry["caption"] for entry in entries] == found.captions
+    assert np.allclose([entry["log_probability"] for entry in entries], found.log_probabilities, atol=1e-4)
+    assert len((tmp_path / "new" / "captions.json").read_text().splitlines()) == 3 + 2
+
+
+def test_captions_that_cannot_be_written(model, data_folder, tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_captions(tmp_path, evaluate_model(model, data_folder))
+
+
+def test_what_is_missing_is_an_empty_cell(model, data_folder, tmp_path):
+    append_row(tmp_path / "metrics.csv", evaluate_model(model, data_folder).row())
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert (row["meteor"], row["meteor_high"]) == ("", "")
+    assert np.isnan(pd.read_csv(tmp_path / "metrics.csv")["meteor"][0])
+
+
+ROW = {"model": "a, b", "bleu4": 20.5}
+
+
+def test_rows_are_added_below_a_header(tmp_path):
+    path = tmp_path / "new" / "metrics.csv"
+    append_row(path, ROW)
+    append_row(path, ROW | {"bleu4": 21})
+    assert path.read_text() == 'model,bleu4\n"a, b",20.5\n"a, b",21\n'
+    assert list(path.parent.iterdir()) == [path]
+    assert list(pd.read_csv(path)["bleu4"]) == [20.5, 21]
+
+
+@pytest.mark.parametrize("content", ["model,cider\nx,1\n", "model\n", "bleu4,model\n", "model,bleu4\nx,1,2\n"])
+def test_other_columns_are_refused_and_the_file_kept(tmp_path, content):
+    (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(InputError, match="metrics.csv: its columns are not model, bleu4; record into another file"):
+        append_row(tmp_path / "metrics.csv", ROW)
+    assert (tmp_path / "metrics.csv").read_text() == content
+
+
+def test_what_is_no_csv_is_refused(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "metrics.csv", tmp_path):
+        with pytest.raises(InputError, match="cannot be read as csv"):
+            append_row(path, ROW)
+
+
+def test_a_failed_write_keeps_the_rows(tmp_path, monkeypatch):
+    append_row(tmp_path / "metrics.csv", ROW)
+    before = (tmp_path / "metrics.csv").read_text()
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(csv, "writer", full)
+    with pytest.raises(InputError, match="metrics.csv: cannot be written"):
+        append_row(tmp_path / "metrics.csv", ROW)
+    assert (tmp_path / "metrics.csv").read_text() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("found", [FileNotFoundError, None])
+def test_the_commit_is_empty_without_git(monkeypatch, tmp_path, found):
+    monkeypatch.setattr(evaluation, "repository", lambda: tmp_path)
+    if found:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert evaluation._commit() == ""

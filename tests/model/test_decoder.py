@@ -1,0 +1,252 @@
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+from caption_utils.model.lstm import PARTS
+from conftest import CAPTIONS, VARIANTS
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+
+from caption_utils.config import DecoderConfig
+from caption_utils.errors import InputError
+from caption_utils.model.decoder import build_decoder
+
+FEEDING = [name for name in VARIANTS if name.endswith("feeding")]
+PARALLEL = ["dot", "general", "concat"]
+
+
+def padded(packed_values, tokens):
+    """Packed values ``(P, …)`` as ``(B, T, …)``, zeros where a caption has ended."""
+    return pad_packed_sequence(tokens._replace(data=packed_values), batch_first=True)[0]
+
+
+def by_steps(decoder, features, tokens):
+    """Logits and alphas of one caption, ``(T, V)`` and ``(T, N)``, a ``step`` at a time."""
+    state, logits, alphas = decoder.init_state(features), [], []
+    for token in tokens:
+        step_logits, alpha, state = decoder.step(token[None], state)
+        logits.append(step_logits[0])
+        alphas.append(alpha[0])
+    return torch.stack(logits), torch.stack(alphas)
+
+
+@pytest.mark.parametrize("per_batch", [1, 4])
+def test_teacher_forcing_equals_repeated_steps(make_decoder, make_batches, variant, per_batch):
+    decoder = make_decoder(variant)
+    for batch in make_batches(per_batch).in_order():
+        logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
+        ids, lengths = pad_packed_sequence(batch.tokens, batch_first=True)
+        for b, (owner, length) in enumerate(zip(batch.owner, lengths, strict=True)):
+            stepped = by_steps(decoder, batch.features[owner][None], ids[b, :length])
+            torch.testing.assert_close(padded(logits, batch.tokens)[b, :length], stepped[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(padded(alphas, batch.tokens)[b, :length], stepped[1], atol=1e-5, rtol=0)
+
+
+def test_alphas_sum_to_one_over_the_regions(make_decoder, make_batches, variant):
+    (batch,) = make_batches().in_order()
+    _, alphas = make_decoder(variant)(batch.features, batch.tokens, batch.owner)
+    assert alphas.shape == (len(batch.targets), 5)
+    torch.testing.assert_close(alphas.sum(dim=1), torch.ones(len(alphas)))
+
+
+def total_loss_and_gradients(decoder, batch):
+    decoder.zero_grad()
+    logits, _ = decoder(batch.features, batch.tokens, batch.owner)
+    loss = F.cross_entropy(logits, batch.targets, reduction="sum")
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in decoder.named_parameters()}
+
+
+def test_a_batch_is_the_sum_of_its_captions(make_decoder, make_batches, variant):
+    """Neither other captions nor their lengths change a caption's loss or its gradient."""
+    decoder = make_decoder(variant).double()
+    (batch,) = make_batches().in_order()
+    features = batch.features.double()
+    together = total_loss_and_gradients(decoder, replace(batch, features=features))
+    singles = [(owner, text) for owner, texts in enumerate(CAPTIONS.values()) for text in texts]
+    alone = []
+    for owner, text in singles:
+        (single,) = make_batches(captions={"x": [text]}).in_order()
+        alone.append(total_loss_and_gradients(decoder, replace(single, features=features[owner][None])))
+    torch.testing.assert_close(sum(loss for loss, _ in alone), together[0])
+    for name, gradient in together[1].items():
+        torch.testing.assert_close(sum(gradients[name] for _, gradients in alone), gradient, msg=name)
+
+
+def test_captions_that_share_an_image_equal_captions_with_copies_of_it(make_decoder, make_batches, variant):
+    decoder = make_decoder(variant)
+    (batch,) = make_batches().in_order()
+    shared = decoder(batch.features, batch.tokens, batch.owner)
+    copied = decoder(batch.features[batch.owner], batch.tokens, torch.arange(len(batch.owner)))
+    for one, other in zip(shared, copied, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_an_image_without_a_caption_changes_nothing(make_decoder, make_batches, variant):
+    decoder = make_decoder(variant)
+    (batch,) = make_batches().in_order()
+    more = torch.cat([batch.features, torch.randn(2, 5, 6)])
+    for one, other in zip(
+        decoder(batch.features, batch.tokens, batch.owner), decoder(more, batch.tokens, batch.owner), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_captions_of_shared_images_step_like_captions_with_images_of_their_own(make_decoder, variant):
+    """Also where captions come several times, in another order, and an image is left without any."""
+    decoder, features = make_decoder(variant), torch.randn(4, 5, 6)
+    owner = torch.tensor([3, 0, 3, 1, 0])
+    shared, own = decoder.init_state(features).select(owner), decoder.init_state(features[owner])
+    for words, captions in zip(torch.randint(4, 10, (3, 5)), ([4, 0, 0, 2, 3], [1, 1, 2], [0, 2, 1]), strict=True):
+        words, captions = words[: len(own.hidden)], torch.tensor(captions)
+        outputs = [decoder.step(words, state) for state in (shared, own)]
+        for one, other in zip(outputs[0][:2], outputs[1][:2], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        shared, own = (state.select(captions) for *_, state in outputs)
+    assert len(shared.features) == len(owner[torch.tensor([4, 0, 0, 2, 3])[torch.tensor([1, 1, 2])]].unique())
+
+
+@pytest.mark.parametrize("steps", [12, 40])
+@pytest.mark.parametrize("variant_name", PARALLEL)
+def test_luong_without_input_feeding_has_no_time_loop(make_decoder, variant_name, steps):
+    """However many steps there are, PyTorch's LSTM is called as often as it has parts, and the attention once."""
+    decoder, lengths = make_decoder(variant_name), torch.tensor([steps, steps - 1, 9, 9, 3])
+    tokens = pack_padded_sequence(torch.randint(len(decoder.embedding.weight), (5, steps)), lengths, batch_first=True)
+    with (
+        mock.patch.object(decoder.lstm, "forward", wraps=decoder.lstm.forward) as lstm,
+        mock.patch.object(decoder.attention, "forward", wraps=decoder.attention.forward) as attention,
+        mock.patch.object(decoder, "recur") as recur,
+    ):
+        decoder(torch.randn(5, 5, 6), tokens, torch.arange(5))
+    assert (lstm.call_count, attention.call_count, recur.call_count) == (PARTS, 1, 0)
+
+
+@pytest.mark.parametrize("variant_name", FEEDING)
+def test_input_feeding_changes_what_follows_but_not_the_first_word(make_decoder, variant_name):
+    decoder, features = make_decoder(variant_name), torch.randn(1, 5, 6)
+    tokens = torch.tensor([1, 5, 6])
+    fed = by_steps(decoder, features, tokens)[0]
+    torch.nn.init.zeros_(decoder.fed_gates.weight)
+    unfed = by_steps(decoder, features, tokens)[0]
+    torch.testing.assert_close(fed[0], unfed[0])
+    assert not torch.allclose(fed[1], unfed[1])
+
+
+def reference(decoder, features, tokens):
+    """Xu et al. 2015, section 3.1.2, or Luong et al. 2015, section 3, with PyTorch's LSTM cell: logits ``(T, V)``."""
+    config, weights = decoder.config, dict(decoder.named_parameters())
+    bahdanau, feeding = config.attention == "bahdanau", config.input_feeding
+    fed_width = config.context_dim if bahdanau else config.output_dim if feeding else 0
+    cell = torch.nn.LSTMCell(config.embed_dim + fed_width, config.hidden_dim)
+    inputs = [weights["lstm.weight_ih_l0"]] + ([weights["fed_gates.weight"]] if fed_width else [])
+    cell.load_state_dict(
+        {
+            "weight_ih": torch.cat(inputs, 1),
+            "weight_hh": weights["lstm.weight_hh_l0"],
+            "bias_ih": weights["lstm.bias_ih_l0"],
+            "bias_hh": weights["lstm.bias_hh_l0"],
+        }
+    )
+    if config.region_dim:
+        features = torch.relu(features @ weights["project.1.weight"].T + weights["project.1.bias"])
+    h, c = torch.tanh(decoder.initial(features.mean(1))).chunk(2, dim=-1)
+    attentional, keys, logits = torch.zeros(1, config.output_dim), decoder.attention.keys(features), []
+    for token in tokens:
+        embedded = decoder.embedding(token[None])
+        if bahdanau:
+            context, _ = decoder.attention(h, features, keys)
+            h, c = cell(torch.cat([embedded, context], 1), (h, c))
+            out = torch.cat([h, context], 1) if config.deep_output else h
+        else:
+            h, c = cell(torch.cat([embedded, attentional], 1) if feeding else embedded, (h, c))
+            context, _ = decoder.attention(h, features, keys)
+            out = attentional = torch.tanh(decoder.combine(torch.cat([context, h], 1)))
+        out = decoder.to_embedding(out)
+        logits.append(decoder.output(out + embedded if config.deep_output else out)[0])
+    return torch.stack(logits)
+
+
+def test_steps_follow_the_papers_equations(make_decoder, variant):
+    decoder, features = make_decoder(variant), torch.randn(1, 5, 6)
+    tokens = torch.tensor([1, 5, 8, 4])
+    with torch.no_grad():
+        stepped = by_steps(decoder, features, tokens)[0]
+        torch.testing.assert_close(stepped, reference(decoder, features, tokens), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_are_those_of_finite_differences(name):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 5, "feature_dim": 2, "embed_dim": 2, "hidden_dim": 2, "attention_dim": 2, "dropout": 0.0}
+    changes = {"hidden_dim": 2, "feature_dropout": 0.0, "region_dim": min(2, VARIANTS[name].get("region_dim", 0))}
+    decoder = build_decoder(DecoderConfig(**(sizes | VARIANTS[name] | changes))).double()
+    tokens, owner = pack_sequence([torch.tensor([1, 4, 3]), torch.tensor([1, 4]), torch.tensor([1])]), [0, 1, 0]
+    names, values = zip(*decoder.named_parameters(), strict=True)
+
+    def forward(features, *values):
+        parameters = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(decoder, parameters, (features, tokens, torch.tensor(owner)))
+
+    features = torch.randn(2, 3, 2, dtype=torch.float64)
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in (features, *values)]
+    assert torch.autograd.gradcheck(forward, inputs, fast_mode=True)
+
+
+def test_dropout_works_in_training_alone(make_decoder, make_batches, variant):
+    decoder = make_decoder(variant)
+    (batch,) = make_batches().in_order()
+    inputs = batch.features, batch.tokens, batch.owner
+    assert torch.equal(decoder(*inputs)[0], decoder(*inputs)[0])
+    decoder.train()
+    assert not torch.equal(decoder(*inputs)[0], decoder(*inputs)[0])
+
+
+def test_tied_weights_are_one_tensor(make_decoder):
+    decoder = make_decoder("tied")
+    untied = make_decoder()
+    assert decoder.output.weight is decoder.embedding.weight
+    assert untied.output.weight is not untied.embedding.weight
+
+
+def test_an_image_without_a_caption_leaves_the_state(make_decoder):
+    state = make_decoder("general-feeding").init_state(torch.randn(4, 5, 6))
+    chosen = state.select(torch.tensor([2, 0, 2]))
+    assert torch.equal(chosen.features, state.features[[0, 2]])
+    assert torch.equal(chosen.keys, state.keys[[0, 2]])
+    assert chosen.layout.owner.tolist() == [1, 0, 1]
+    for name in ("hidden", "cell", "attentional"):
+        assert torch.equal(getattr(chosen, name), getattr(state, name)[[2, 0, 2]])
+
+
+def test_a_few_images_without_a_caption_stay_since_leaving_costs_a_copy(make_decoder):
+    state = make_decoder().init_state(torch.randn(10, 5, 6))
+    nine = state.select(torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9]))
+    assert nine.features is state.features and nine.keys is state.keys
+    assert nine.layout.owner.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    eight = nine.select(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]))
+    assert torch.equal(eight.features, state.features[[0, 1, 2, 4, 5, 6, 7, 8]])
+    assert eight.layout.owner.tolist() == list(range(8))
+
+
+def test_an_unknown_attention_is_told_the_known_ones():
+    with pytest.raises(InputError, match="attention 'self' is unknown; choose one of bahdanau, luong"):
+        build_decoder(DecoderConfig(10, 6, attention="self"))
+
+
+@pytest.mark.parametrize("attention", ["bahdanau", "luong"])
+def test_gradients_repeat_to_the_last_bit(attention):
+    """Large enough that PyTorch shares the work among threads, whose order must not matter."""
+    torch.manual_seed(0)
+    decoder = build_decoder(DecoderConfig(50, 32, attention, embed_dim=16, hidden_dim=256, attention_dim=64))
+    decoder.eval()
+    features, owner = torch.rand(40, 49, 32), torch.randperm(200) // 5
+    tokens = pack_sequence(list(torch.randint(4, 50, (200, 4))))
+
+    def gradients():
+        decoder.zero_grad()
+        decoder(features, tokens, owner)[0].square().mean().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in decoder.parameters()])
+
+    first = gradients()
+    assert all(torch.equal(gradients(), first) for _ in range(10))

@@ -1,0 +1,216 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.errors import InputError
+from caption_utils.training import checkpoint
+from caption_utils.training.checkpoint import (
+    CONFIG,
+    VOCAB,
+    WEIGHTS,
+    Model,
+    load_model,
+    read_json,
+    refuse_pickle,
+    save_model,
+    save_tensors,
+)
+
+
+@pytest.fixture
+def model(make_decoder, vocab):
+    return Model(make_decoder(), vocab, "fake", "f4ce", {"seed": 1, "data": "tiny"})
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    save_model(tmp_path / "a" / "model", model)
+    return tmp_path / "a" / "model"
+
+
+def test_a_model_folder_holds_three_files(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS, VOCAB]
+
+
+def test_a_model_comes_back_as_it_was(make_decoder, make_batches, vocab, tmp_path, variant):
+    decoder = make_decoder(variant)
+    save_model(tmp_path, Model(decoder, vocab, "fake", "f4ce", {"seed": 1}))
+    again = load_model(tmp_path)
+    assert again.decoder.config == decoder.config
+    assert (again.vocab.words, again.encoder, again.fingerprint) == (vocab.words, "fake", "f4ce")
+    assert again.training == {"seed": 1}
+    assert not again.decoder.training
+    stored = again.decoder.state_dict()
+    for name, tensor in decoder.state_dict().items():
+        assert torch.equal(stored[name], tensor.half().float()), name
+    (batch,) = make_batches().in_order()
+    for one, other in zip(
+        again.decoder(batch.features, batch.tokens, batch.owner),
+        decoder(batch.features, batch.tokens, batch.owner),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=5e-3, rtol=0)
+
+
+def test_weights_are_stored_once_and_in_half_precision(make_decoder, vocab, tmp_path):
+    save_model(tmp_path, Model(make_decoder("tied"), vocab, "fake", "f4ce"))
+    weights = load_file(tmp_path / WEIGHTS)
+    assert "output.weight" not in weights
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    decoder = load_model(tmp_path).decoder
+    assert decoder.output.weight is decoder.embedding.weight
+
+
+def change_config(folder, change):
+    config = json.loads((folder / CONFIG).read_text())
+    change(config)
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["decoder"].update(hidden_dim=9), r"safetensors: does not fit .*config\.json \(size mismatch"),
+        (lambda c: c["decoder"].update(attention="luong"), r"model\.safetensors: does not fit .*config\.json"),
+        (lambda c: c["decoder"].update(attention="self"), r"config\.json: attention 'self' is unknown; choose one of"),
+        (lambda c: c["decoder"].update(vocab_size=7), r"vocab\.json: \d+ words, but the model was trained with 7; "),
+        (lambda c: c["decoder"].update(depth=2), r"config\.json: setting missing or unknown \(.*depth.*restore"),
+        (lambda c: c["decoder"].update(hidden_dim="8"), r"config\.json: setting missing or unknown"),
+        (lambda c: c["decoder"].update(hidden_dim=-8), r"config\.json: setting missing or unknown"),
+        (lambda c: c["decoder"].update(dropout=5), r"config\.json: setting missing or unknown"),
+        (lambda c: c.update(decoder=[]), r"config\.json: setting missing or unknown"),
+        (lambda c: c.update(encoder="fake"), r"config\.json: setting missing or unknown"),
+        (lambda c: c.update(training="none"), r"config\.json: setting missing or unknown"),
+        (lambda c: c.pop("encoder"), r"config\.json: setting missing or unknown \('encoder'\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(folder, change, message):
+    change_config(folder, change)
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_model_s_vocabulary_is_refused(folder):
+    Vocabulary.build(["a dog"], min_count=1).save(folder / VOCAB)
+    with pytest.raises(InputError, match=r"vocab\.json: 6 words, but the model was trained with \d\d; restore"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (CONFIG, "config.json: not found; point to a model folder"),
+        (VOCAB, "vocab.json: no vocabulary here"),
+        (WEIGHTS, "model.safetensors: no weights here; train a model into this folder first"),
+    ],
+)
+def test_a_missing_file_is_named(folder, name, message):
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=message):
+        load_model(folder)
+    (folder / name).mkdir()
+    with pytest.raises(InputError, match=name):
+        load_model(folder)
+
+
+def test_a_missing_folder_and_a_file_in_its_place(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(InputError, match="config.json: not found; point to a model folder that training wrote"):
+            load_model(path)
+
+
+@pytest.mark.parametrize("name", [CONFIG, VOCAB, WEIGHTS])
+@pytest.mark.parametrize("keep", [0, 1, 0.5, 0.99])
+def test_a_truncated_file_is_named(folder, name, keep):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: keep if keep == 1 else int(len(data) * keep)])
+    with pytest.raises(InputError, match=rf"{name}: .*(restore|train)") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[1]", b'"a"', b"\xff", b"{'a': 1}", b'{"a":' * 100_000])
+def test_what_is_no_json_object_is_named(tmp_path, content):
+    (tmp_path / CONFIG).write_bytes(content)
+    with pytest.raises(InputError, match=r"config\.json: .*; restore the file or train again"):
+        read_json(tmp_path / CONFIG)
+
+
+@pytest.mark.parametrize("name", [CONFIG, VOCAB, WEIGHTS])
+def test_a_link_out_of_the_folder_is_refused(folder, name):
+    shutil.move(folder / name, folder.parent / name)
+    (folder / name).symlink_to(folder.parent / name)
+    with pytest.raises(InputError, match=f"{name}: leads outside its model folder; copy the file into it"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["pickle", "zip of pickles"])
+def test_a_pickle_is_refused_with_the_reason(folder, tmp_path, old):
+    torch.save({"a": torch.ones(2)}, folder / WEIGHTS, _use_new_zipfile_serialization=not old)
+    with pytest.raises(InputError, match=f"{WEIGHTS}: holds a pickle, which can run any code when it is read; save it"):
+        load_model(folder)
+    shutil.copy(folder / WEIGHTS, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="model.pt: holds a pickle"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_a_folder_with_nothing_but_a_pickle_is_told_so(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="model.pt: holds a pickle, which can run any code"):
+        load_model(tmp_path)
+
+
+def test_weights_that_may_not_be_read_are_named(folder, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(InputError, match=rf"{WEIGHTS}: may not be read \(Permission denied\); change its permissions"):
+        refuse_pickle(folder / WEIGHTS)
+
+
+def test_a_linked_folder_is_welcome(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    assert load_model(tmp_path / "link").encoder == "fake"
+
+
+def test_tied_weights_without_an_embedding_are_damaged(make_decoder, vocab, tmp_path):
+    save_model(tmp_path, Model(make_decoder("tied"), vocab, "fake", "f4ce"))
+    weights = load_file(tmp_path / WEIGHTS)
+    weights.pop("embedding.weight")
+    save_file(weights, tmp_path / WEIGHTS)
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.ones(2)})
+
+    def fail(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(InputError, match=r"x\.safetensors: cannot be written \(.*No space left.*free disk space"):
+        save_tensors(path, {"a": torch.zeros(2)})
+    assert torch.equal(load_file(path)["a"], torch.ones(2))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_come_last(model, tmp_path, monkeypatch):
+    def fail(path, tensors):
+        assert {file.name for file in tmp_path.iterdir()} == {CONFIG, VOCAB}
+        raise InterruptedError
+
+    monkeypatch.setattr(checkpoint, "save_tensors", fail)
+    with pytest.raises(InterruptedError):
+        save_model(tmp_path, model)

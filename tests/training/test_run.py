@@ -1,0 +1,173 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from caption_utils.data.datasets import load_dataset
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.errors import InputError
+from caption_utils.training import run as experiment
+from caption_utils.training.checkpoint import load_model
+from caption_utils.training.run import check_settings, train_model
+
+SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch, cache, fake_encoder):
+    """The fake encoder under a real name, on the CPU, with its features below ``tmp_path``."""
+    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
+    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    return fake_encoder
+
+
+def test_from_a_folder_of_photos_to_a_measured_model(data_folder, tmp_path, capsys):
+    out = tmp_path / "runs" / "small"
+    history = train_model(data_folder, out, min_count=1, settings=SMALL | {"mirror": True, "seed": 4})
+    assert list(history["epoch"]) == [1, 2]
+    assert "Split: official, given by captions.txt" in capsys.readouterr().err
+    model = load_model(out)
+    assert (model.encoder, model.fingerprint) == ("fake", "f4ce")
+    assert (model.training["data"], model.training["seed"]) == ("data", 4)
+
+
+def test_a_model_remembers_by_which_scheme_its_data_were_split(data_folder, tmp_path):
+    """Without official lists chance decides, and what is measured later must be split in the same way."""
+    table = (data_folder / "captions.txt").read_text().splitlines()
+    (data_folder / "captions.txt").write_text("\n".join(line.rsplit(",", 1)[0] for line in table) + "\n")
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    assert load_model(tmp_path / "model").training["split"] == "random"
+
+
+def test_a_curve_that_cannot_be_written_keeps_the_last_one(data_folder, tmp_path, monkeypatch):
+    curve = tmp_path / "model" / "curve.png"
+    train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
+    before = curve.read_bytes()
+    assert before.startswith(b"\x89PNG")
+
+    def fill_up(figure, path, format):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill_up)
+    with pytest.raises(InputError, match=r"curve\.png: cannot be written \(No space left on device\)"):
+        train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
+    assert curve.read_bytes() == before
+    assert not list(curve.parent.glob("*.tmp"))
+
+
+def test_words_come_from_training_captions_alone(data_folder, tmp_path):
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("2.png,a zebra,val\n3.png,a quagga,test\n")
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    vocab = load_model(tmp_path / "model").vocab
+    train = load_dataset(data_folder).split("train")
+    assert vocab.words == Vocabulary.build(train.table["caption"], 1).words
+    assert not {"zebra", "quagga"} & set(vocab.words)
+
+
+def test_the_same_seed_gives_the_same_model(data_folder, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train_model(data_folder, tmp_path / name, min_count=1, settings=SMALL | {"seed": seed})
+    one, same, other = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_each_photo_is_encoded_once_and_once_more_mirrored(data_folder, tmp_path, fake):
+    """Six photos to train on, three to validate on, and the six mirrored; the second run needs no more."""
+    train_model(data_folder, tmp_path / "a", min_count=1, settings=SMALL | {"mirror": True})
+    assert fake.seen == 6 + 3 + 6
+    train_model(data_folder, tmp_path / "b", min_count=1, settings=SMALL | {"mirror": True, "attention": "luong"})
+    assert fake.seen == 6 + 3 + 6
+
+
+def test_an_interrupted_run_goes_on(data_folder, tmp_path, monkeypatch):
+    train_model(data_folder, tmp_path / "whole", min_count=1, settings=SMALL)
+    monkeypatch.setattr("caption_utils.training.trainer.Trainer.finished", lambda trainer: len(trainer.history) >= 1)
+    train_model(data_folder, tmp_path / "cut", min_count=1, settings=SMALL)
+    monkeypatch.undo()
+    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_again())
+    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("caption_utils.encoders.store.writable_dir", lambda name: tmp_path / "cache")
+    train_model(data_folder, tmp_path / "cut", min_count=1, settings=SMALL)
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def fake_again():
+    from conftest import FakeEncoder
+
+    return FakeEncoder()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong"),
+        ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of dot, general, concat"),
+        ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
+        ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, cosine, one_cycle"),
+        ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16, float16"),
+        ({"leraning_rate": 1}, "setting 'leraning_rate' is unknown"),
+        ({"vocab_size": 9}, "setting 'vocab_size' is unknown"),
+        ({"epochs": 0}, "epochs=0 is out of range; choose a value from 1 to 1e.06"),
+        ({"images_per_batch": 0}, "images_per_batch=0 is out of range"),
+        ({"accumulate": 0}, "accumulate=0 is out of range"),
+        ({"hidden_dim": -1}, "hidden_dim=-1 is out of range"),
+        ({"dropout": 1.5}, "dropout=1.5 is out of range; choose a value from 0 to 0.99"),
+        ({"warmup": 1.0}, "warmup=1.0 is out of range"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan is out of range"),
+        ({"learning_rate": -0.1}, "learning_rate=-0.1 is out of range"),
+        ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
+        ({"patience": 0}, "patience=0 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+    ],
+)
+def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        train_model(tmp_path / "no data here", tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_learns_from_a_model_of_the_same_words(data_folder, tmp_path):
+    train_model(data_folder, tmp_path / "teacher", min_count=1, settings=SMALL)
+    settings = SMALL | {"attention": "luong", "distillation": 0.5}
+    train_model(data_folder, tmp_path / "student", min_count=1, settings=settings, teachers=[tmp_path / "teacher"])
+    assert load_model(tmp_path / "student").training["teachers"] == ["teacher"]
+    for wrong, teachers in ((SMALL, [tmp_path / "teacher"]), (settings, [])):
+        with pytest.raises(InputError, match="distillation needs teachers and a share above 0; give both --teacher"):
+            train_model(data_folder, tmp_path / "wrong", min_count=1, settings=wrong, teachers=teachers)
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("0.png,a zebra,train\n")
+    with pytest.raises(InputError, match="teacher: knows other words or another encoder; a teacher needs the same"):
+        train_model(data_folder, tmp_path / "other", min_count=1, settings=settings, teachers=[tmp_path / "teacher"])
+
+
+def test_every_setting_has_limits_or_names():
+    check_settings("resnet101", {})
+    names = {
+        field.name
+        for config in (experiment.DecoderConfig, experiment.TrainConfig)
+        for field in experiment.fields(config)
+        if field.type in (int, float)
+    }
+    assert names - {"vocab_size", "feature_dim"} == experiment.LIMITS.keys()
+
+
+def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
+        train_model(tmp_path / "no data here", tmp_path / "out", encoder_name="vgg")
+
+
+def test_a_file_in_place_of_the_output_folder_is_named(data_folder, tmp_path, fake):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match="out: a file, not a folder; name a folder"):
+        train_model(data_folder, tmp_path / "out", settings=SMALL)
+    assert fake.seen == 0
+
+
+def test_words_too_rare_for_the_vocabulary(data_folder, tmp_path, fake):
+    with pytest.raises(InputError, match="min_count=100: no word of data is used that often; choose a smaller number"):
+        train_model(data_folder, tmp_path / "out", min_count=100, settings=SMALL)
+    assert fake.seen == 0
+    assert not (tmp_path / "out").exists()
