@@ -16,7 +16,7 @@ class Position:
     image: torch.Tensor  # (B,), of each caption
     step: int
 
-    def select(self, captions):
+    def select(self, captions, images=None):
         return Position(self.image[captions], self.step)
 
 
@@ -64,7 +64,7 @@ class Chain(Script):
 class Place:
     room: torch.Tensor  # (B,), of each caption
 
-    def select(self, captions):
+    def select(self, captions, images=None):
         return Place(self.room[captions])
 
 

@@ -1,10 +1,10 @@
-"""The fast loop gives the values and gradients of the plain one, ``Decoder.forward`` over ``BahdanauDecoder.recur``."""
+"""The fast loop gives the values and gradients of the plain one, ``BahdanauDecoder.forward``."""
 
 import pytest
 import torch
-from caption_utils.model.unroll import make_plan
 
-from caption_utils.model.decoder import BahdanauDecoder, Decoder
+from caption_utils.fast.bahdanau import make_plan, teacher_forcing
+from caption_utils.model.decoder import BahdanauDecoder
 
 
 @pytest.fixture(params=["bahdanau", "tied", "projected", "deep", "deep-unprojected"])
@@ -30,24 +30,24 @@ def everything(forward, decoder, features, batch, owner):
 def test_values_and_gradients_are_those_of_the_plain_loop(decoder, batch, images):
     """Also where the images come in another order, or some have no caption."""
     owner, features = torch.tensor(images)[batch.owner], torch.randn(6, 5, 6)
-    fast = everything(BahdanauDecoder.forward, decoder, features, batch, owner)
-    plain = everything(Decoder.forward, decoder, features, batch, owner)
+    fast = everything(teacher_forcing, decoder, features, batch, owner)
+    plain = everything(BahdanauDecoder.forward, decoder, features, batch, owner)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
 def test_a_saturated_score_keeps_its_gradient(decoder, batch):
     with torch.no_grad():
-        decoder.attention.score.feature_projection.weight.mul_(30)
-    fast = everything(BahdanauDecoder.forward, decoder, batch.features, batch, batch.owner)
-    plain = everything(Decoder.forward, decoder, batch.features, batch, batch.owner)
+        decoder.attention.W_f.weight.mul_(30)
+    fast = everything(teacher_forcing, decoder, batch.features, batch, batch.owner)
+    plain = everything(BahdanauDecoder.forward, decoder, batch.features, batch, batch.owner)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
 def test_features_without_a_gradient_leave_the_others_unchanged(decoder, batch):
-    wanted = everything(BahdanauDecoder.forward, decoder, batch.features, batch, batch.owner)[3:]
-    logits, alphas = decoder(batch.features.double(), batch.tokens, batch.owner)
+    wanted = everything(teacher_forcing, decoder, batch.features, batch, batch.owner)[3:]
+    logits, alphas = teacher_forcing(decoder, batch.features.double(), batch.tokens, batch.owner)
     loss = logits.log_softmax(dim=1)[:, 2].sum() + (alphas**3).sum()
     for one, other in zip(torch.autograd.grad(loss, list(decoder.parameters())), wanted, strict=True):
         torch.testing.assert_close(one, other)
@@ -55,7 +55,8 @@ def test_features_without_a_gradient_leave_the_others_unchanged(decoder, batch):
 
 def test_only_running_captions_and_their_images_take_part():
     plan = make_plan(torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0]), 2)
-    assert [(step.size, step.layout.images) for step in plan.steps] == [(3, 2), (2, 2), (1, 1)]
+    assert plan.sizes == [3, 2, 1]
+    assert [len(layout.row_of_cell) // layout.longest for layout in plan.layouts] == [2, 2, 1]
     rows, states = torch.arange(6)[:, None], torch.arange(9)[:, None]
     assert [part.flatten().tolist() for (part,) in plan.each(rows)] == [[0, 1, 2], [3, 4], [5]]
     assert [part.flatten().tolist() for part in plan.before(states)] == [[0, 1, 2], [3, 4], [6]]
@@ -65,7 +66,7 @@ def test_lower_precision_around_the_loop_trains_in_the_parameters_precision(make
     decoder = make_decoder("bahdanau")
     wanted = decoder(batch.features, batch.tokens, batch.owner)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
+        logits, alphas = teacher_forcing(decoder, batch.features, batch.tokens, batch.owner)
         (logits.float().sum() + alphas.square().sum()).backward()
     assert alphas.dtype == torch.float32
     torch.testing.assert_close(alphas, wanted[1], atol=0.02, rtol=0)

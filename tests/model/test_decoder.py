@@ -3,7 +3,6 @@ from unittest import mock
 
 import pytest
 import torch
-from caption_utils.model.lstm import PARTS
 from conftest import CAPTIONS, VARIANTS
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
@@ -93,24 +92,48 @@ def test_an_image_without_a_caption_changes_nothing(make_decoder, make_batches, 
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_captions_of_shared_images_step_like_captions_with_images_of_their_own(make_decoder, variant):
-    """Also where captions come several times, in another order, and an image is left without any."""
-    decoder, features = make_decoder(variant), torch.randn(4, 5, 6)
-    owner = torch.tensor([3, 0, 3, 1, 0])
+def test_hypotheses_of_an_image_step_like_captions_with_images_of_their_own(make_decoder, variant):
+    """Also where hypotheses come several times, in another order, and an image leaves."""
+    decoder, features = make_decoder(variant), torch.randn(3, 5, 6)
+    owner = torch.arange(3).repeat_interleave(2)
     shared, own = decoder.init_state(features).select(owner), decoder.init_state(features[owner])
-    for words, captions in zip(torch.randint(4, 10, (3, 5)), ([4, 0, 0, 2, 3], [1, 1, 2], [0, 2, 1]), strict=True):
-        words, captions = words[: len(own.hidden)], torch.tensor(captions)
+    choices = [([1, 0, 3, 3, 4, 5], None), ([1, 1, 5, 4], [0, 2]), ([2, 3], [1])]
+    for captions, images in choices:
+        words = torch.randint(4, 10, (len(own.hidden),))
         outputs = [decoder.step(words, state) for state in (shared, own)]
         for one, other in zip(outputs[0][:2], outputs[1][:2], strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
-        shared, own = (state.select(captions) for *_, state in outputs)
-    assert len(shared.features) == len(owner[torch.tensor([4, 0, 0, 2, 3])[torch.tensor([1, 1, 2])]].unique())
+        rows = torch.tensor(captions)
+        shared = outputs[0][2].select(rows, None if images is None else torch.tensor(images))
+        own = outputs[1][2].select(rows, rows)
+    assert len(shared.features) == 1
+
+
+def test_a_step_changes_nothing_it_is_given(make_decoder, variant):
+    decoder = make_decoder(variant)
+    state, tokens = decoder.init_state(torch.randn(3, 5, 6)), torch.tensor([4, 5, 6])
+    tensors = [value for value in vars(state).values() if value is not None]
+    before = [tensor.clone() for tensor in (*tensors, tokens)]
+    decoder.step(tokens, state)
+    assert all(torch.equal(*pair) for pair in zip(before, (*tensors, tokens), strict=True))
+
+
+def test_autocast_leaves_the_loss_nearly_as_it_is(make_decoder, make_batches, variant):
+    decoder = make_decoder(variant)
+    (batch,) = make_batches().in_order()
+    wanted = total_loss_and_gradients(decoder, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = total_loss_and_gradients(decoder, batch)
+        logits, _, _ = decoder.step(torch.tensor([4]), decoder.init_state(batch.features[:1]))
+    assert logits.dtype == torch.bfloat16
+    assert found[0].item() == pytest.approx(wanted[0].item(), rel=0.02)
+    assert all(gradient.isfinite().all() for gradient in found[1].values())
 
 
 @pytest.mark.parametrize("steps", [12, 40])
 @pytest.mark.parametrize("variant_name", PARALLEL)
 def test_luong_without_input_feeding_has_no_time_loop(make_decoder, variant_name, steps):
-    """However many steps there are, PyTorch's LSTM is called as often as it has parts, and the attention once."""
+    """However many steps there are, PyTorch's LSTM and the attention are called once."""
     decoder, lengths = make_decoder(variant_name), torch.tensor([steps, steps - 1, 9, 9, 3])
     tokens = pack_padded_sequence(torch.randint(len(decoder.embedding.weight), (5, steps)), lengths, batch_first=True)
     with (
@@ -119,7 +142,7 @@ def test_luong_without_input_feeding_has_no_time_loop(make_decoder, variant_name
         mock.patch.object(decoder, "recur") as recur,
     ):
         decoder(torch.randn(5, 5, 6), tokens, torch.arange(5))
-    assert (lstm.call_count, attention.call_count, recur.call_count) == (PARTS, 1, 0)
+    assert (lstm.call_count, attention.call_count, recur.call_count) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("variant_name", FEEDING)
@@ -127,7 +150,7 @@ def test_input_feeding_changes_what_follows_but_not_the_first_word(make_decoder,
     decoder, features = make_decoder(variant_name), torch.randn(1, 5, 6)
     tokens = torch.tensor([1, 5, 6])
     fed = by_steps(decoder, features, tokens)[0]
-    torch.nn.init.zeros_(decoder.fed_gates.weight)
+    torch.nn.init.zeros_(decoder.lstm.weight_ih[:, decoder.config.embed_dim :])
     unfed = by_steps(decoder, features, tokens)[0]
     torch.testing.assert_close(fed[0], unfed[0])
     assert not torch.allclose(fed[1], unfed[1])
@@ -139,29 +162,21 @@ def reference(decoder, features, tokens):
     bahdanau, feeding = config.attention == "bahdanau", config.input_feeding
     fed_width = config.context_dim if bahdanau else config.output_dim if feeding else 0
     cell = torch.nn.LSTMCell(config.embed_dim + fed_width, config.hidden_dim)
-    inputs = [weights["lstm.weight_ih_l0"]] + ([weights["fed_gates.weight"]] if fed_width else [])
-    cell.load_state_dict(
-        {
-            "weight_ih": torch.cat(inputs, 1),
-            "weight_hh": weights["lstm.weight_hh_l0"],
-            "bias_ih": weights["lstm.bias_ih_l0"],
-            "bias_hh": weights["lstm.bias_hh_l0"],
-        }
-    )
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in decoder.lstm.state_dict().items()})
     if config.region_dim:
-        features = torch.relu(features @ weights["project.1.weight"].T + weights["project.1.bias"])
+        features = torch.relu(features @ weights["project.weight"].T + weights["project.bias"])
     h, c = torch.tanh(decoder.initial(features.mean(1))).chunk(2, dim=-1)
     attentional, keys, logits = torch.zeros(1, config.output_dim), decoder.attention.keys(features), []
     for token in tokens:
         embedded = decoder.embedding(token[None])
         if bahdanau:
-            context, _ = decoder.attention(h, features, keys)
+            context = decoder.attention(h[None], features, keys)[0][0]
             h, c = cell(torch.cat([embedded, context], 1), (h, c))
             out = torch.cat([h, context], 1) if config.deep_output else h
         else:
             h, c = cell(torch.cat([embedded, attentional], 1) if feeding else embedded, (h, c))
-            context, _ = decoder.attention(h, features, keys)
-            out = attentional = torch.tanh(decoder.combine(torch.cat([context, h], 1)))
+            context = decoder.attention(h[None], features, keys)[0][0]
+            out = attentional = torch.tanh(decoder.W_c(torch.cat([context, h], 1)))
         out = decoder.to_embedding(out)
         logits.append(decoder.output(out + embedded if config.deep_output else out)[0])
     return torch.stack(logits)
@@ -207,26 +222,6 @@ def test_tied_weights_are_one_tensor(make_decoder):
     untied = make_decoder()
     assert decoder.output.weight is decoder.embedding.weight
     assert untied.output.weight is not untied.embedding.weight
-
-
-def test_an_image_without_a_caption_leaves_the_state(make_decoder):
-    state = make_decoder("general-feeding").init_state(torch.randn(4, 5, 6))
-    chosen = state.select(torch.tensor([2, 0, 2]))
-    assert torch.equal(chosen.features, state.features[[0, 2]])
-    assert torch.equal(chosen.keys, state.keys[[0, 2]])
-    assert chosen.layout.owner.tolist() == [1, 0, 1]
-    for name in ("hidden", "cell", "attentional"):
-        assert torch.equal(getattr(chosen, name), getattr(state, name)[[2, 0, 2]])
-
-
-def test_a_few_images_without_a_caption_stay_since_leaving_costs_a_copy(make_decoder):
-    state = make_decoder().init_state(torch.randn(10, 5, 6))
-    nine = state.select(torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9]))
-    assert nine.features is state.features and nine.keys is state.keys
-    assert nine.layout.owner.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    eight = nine.select(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]))
-    assert torch.equal(eight.features, state.features[[0, 1, 2, 4, 5, 6, 7, 8]])
-    assert eight.layout.owner.tolist() == list(range(8))
 
 
 def test_an_unknown_attention_is_told_the_known_ones():

@@ -220,8 +220,7 @@ def test_the_penalty_orders_but_finds_nothing_else():
     assert [hypothesis.ids for hypothesis in found[1.0]] == [[B, C, 7, 8], [A]]
 
 
-def test_an_image_whose_search_has_ended_costs_no_more(monkeypatch):
-    monkeypatch.setattr("caption_utils.search.beam.ROWS", 1)
+def test_an_image_whose_search_has_ended_costs_no_more():
     script = Script([{A: 1.0}, {EOS: 1.0}], [{A: 1.0}, {A: 1.0}, {A: 1.0}, {EOS: 1.0}])
     sizes = []
     step = script.step
@@ -245,20 +244,6 @@ def test_more_images_than_are_searched_at_once(make_decoder, monkeypatch, beams)
     monkeypatch.setattr("caption_utils.search.beam.IMAGES_AT_ONCE", 3)
     for one, other in zip(together, beam_search(decoder, features, beams), strict=True):
         assert [hypothesis.ids for hypothesis in one] == [hypothesis.ids for hypothesis in other]
-
-
-@pytest.mark.parametrize("rows", [1, 7, 100])
-def test_rows_that_fill_up_change_nothing(make_decoder, monkeypatch, rows):
-    decoder, features = make_decoder(), torch.randn(5, 5, 6) * 4
-    wanted = beam_search(decoder, features, 3)
-    monkeypatch.setattr("caption_utils.search.beam.ROWS", rows)
-    sizes, step = [], decoder.step
-    monkeypatch.setattr(decoder, "step", lambda tokens, state: sizes.append(len(tokens)) or step(tokens, state))
-    for one, other in zip(wanted, beam_search(decoder, features, 3), strict=True):
-        assert [hypothesis.ids for hypothesis in one] == [hypothesis.ids for hypothesis in other]
-        for left, right in zip(one, other, strict=True):
-            assert left.log_probability == pytest.approx(right.log_probability, abs=1e-4)
-    assert rows != 7 or sum(size % 7 == 0 for size in sizes) > len(sizes) / 2
 
 
 def test_no_image_has_no_caption(make_decoder):

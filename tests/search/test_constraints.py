@@ -4,7 +4,7 @@ import torch
 from fake_decoders import BOS, EOS, PAD, UNK, A, B, C
 
 from caption_utils.config import Constraints
-from caption_utils.search.constraints import IMPOSSIBLE, log_probabilities, next_scores
+from caption_utils.search.constraints import IMPOSSIBLE, next_scores
 
 LOGITS = torch.arange(7.0).log_softmax(0)
 
@@ -57,10 +57,3 @@ def test_what_the_model_rules_out_may_still_be_said_where_nothing_else_may():
 
 def test_no_caption_has_no_scores():
     assert next_scores(torch.zeros(0, 7), torch.zeros(0, 2, dtype=torch.long), Constraints()).shape == (0, 7)
-
-
-def test_how_many_words_a_cache_holds_changes_no_probability(monkeypatch):
-    logits = torch.randn(3, 7) * 5
-    for numbers in (1, 6, 9, 1000):
-        monkeypatch.setattr("caption_utils.model.cores.CACHED", numbers)
-        torch.testing.assert_close(log_probabilities(logits.clone()), logits.log_softmax(1))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from fake_decoders import BOS, A, B, Script, features_of
 
-from caption_utils.search.hypotheses import Hypothesis, Unfinished
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses
 
 
 @pytest.mark.parametrize(("penalty", "score"), [(0.0, -6.0), (1.0, -2.0), (0.5, -6 / 3**0.5)])
@@ -11,15 +11,26 @@ def test_the_score_counts_the_end_as_a_token(penalty, score):
 
 
 def test_captions_grow_and_end_as_their_parents_words():
-    script = Script([{A: 1.0}])
-    live = Unfinished.start(script, features_of(0, 0), count=2)
-    assert live.images.tolist() == [0, 0, 1, 1]
-    parents, words = [[0, 1, 3], [1, 0, 2]], [[A, B, A], [B, A, B]]
+    script = Script([{A: 1.0}], [{A: 1.0}])
+    live = PartialHypotheses.start(script.init_state(features_of(0, 1)), 50, torch.zeros(2, 2))
+    assert live.ids.tolist() == [[BOS]] * 4
+    parents, words = [[[0, 1], [3, 2]], [[1, 1], [2, 3]]], [[[A, B], [A, B]], [[B, A], [A, B]]]
     for parent, word in zip(torch.tensor(parents), torch.tensor(words), strict=True):
         _, alpha, state = script.step(live.ids[:, -1], live.state)
-        live = live.extend(parent, word, torch.tensor([-1.0, -2.0, -3.0]), alpha, state)
-    assert live.images.tolist() == [0, 0, 1]
-    assert live.ids.tolist() == [[BOS, B, B], [BOS, A, A], [BOS, A, B]]
+        live = live.extend(parent, word, torch.tensor([[-1.0, -2.0], [-3.0, DEAD]]), alpha, state)
+    assert live.ids.tolist() == [[BOS, B, B], [BOS, B, A], [BOS, A, A], [BOS, B, B]]
+    assert live.state.image.tolist() == [0, 0, 1, 1]
     (ended,) = live.finished(torch.tensor([2]), torch.tensor([-4.0]))
-    assert (ended.ids, ended.log_probability) == ([A, B], -4.0)
+    assert (ended.ids, ended.log_probability) == ([A, A], -4.0)
     assert ended.alphas.argmax(dim=1).tolist() == [0, 1]
+
+
+def test_an_image_without_a_living_hypothesis_leaves():
+    script = Script([{A: 1.0}], [{A: 1.0}], [{A: 1.0}])
+    live = PartialHypotheses.start(script.init_state(features_of(0, 1, 2)), 50, torch.zeros(3, 2))
+    _, alpha, state = script.step(live.ids[:, -1], live.state)
+    sums = torch.tensor([[-1.0, DEAD], [DEAD, DEAD], [-2.0, -3.0]])
+    live = live.extend(torch.arange(6).view(3, 2), torch.full((3, 2), A), sums, alpha, state)
+    assert live.images.tolist() == [0, 2]
+    assert live.sums.tolist() == [[-1.0, DEAD], [-2.0, -3.0]]
+    assert live.state.image.tolist() == [0, 0, 2, 2]
