@@ -1,10 +1,12 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pack_sequence
 
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
@@ -214,3 +216,15 @@ def test_weights_come_last(model, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "save_tensors", fail)
     with pytest.raises(InterruptedError):
         save_model(tmp_path, model)
+
+
+@pytest.mark.parametrize("name", ["bahdanau", "luong", "luong-feeding"])
+def test_a_model_folder_of_version_0_1_computes_what_it_did(name):
+    folder = Path(__file__).parent / "version_0_1"
+    expected = json.loads((folder / "expected.json").read_text())[name]
+    decoder = load_model(folder / name).decoder
+    features = torch.sin(torch.arange(48.0)).view(2, 4, 6)
+    tokens = pack_sequence([torch.tensor([1, 4, 5, 6]), torch.tensor([1, 7])])
+    logits, alphas = decoder(features, tokens, torch.tensor([1, 0]))
+    torch.testing.assert_close(logits, torch.tensor(expected["logits"]), atol=2e-5, rtol=0)
+    torch.testing.assert_close(alphas, torch.tensor(expected["alphas"]), atol=2e-5, rtol=0)
