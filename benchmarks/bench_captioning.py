@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from caption_utils.app.widget import sample_photos
-from caption_utils.captioner import BATCH, Captioner
-from caption_utils.captioning import caption_photos
+from caption_utils.captioner import Captioner, caption_photos
 from caption_utils.config import BEAMS
 from caption_utils.data.images import load_image
+from caption_utils.encoders.encode import BATCH
 from caption_utils.training.zoo import default_model
 
 TURNS, BAR = 5, 0.7

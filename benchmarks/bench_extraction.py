@@ -19,8 +19,9 @@ from torch import Tensor
 
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.images import load_image
+from caption_utils.encoders.encode import BATCH
 from caption_utils.encoders.encoder import Encoder, load_encoder
-from caption_utils.encoders.store import BATCH, extract
+from caption_utils.encoders.store import extract
 from caption_utils.runtime import device
 
 DEMO = Path(__file__).parent.parent / "data" / "demo" / "Images"

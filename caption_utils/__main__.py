@@ -5,14 +5,17 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
+from caption_utils.data.folders import pictures_in
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 
 FROM_DATA = {"vocab_size", "feature_dim"}
+MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,8 +92,7 @@ def caption(
     """Print a line for each photo: its caption, or why it has none; ``top`` adds that many of the best captions."""
     from tqdm import tqdm
 
-    from caption_utils.captioner import Captioner
-    from caption_utils.captioning import caption_photos, map_paths, photo_paths
+    from caption_utils.captioner import Captioner, caption_photos
     from caption_utils.runtime import device
     from caption_utils.training.zoo import default_model
 
@@ -101,7 +103,7 @@ def caption(
     captioner = Captioner.load(model or default_model(), device())
     failed = 0
     with tqdm(total=len(paths), unit="photo", disable=None if len(paths) > 1 else True) as bar:
-        for path, found in caption_photos(captioner, paths, beams):
+        for path, found in zip(paths, caption_photos(captioner, paths, beams), strict=True):
             bar.clear()
             if isinstance(found, InputError):
                 failed += 1
@@ -110,6 +112,42 @@ def caption(
             _print_caption(str(path), found, top, as_json)
             bar.update()
     return 1 if failed else 0
+
+
+def photo_paths(arguments: Iterable[str]) -> list[Path]:
+    """Files as they are named, for a folder the pictures in it by name, for ``-`` the paths that standard input lists.
+
+    Raises ``InputError`` if a folder holds no picture.
+    """
+    paths: list[Path] = []
+    for argument in arguments:
+        if argument == "-":
+            paths += photo_paths(line.rstrip("\r\n") for line in sys.stdin if line.strip() and line.strip() != "-")
+        elif Path(argument).is_dir():
+            paths += pictures_in(Path(argument))
+        else:
+            paths.append(Path(argument))
+    return paths
+
+
+def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
+    """Photo → where its attention map goes: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
+
+    Raises ``InputError`` for an unknown format, for two photos that would share a file, and for a map that would
+    replace a photo.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in MAP_SUFFIXES:
+        raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
+    taken: dict[Path, Path] = {}
+    for photo in dict.fromkeys(photos):
+        own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
+        if own in taken:
+            raise InputError(f"{own}: would hold the maps of both {taken[own]} and {photo}; caption them one at a time")
+        taken[own] = photo
+    if replaced := {own.resolve() for own in taken} & {photo.resolve() for photo in photos}:
+        raise InputError(f"{min(replaced)}: is one of the photos; name another file for the attention map")
+    return {photo: own for own, photo in taken.items()}
 
 
 def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""A model folder to a ``Captioner``: photo in, sentence out, with where the model looked for each word."""
+"""A model folder to a ``Captioner``: photos in, sentences out, with where the model looked for each word."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 from caption_utils.config import BEAMS, SearchConfig
-from caption_utils.data.images import Source, load_image
-from caption_utils.encoders.encoder import BATCH, Encoder, load_encoder
+from caption_utils.data.images import Source
+from caption_utils.encoders.encode import BATCH, encode, map_stacked
+from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.search.beam import beam_search
 from caption_utils.search.hypotheses import Hypothesis
 from caption_utils.training.checkpoint import Model, load_model
+
+PHOTOS_AT_ONCE = 6 * BATCH  # for the search, which is slower with fewer
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,6 @@ class Captioner:
                 f"({encoder.fingerprint}, not {model.fingerprint}); install the locked packages, or train again"
             )
         self.model, self.encoder = model, encoder
-        self.device = next(encoder.parameters()).device
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "Captioner":
@@ -61,13 +64,17 @@ class Captioner:
         """Caption one picture: a path, bytes or an open image. Raises ``InputError`` if it cannot be read."""
         return self.captions(self.features([image]), beams)[0][0]
 
-    def features(self, images: Sequence[Source]) -> Tensor:
+    def features(self, images: Iterable[Source]) -> Tensor:
         """What the encoder makes of at least one picture, for ``captions``: ``(B, N, D)``.
 
         Raises ``InputError`` for the first that cannot be read.
         """
-        pixels = torch.stack([self.encoder.transform(load_image(image)) for image in images])
-        return torch.cat([self.encoder(batch.to(self.device)) for batch in pixels.split(BATCH)])
+        found = []
+        for item in encode(self.encoder, images):
+            if isinstance(item, InputError):
+                raise item
+            found.append(item)
+        return torch.stack(found)
 
     def captions(self, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Caption]]:
         """For each image of ``features (B, N, D)`` the captions that ``beam_search`` finds, best first."""
@@ -78,3 +85,10 @@ class Captioner:
         words = [self.model.vocab.words[i] for i in found.ids]
         maps = found.alphas.reshape(len(words), self.encoder.grid, self.encoder.grid).numpy()
         return Caption(self.model.vocab.decode(found.ids), found.log_probability, words, maps)
+
+
+def caption_photos(captioner: Captioner, photos: Iterable[Source], beams: int) -> Iterator[list[Caption] | InputError]:
+    """For each photo in order its captions, best first, or why it has none; many are encoded and searched at once."""
+    encoded = encode(captioner.encoder, photos)
+    while batch := list(islice(encoded, PHOTOS_AT_ONCE)):
+        yield from map_stacked(lambda features: captioner.captions(features, beams), batch)

@@ -1,6 +1,7 @@
 import io
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import skimage
 import torch
 from PIL import Image
 
-from caption_utils.captioner import Captioner
+from caption_utils.captioner import Captioner, caption_photos
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.errors import InputError
 from caption_utils.search.beam import beam_search
 from caption_utils.training.checkpoint import Model, load_model
 
-PHOTO = f"{skimage.__path__[0]}/data/chelsea.png"
+PHOTOS = Path(skimage.__path__[0]) / "data"
+PHOTO = str(PHOTOS / "chelsea.png")
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +42,31 @@ def test_a_caption_is_what_search_finds_in_the_features(captioner, encoder):
     np.testing.assert_allclose(found.attention.reshape(-1, 49), expected.alphas.numpy(), atol=1e-6)
 
 
-def test_several_photos_are_captioned_as_each_alone(captioner, monkeypatch):
-    photos = [PHOTO, f"{skimage.__path__[0]}/data/coffee.png", Image.open(PHOTO).convert("RGB").rotate(180)]
-    monkeypatch.setattr("caption_utils.captioner.BATCH", 2)
-    features = captioner.features(photos)
-    assert features.shape == (3, 49, captioner.encoder.width)
-    for photo, found in zip(photos, captioner.captions(features), strict=True):
-        alone = captioner.caption(photo)
-        assert found[0].tokens == alone.tokens
-        assert found[0].log_probability == pytest.approx(alone.log_probability, abs=1e-3)
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", 2)
+    monkeypatch.setattr("caption_utils.captioner.PHOTOS_AT_ONCE", 3)
+
+
+def test_photos_are_captioned_in_order_as_each_alone_is(captioner, small_batches):
+    names = ("coffee.png", "rocket.jpg", "gone.jpg", "chelsea.png", "astronaut.png", "camera.png")
+    photos = [PHOTOS / name for name in names]
+    found = list(caption_photos(captioner, photos, 2))
+    assert str(found.pop(2)).startswith(str(photos.pop(2)))
+    for photo, captions in zip(photos, found, strict=True):
+        alone = captioner.caption(photo, 2)
+        assert captions[0].tokens == alone.tokens
+        assert captions[0].log_probability == pytest.approx(alone.log_probability, abs=1e-4)
+
+
+def test_features_of_several_photos_are_those_of_each_alone(captioner, small_batches):
+    photos = [PHOTO, PHOTOS / "coffee.png", Image.open(PHOTO).convert("RGB").rotate(180)]
+    alone = torch.cat([captioner.features([photo]) for photo in photos])
+    torch.testing.assert_close(captioner.features(photos), alone, atol=1e-4, rtol=1e-4)
+
+
+def test_no_photo_gives_no_caption(captioner):
+    assert list(caption_photos(captioner, [], 2)) == []
 
 
 def test_the_runners_up_follow_the_best(captioner):
@@ -84,9 +102,8 @@ def test_the_same_photo_turned_by_its_camera_gets_the_same_caption(captioner):
 def test_load_finds_the_encoder_the_model_names(model_folder, encoder, monkeypatch):
     asked = []
     monkeypatch.setattr("caption_utils.captioner.load_encoder", lambda *args: asked.append(args) or encoder)
-    captioner = Captioner.load(model_folder)
+    assert Captioner.load(model_folder).encoder is encoder
     assert asked == [("efficientnet_lite2", "cpu")]
-    assert captioner.device == torch.device("cpu")
 
 
 def test_another_encoder_s_features_are_refused(model_folder, fake_encoder):
@@ -100,8 +117,3 @@ def test_an_encoder_nobody_knows_is_refused(model_folder, tmp_path, monkeypatch)
     monkeypatch.setattr("caption_utils.captioner.load_model", lambda *args: other)
     with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of"):
         Captioner.load(tmp_path)
-
-
-def test_a_picture_that_cannot_be_read_is_named(captioner):
-    with pytest.raises(InputError, match="gone.jpg: no such file"):
-        captioner.caption("gone.jpg")

@@ -3,13 +3,15 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import skimage
 import torch
 from safetensors.torch import load_file, save_file
 
-from caption_utils.__main__ import main
+from caption_utils.__main__ import main, map_paths
+from caption_utils.errors import InputError
 
 PHOTO = f"{skimage.__path__[0]}/data/coffee.png"
 SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epochs", "2", "--min-count", "1"]
@@ -147,12 +149,13 @@ def test_without_a_model_the_default_one_captions(model, capsys, monkeypatch):
 
 def test_a_folder_and_a_list_from_standard_input(model, tmp_path, capsys, monkeypatch):
     (tmp_path / "photos").mkdir()
-    for name in ("b.png", "a.png"):
-        shutil.copy(PHOTO, tmp_path / "photos" / name)
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PHOTO}\n"))
-    assert main(["caption", "--model", str(model), str(tmp_path / "photos"), "-"]) == 0
+    first, second, spaced = (
+        Path(shutil.copy(PHOTO, tmp_path / name)) for name in ("photos/a.png", "photos/b.PNG", "c d.png")
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{spaced}\n\n-\n{first.parent}\n"))
+    assert main(["caption", "--model", str(model), PHOTO, str(tmp_path / "photos"), "-"]) == 0
     named = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
-    assert named == [str(tmp_path / "photos" / "a.png"), str(tmp_path / "photos" / "b.png"), PHOTO]
+    assert named == [PHOTO, *map(str, (first, second, spaced, first, second))]
 
 
 def test_a_terminal_sees_progress_over_several_photos(model, capsys, monkeypatch):
@@ -209,6 +212,28 @@ def test_an_ambiguous_attention_map_is_one_line_before_any_work(model, tmp_path,
         capsys, "caption", "--model", model, "--attention-map", tmp_path / "map.png", PHOTO, tmp_path / "coffee.png"
     )
     assert "map-coffee.png: would hold the maps of both" in line
+
+
+def test_a_photo_given_twice_has_one_map():
+    photos = [Path("a.jpg"), Path("sub/b.jpg"), Path("a.jpg")]
+    assert map_paths("maps/out.pdf", photos) == {
+        Path("a.jpg"): Path("maps/out-a.pdf"),
+        Path("sub/b.jpg"): Path("maps/out-b.pdf"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("out", "out: attention maps are saved as .png, .jpg, .pdf, .svg; end the name with one of them"),
+        ("out.txt", "out.txt: attention maps are saved as"),
+        ("a.png", "a.png: is one of the photos; name another file for the attention map"),
+    ],
+)
+def test_a_map_s_name_without_a_format_or_of_a_photo_is_one_line(out, message):
+    with pytest.raises(InputError) as caught:
+        map_paths(out, [Path("a.png")])
+    assert message in str(caught.value)
 
 
 def test_a_reader_who_has_seen_enough_sees_no_traceback(model, tmp_path):

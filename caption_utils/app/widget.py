@@ -8,8 +8,8 @@ from ipywidgets import HTML, Box, Button, Dropdown, FileUpload, Image, IntProgre
 from caption_utils.app import page
 from caption_utils.app.photos import Photo, upload_megabytes, uploaded_photos
 from caption_utils.app.session import Session
-from caption_utils.captioning import pictures_in
 from caption_utils.config import BEAMS
+from caption_utils.data.folders import pictures_in
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 from caption_utils.runtime import device, host

@@ -33,6 +33,14 @@ def find_images(file: Path, names: Iterable[str]) -> tuple[Path, set[str]]:
     return best, present
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder by name, its subfolders left out. Raises ``InputError`` if there are none."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise InputError(f"{folder}: holds no picture; name a folder with files such as photo.jpg")
+    return found
+
+
 def _below(base: Path, depth: int) -> Iterator[Path]:
     """``base``, then its subfolders, then theirs, down to ``depth``; hidden folders are left out."""
     level = [base]

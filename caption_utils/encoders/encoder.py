@@ -3,26 +3,26 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from caption_utils.encoders.efficientnet import load_efficientnet_lite2
+from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
+from caption_utils.encoders.resnet import load_resnet101, resnet_features
 from caption_utils.errors import InputError
 
-BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What tells one encoder from another. ``load`` returns a classifier; ``features`` maps images to its last map."""
+    """What tells one encoder from another: ``load`` returns a classifier, ``features`` maps images to its last map."""
 
     load: Callable[[], nn.Module]
-    features: Callable[[nn.Module, Tensor], Tensor]
+    features: Callable[[Any, Tensor], Tensor]
     width: int
     grid: int = 7
     size: int = 224
@@ -30,29 +30,12 @@ class EncoderSpec:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
-def _load_resnet101() -> nn.Module:
-    from torchvision.models import ResNet101_Weights, resnet101
-
-    weights = ResNet101_Weights.IMAGENET1K_V2
-    try:
-        return resnet101(weights=weights)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:  # no network, or a file cut short
-        raise InputError(
-            f"resnet101: ImageNet weights could not be had ({error}); connect to the internet once, or put "
-            f"{weights.url.rsplit('/')[-1]} into {torch.hub.get_dir()}/checkpoints, or use efficientnet_lite2"
-        ) from None
-
-
-def _resnet_features(model: nn.Module, images: Tensor) -> Tensor:
-    x = model.maxpool(model.relu(model.bn1(model.conv1(images))))
-    return model.layer4(model.layer3(model.layer2(model.layer1(x))))
-
-
-LITE2 = EncoderSpec(load_efficientnet_lite2, lambda model, x: model.features(x), 1280, mean=(0.5,) * 3, std=(0.5,) * 3)
+HALF = (0.5, 0.5, 0.5)
+LITE2 = EncoderSpec(load_efficientnet_lite2, EfficientNetLite2.features, 1280, mean=HALF, std=HALF)
 ENCODERS = {
     "efficientnet_lite2": LITE2,
     "efficientnet_lite2_260px": replace(LITE2, grid=9, size=260),
-    "resnet101": EncoderSpec(_load_resnet101, _resnet_features, 2048),
+    "resnet101": EncoderSpec(load_resnet101, resnet_features, 2048),
 }
 
 
@@ -61,8 +44,8 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str, spec: EncoderSpec):
         super().__init__()
-        self.name, self.size, self.grid, self.width = name, spec.size, spec.grid, spec.width
-        self.spec = spec
+        self.name, self.spec = name, spec
+        self.size, self.grid, self.width = spec.size, spec.grid, spec.width
         self.model = spec.load().eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.fingerprint = self._fingerprint()
 

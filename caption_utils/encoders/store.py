@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caption_utils.data.datasets import CaptionDataset
-from caption_utils.data.decoding import decoded_batches
-from caption_utils.encoders.encoder import BATCH, Encoder
+from caption_utils.encoders.encode import encode
+from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.runtime import writable_dir
@@ -33,7 +34,7 @@ class FeatureStore:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self.folder, self.encoder, self.fingerprint = folder, index["encoder"], index["fingerprint"]
         self.row = {name: i for i, name in enumerate(index["names"])}
-        self.array = _mapped(folder / "features.npy", "r")  # (images, N, D)
+        self.array: Any = _mapped(folder / "features.npy", "r")  # (images, N, D), of NumPy or of PyTorch
 
     def __len__(self) -> int:
         return len(self.row)
@@ -69,10 +70,9 @@ def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
     if not (folder / "index.json").exists():
         _create(folder, names, encoder)
-    done = _mapped(folder / "done.npy", "r+")
-    missing = np.flatnonzero(~done)
+    missing = np.flatnonzero(~_mapped(folder / "done.npy", "r"))
     if len(missing):
-        _fill(folder, dataset, encoder, mirror, done, missing)
+        _fill(folder, {row: dataset.path(names[row]) for row in missing.tolist()}, encoder, mirror)
     return FeatureStore(folder)
 
 
@@ -115,40 +115,23 @@ def _reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _mapped(path: Path, mode: str) -> np.ndarray:
+def _mapped(path: Path, mode: Literal["r", "r+"]) -> np.ndarray:
     try:
         return np.load(path, mmap_mode=mode)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: damaged ({error}); delete its folder to have it computed again") from None
 
 
-def _fill(
-    folder: Path, dataset: CaptionDataset, encoder: Encoder, mirror: bool, done: np.ndarray, missing: np.ndarray
-) -> None:
-    """Compute the missing rows batch by batch, marking each batch as done after it is written."""
-    features = _mapped(folder / "features.npy", "r+")
-    device = next(encoder.parameters()).device
+def _fill(folder: Path, images: dict[int, Path], encoder: Encoder, mirror: bool) -> None:
+    """Compute the rows of ``images``, marking each as done after it is written."""
+    features, done = _mapped(folder / "features.npy", "r+"), _mapped(folder / "done.npy", "r+")
     damaged: list[str] = []
-    bar = tqdm(total=len(missing), desc=f"{encoder.name} features", unit="image")
-    for rows, images, errors in _batches(dataset, encoder, missing):
-        damaged += errors
-        if len(rows):
-            images = images.to(device)
-            features[rows] = encoder(images.flip(3) if mirror else images).half().cpu().numpy()
-            done[rows] = True
-        bar.update(len(rows) + len(errors))
-    bar.close()
+    encoded = encode(encoder, images.values(), mirror)
+    progress = tqdm(encoded, total=len(images), desc=f"{encoder.name} features", unit="image")
+    for row, found in zip(images, progress, strict=True):
+        if isinstance(found, InputError):
+            damaged.append(str(found))
+        else:
+            features[row], done[row] = found.half().cpu().numpy(), True
     if damaged:
-        raise InputError(f"{len(damaged)} of {len(missing)} images cannot be read: {'; '.join(damaged[:3])}")
-
-
-def _batches(
-    dataset: CaptionDataset, encoder: Encoder, missing: np.ndarray
-) -> Iterator[tuple[np.ndarray, Tensor, list[str]]]:
-    """Rows, images ``(B, 3, S, S)`` and messages; the next batch is decoded while the encoder works on this one."""
-    paths = [dataset.path(dataset.image_names[row]) for row in missing]
-    for number, decoded in enumerate(decoded_batches(paths, encoder.transform, BATCH)):
-        good = [i for i, item in enumerate(decoded) if isinstance(item, Tensor)]
-        images = torch.stack([decoded[i] for i in good]) if good else torch.empty(0)
-        rows = missing[number * BATCH :][good]
-        yield rows, images, [str(item) for item in decoded if isinstance(item, InputError)]
+        raise InputError(f"{len(damaged)} of {len(images)} images cannot be read: {'; '.join(damaged[:3])}")

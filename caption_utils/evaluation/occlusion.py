@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from caption_utils.captioner import Captioner
 from caption_utils.data.images import Source, load_image
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.encoders.encoder import BATCH
 from caption_utils.errors import InputError
 from caption_utils.metrics.bootstrap import Score, grouped_mean
 from caption_utils.search.beam import beam_search
@@ -39,10 +39,10 @@ def deletion_test(
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for image, photo in enumerate(photos):
-        pixels = captioner.encoder.transform(load_image(photo))
-        found = beam_search(captioner.model.decoder, _encoded(captioner, pixels[None]), 1)[0][0]
+        picture = load_image(photo)
+        found = beam_search(captioner.model.decoder, captioner.features([picture]), 1)[0][0]
         masks = _masks(found.alphas.cpu(), regions, draws, generator)  # (1 + T + draws, N)
-        features = _encoded(captioner, _greyed(pixels, masks))
+        features = captioner.features(_greyed(captioner.encoder.transform(picture), masks))
         falls = _falls(_word_probabilities(captioner, found.ids, features), len(found.ids))
         words = [captioner.model.vocab.words[i] for i in found.ids]
         rows += [(image, position, word, *fall) for position, (word, fall) in enumerate(zip(words, falls, strict=True))]
@@ -78,17 +78,13 @@ def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator)
     return nn.functional.pad(masks, (0, 0, 1, 0))
 
 
-def _greyed(pixels: Tensor, masks: Tensor) -> Tensor:
-    """The picture ``(3, S, S)`` once for each mask ``(M, N)``, deleted regions grey: ``(M, 3, S, S)``."""
+def _greyed(pixels: Tensor, masks: Tensor) -> list[Image.Image]:
+    """The picture ``(3, S, S)`` once for each mask ``(M, N)``, deleted regions grey."""
     side = round(masks.shape[1] ** 0.5)
     squares = masks.reshape(-1, 1, side, side).float()
     deleted = nn.functional.interpolate(squares, size=pixels.shape[1:]).bool()
-    return torch.where(deleted, GREY, pixels).to(pixels.dtype)
-
-
-def _encoded(captioner: Captioner, images: Tensor) -> Tensor:
-    """Features ``(M, N, D)`` of images as bytes ``(M, 3, S, S)``."""
-    return torch.cat([captioner.encoder(batch.to(captioner.device)) for batch in images.split(BATCH)])
+    images = torch.where(deleted, GREY, pixels).to(pixels.dtype).permute(0, 2, 3, 1)  # (M, S, S, 3)
+    return [Image.fromarray(image) for image in images.contiguous().numpy()]
 
 
 @torch.no_grad()

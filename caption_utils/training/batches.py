@@ -1,8 +1,7 @@
 """Captions and features to training batches: grouped by image, packed by length, no padding computed."""
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +13,9 @@ from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.encoders.store import FeatureStore
 from caption_utils.model.decoder import Batch
+from caption_utils.prefetch import prefetch
 
+S = TypeVar("S")
 T = TypeVar("T")
 OnDevice = TypeVar("OnDevice", Tensor, PackedSequence)
 
@@ -63,7 +64,7 @@ class CaptionBatches:
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in file order, never mirrored."""
         order = torch.arange(len(self.names)).split(self.images_per_batch)
-        return self._made_ahead(self._batch(chosen.tolist(), [False] * len(chosen)) for chosen in order)
+        return self._made_ahead(lambda chosen: self._batch(chosen.tolist(), [False] * len(chosen)), order)
 
     def shuffled(self, epoch: int, index: int = 0, count: int = 1, parts: int = 1) -> Iterator[Share]:
         """Every image once, in the order of this epoch: the share of process ``index`` of ``count`` in each batch.
@@ -75,7 +76,7 @@ class CaptionBatches:
         flips = torch.rand(len(self.names), generator=generator) < (0.5 if self.mirrored else 0.0)
         pairs = zip(order.split(self.images_per_batch), flips.split(self.images_per_batch), strict=True)
         mine = slice(index * parts, (index + 1) * parts)
-        return self._made_ahead(self._share(chosen, flip, count * parts, mine) for chosen, flip in pairs)
+        return self._made_ahead(lambda pair: self._share(*pair, count * parts, mine), pairs)
 
     def _share(self, chosen: Tensor, flip: Tensor, pieces: int, mine: slice) -> Share:
         """The pieces ``mine`` of the batch of images ``chosen``; a small batch leaves some without an image."""
@@ -104,15 +105,6 @@ class CaptionBatches:
             value = value.pin_memory()
         return value.to(self.device, non_blocking=True)
 
-    def _made_ahead(self, items: Iterator[T]) -> Iterator[T]:
-        """For a GPU the next item is made while it works on this one. A CPU has no time to spare."""
-        return made_ahead(items) if self.device.type == "cuda" else items
-
-
-def made_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, none of them ``None``; a thread makes the next one while this one is in use."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        following = thread.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
-            yield item
+    def _made_ahead(self, make: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """``make`` of each item; for a GPU the next while it works on this one. A CPU has no time to spare."""
+        return prefetch(make, items, threads=1, ahead=1) if self.device.type == "cuda" else map(make, items)

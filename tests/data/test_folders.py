@@ -1,6 +1,6 @@
 import pytest
 
-from caption_utils.data.folders import find_images, search_kaggle_layout
+from caption_utils.data.folders import find_images, pictures_in, search_kaggle_layout
 from caption_utils.errors import InputError
 
 
@@ -52,6 +52,17 @@ def test_photos_of_another_data_set_are_left_alone(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path / 'data' / 'captions.txt'}: found none of its 2 images; put them into Images beside it"
     )
+
+
+def test_the_pictures_of_a_folder_by_name(tmp_path):
+    touch(*(tmp_path / name for name in ("b.PNG", "a.jpg", "notes.txt", "inner/c.png")))
+    (tmp_path / "folder.jpg").mkdir()
+    assert pictures_in(tmp_path) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]
+
+
+def test_a_folder_without_pictures_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=f"^{tmp_path}: holds no picture; name a folder with files such as photo.jpg$"):
+        pictures_in(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])

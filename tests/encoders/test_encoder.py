@@ -1,11 +1,9 @@
-import urllib.error
-
 import numpy as np
 import pytest
 import skimage
 import torch
 from PIL import Image
-from torchvision.models import ResNet101_Weights, resnet101
+from torchvision.models import ResNet101_Weights
 
 from caption_utils.encoders import encoder as module
 from caption_utils.encoders.encoder import ENCODERS, Encoder, encoder_spec, load_encoder
@@ -99,31 +97,6 @@ def test_an_unknown_name_is_told_the_known_ones():
         load_encoder("vgg")
     with pytest.raises(InputError, match="is unknown"):
         encoder_spec("")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [urllib.error.URLError("no route"), OSError("disk"), RuntimeError("invalid hash\nvalue"), EOFError("cut short")],
-)
-def test_resnet_without_its_weights_says_what_to_do(monkeypatch, error):
-    def fail(weights):
-        raise error
-
-    monkeypatch.setattr("torchvision.models.resnet101", fail)
-    with pytest.raises(InputError, match="resnet101: ImageNet weights .*, or use efficientnet_lite2") as seen:
-        load_encoder("resnet101")
-    assert "resnet101-cd907fc2.pth" in str(seen.value)
-    assert "\n" not in str(seen.value)
-
-
-def test_resnet_features(monkeypatch):
-    monkeypatch.setattr("torchvision.models.resnet101", lambda weights: resnet101(weights=None))
-    encoder = load_encoder("resnet101")
-    images = torch.full((2, 3, 224, 224), 90, dtype=torch.uint8)
-    features = encoder(images)
-    assert features.shape == (2, 49, 2048) == (2, encoder.grid**2, encoder.width)
-    logits = encoder.model.fc(features.mean(dim=1))  # the network's own head is an average pool and one layer
-    torch.testing.assert_close(logits.softmax(dim=1), encoder.classify(images), atol=1e-5, rtol=1e-3)
 
 
 def test_every_spec_can_be_asked_without_loading():

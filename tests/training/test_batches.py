@@ -1,11 +1,10 @@
 import math
+import threading
 
 import pytest
 import torch
 from conftest import CAPTIONS, RandomStore
 from torch.nn.utils.rnn import pad_packed_sequence
-
-from caption_utils.training.batches import made_ahead
 
 
 def captions_in(batch, vocab):
@@ -113,35 +112,6 @@ def test_the_shares_of_all_processes_are_the_batch(make_batches, vocab, count, p
         assert max(len(share.parts) for share in shares) <= parts
 
 
-def test_what_is_made_ahead_comes_in_order_and_one_at_a_time():
-    made = []
-
-    def items():
-        for i in range(5):
-            made.append(i)
-            yield i
-
-    ahead = made_ahead(items())
-    assert made == []
-    assert next(ahead) == 0
-    assert list(ahead) == [1, 2, 3, 4] == made[1:]
-    few = made_ahead(items())
-    next(few)
-    few.close()
-    assert len(made) <= 5 + 2
-
-
-def test_a_failure_while_making_ahead_is_raised():
-    def items():
-        yield 1
-        raise OSError("gone")
-
-    ahead = made_ahead(items())
-    assert next(ahead) == 1
-    with pytest.raises(OSError, match="gone"):
-        next(ahead)
-
-
 class Pinned(torch.Tensor):
     """Plays a tensor that goes to a GPU: notes what is asked of it, and stays where it is."""
 
@@ -161,3 +131,15 @@ def test_a_copy_to_a_gpu_is_pinned_and_not_waited_for(make_batches):
     batches.device = torch.device("cuda")
     batches._placed(torch.ones(2).as_subclass(Pinned))
     assert Pinned.asked == ["pinned", ("cuda", True)]
+
+
+def test_for_a_gpu_the_next_batch_is_made_while_it_works_on_this_one(make_batches, monkeypatch):
+    batches, made = make_batches(1), [threading.Event() for _ in range(4)]
+    monkeypatch.setattr(batches, "_placed", lambda value: value)
+    monkeypatch.setattr(batches, "_features", lambda chosen, flip: made[chosen[0]].set() or torch.zeros(1, 5, 6))
+    next(batches.in_order())
+    assert [event.is_set() for event in made] == [True, False, False, False]
+    batches.device = torch.device("cuda")
+    ahead = batches.in_order()
+    next(ahead)
+    assert made[1].wait(30)

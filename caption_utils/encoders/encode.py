@@ -1,0 +1,48 @@
+"""Pictures to features: the encoder works on a batch while threads decode the next."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from caption_utils.data.images import Source, load_image
+from caption_utils.encoders.encoder import Encoder
+from caption_utils.errors import InputError
+from caption_utils.prefetch import prefetch
+
+T = TypeVar("T")
+
+BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
+MOST_THREADS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
+
+
+def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) -> Iterator[Tensor | InputError]:
+    """For each picture in order its features ``(N, D)``, on the encoder's device, or why it cannot be read.
+
+    ``mirror`` encodes the left-right mirrored pictures instead.
+    """
+    threads = min(max(2, (os.cpu_count() or 2) // 2), MOST_THREADS)
+    pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead=BATCH)
+    device = next(encoder.parameters()).device
+    while batch := list(islice(pixels, BATCH)):
+        yield from map_stacked(lambda images: encoder(images.to(device)), batch)  # (B, 3, S, S) → (B, N, D)
+
+
+def _pixels(encoder: Encoder, mirror: bool, source: Source) -> Tensor | InputError:
+    """A picture as the encoder takes it, ``(3, S, S)`` bytes."""
+    try:
+        pixels = encoder.transform(load_image(source))
+    except InputError as error:
+        return error
+    return pixels.flip(2) if mirror else pixels
+
+
+def map_stacked(work: Callable[[Tensor], Iterable[T]], items: list[Tensor | InputError]) -> list[T | InputError]:
+    """``work`` on all tensors at once, each result in its tensor's place; the errors stay in theirs."""
+    tensors = [item for item in items if isinstance(item, Tensor)]
+    results = iter(work(torch.stack(tensors)) if tensors else ())
+    return [next(results) if isinstance(item, Tensor) else item for item in items]

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from PIL import Image
+
+from caption_utils.encoders import encode as module
+from caption_utils.encoders.encode import encode, map_stacked
+from caption_utils.errors import InputError
+from caption_utils.prefetch import prefetch
+
+GONE = InputError("gone")
+
+
+def pictures(count):
+    return [Image.linear_gradient("L").rotate(90 * i).convert("RGB").resize((8, 8 + i)) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_features_are_the_encoder_s_in_order(fake_encoder, monkeypatch, count):
+    monkeypatch.setattr(module, "BATCH", 4)
+    found = list(encode(fake_encoder, pictures(count)))
+    assert fake_encoder.seen == len(found) == count
+    for picture, features in zip(pictures(count), found, strict=True):
+        expected = fake_encoder(fake_encoder.transform(picture)[None])[0]
+        torch.testing.assert_close(features, expected)
+
+
+def test_what_cannot_be_read_stands_in_its_place(fake_encoder, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 2)
+    first, bad, *worse, last = encode(fake_encoder, [*pictures(1), b"text", b"", b"", *pictures(1)])
+    assert torch.equal(first, last)
+    assert str(bad).startswith("image: not a picture")
+    assert all("the file is empty" in str(error) for error in worse)
+    assert fake_encoder.seen == 2
+
+
+def test_while_one_batch_is_encoded_the_next_is_read(fake_encoder, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 2)
+    read = []
+    found = encode(fake_encoder, (read.append(i) or picture for i, picture in enumerate(pictures(9))))
+    next(found)
+    assert (fake_encoder.seen, len(read)) == (2, 4)
+    next(found), next(found)
+    assert (fake_encoder.seen, len(read)) == (4, 6)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(None, 2), (1, 2), (8, 4), (64, 4)])
+def test_however_many_cores_few_pictures_are_decoded_at_once(fake_encoder, monkeypatch, cores, threads):
+    asked = []
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(
+        module, "prefetch", lambda make, items, count, ahead: asked.append(count) or prefetch(make, items, count, ahead)
+    )
+    list(encode(fake_encoder, pictures(1)))
+    assert asked == [threads]
+
+
+def test_work_on_stacked_tensors_leaves_errors_where_they_are():
+    items = [GONE, torch.tensor(1), torch.tensor(2), GONE, torch.tensor(3)]
+    assert map_stacked(lambda stacked: (10 * stacked).tolist(), items) == [GONE, 10, 20, GONE, 30]
+    assert map_stacked(lambda stacked: 1 / 0, [GONE]) == [GONE]

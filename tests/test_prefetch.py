@@ -1,0 +1,65 @@
+import threading
+
+import pytest
+
+from caption_utils.prefetch import prefetch
+
+
+@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (4, 3), (2, 100)])
+@pytest.mark.parametrize("count", [0, 1, 3, 9])
+def test_all_come_in_order(count, threads, ahead):
+    assert list(prefetch(lambda i: i * i, range(count), threads, ahead)) == [i * i for i in range(count)]
+
+
+def test_the_next_are_made_while_one_is_in_use_and_no_more_than_those():
+    taken, made = [], [threading.Event() for _ in range(9)]
+
+    def items():
+        for i in range(9):
+            taken.append(i)
+            yield i
+
+    found = prefetch(lambda i: made[i].set(), items(), threads=2, ahead=3)
+    assert taken == []
+    for used in range(3):
+        next(found)
+        assert all(event.wait(30) for event in made[: used + 4])
+        assert taken == list(range(used + 4))
+        assert not any(event.is_set() for event in made[used + 4 :])
+
+
+def test_no_more_at_once_than_there_are_threads():
+    lock, working, most = threading.Lock(), [], []
+    both = threading.Barrier(2, timeout=30)
+
+    def make(i):
+        with lock:
+            working.append(i)
+            most.append(len(working))
+        both.wait()  # two work at once, or none goes on
+        with lock:
+            working.remove(i)
+
+    list(prefetch(make, range(8), threads=2, ahead=8))
+    assert max(most) == 2
+
+
+def test_a_failure_is_raised_in_its_turn():
+    found = prefetch(lambda i: 1 / (2 - i), range(4), threads=2, ahead=4)
+    assert [next(found), next(found)] == [0.5, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_what_has_not_begun_when_the_caller_stops_is_dropped():
+    made, go = [], threading.Event()
+
+    def make(i):
+        made.append(i)
+        return i == 0 or go.wait(30)
+
+    found = prefetch(make, range(100), threads=1, ahead=50)
+    next(found)
+    threading.Timer(0.1, go.set).start()
+    found.close()
+    assert made in ([0], [0, 1])
