@@ -60,7 +60,7 @@ class Block(nn.Module):
 class EfficientNetLite2(nn.Module):
     """Normalised images ``(B, 3, S, S)`` to class logits ``(B, 1000)``."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._conv_stem, self._bn0 = SameConv(3, STEM, 3, stride=2), _norm(STEM)
         blocks, inputs = [], STEM
