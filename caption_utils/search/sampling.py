@@ -38,7 +38,7 @@ def sample(
     live = PartialHypotheses.start(
         decoder.init_state(features), features.shape[1], features.new_zeros(len(features), count)
     )
-    while len(live.images):
+    while (live.sums > DEAD).any():
         logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
         gains = next_scores(logits, live.ids, constraints)  # (R, V)
         draw = draws[live.images, :, live.ids.shape[1] - 1].flatten()
@@ -51,7 +51,7 @@ def sample(
         for i, k, caption in zip(live.images[image].tolist(), place.tolist(), captions, strict=True):
             found[i][k] = caption
         rows = torch.arange(word.numel(), device=word.device).view_as(word)
-        live = live.extend(rows, word, sums.masked_fill(ended, DEAD), alpha, state)
+        live, _ = live.extend(rows, word, sums.masked_fill(ended, DEAD), alpha, state)
     return found
 
 
