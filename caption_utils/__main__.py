@@ -7,12 +7,17 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, fields
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.data.folders import pictures_in
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
+
+if TYPE_CHECKING:  # takes PyTorch
+    from caption_utils.captioner import Caption
 
 FROM_DATA = {"vocab_size", "feature_dim"}
 MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
@@ -176,7 +181,7 @@ def _difference_lines(against: str | None, apart: dict) -> list[str]:
     return lines
 
 
-def _draw(photo: Path, found: "Caption", out: Path) -> None:  # noqa: F821
+def _draw(photo: Path, found: "Caption", out: Path) -> None:
     """Save where the model looked for each word, in the format that the name of ``out`` asks for."""
     from caption_utils.app.heatmaps import (
         attention_figure,  # matplotlib takes a second, which captions alone do not need
@@ -187,7 +192,7 @@ def _draw(photo: Path, found: "Caption", out: Path) -> None:  # noqa: F821
         attention_figure(load_image(photo), found).savefig(temporary, format=out.suffix[1:], dpi=120)
 
 
-def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as_json: bool) -> None:  # noqa: F821
+def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"image": image, **_fields(found, top)}, ensure_ascii=False), flush=True)
     elif isinstance(found, InputError):
@@ -199,7 +204,7 @@ def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as
         print("\n".join(lines), flush=True)
 
 
-def _fields(found: "list[Caption] | InputError", top: int) -> dict:  # noqa: F821
+def _fields(found: "list[Caption] | InputError", top: int) -> dict:
     if isinstance(found, InputError):
         return {"error": str(found)}
     best, *others = found[:top]
@@ -279,6 +284,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdin.reconfigure(errors="surrogateescape")  # a photo's name may hold bytes that are no text
-    sys.stdout.reconfigure(errors="backslashreplace")
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)  # a photo's name may hold bytes that are no text
     sys.exit(main())

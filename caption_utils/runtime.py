@@ -5,8 +5,12 @@ import platform
 import random
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caption_utils.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = ("fast", "full")
@@ -21,7 +25,7 @@ def host() -> str:
     return "local"
 
 
-def device() -> "torch.device":  # noqa: F821
+def device() -> "torch.device":
     """The first CUDA GPU that runs a kernel, else the CPU.
 
     A GPU that is present but too old for the installed PyTorch fails at its first kernel, so one is tried.
@@ -47,8 +51,8 @@ def writable_dir(name: str) -> Path:
     """
     bases = [KAGGLE_WORKING] if KAGGLE_WORKING.is_dir() else []
     bases.append(Path.home() / ".cache" / "caption_utils")
-    if repository():
-        bases.insert(0, repository() / "data")
+    if root := repository():
+        bases.insert(0, root / "data")
     for folder in (base / name for base in bases):
         if _can_write(folder):
             return folder

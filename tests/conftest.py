@@ -19,10 +19,19 @@ pytest_plugins = ["browsing"]  # fixtures of the pages
 COLOURS = ("red", "green", "blue", "white")
 
 
+def pytest_collection_modifyitems(items):
+    """What opens a page is marked ``browser``; what needs a GPU is skipped where there is none."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU that runs CUDA"))
+
+
 @pytest.fixture
 def no_java(monkeypatch):
     """METEOR is missing: its scorer takes longer to start than everything else together."""
-    monkeypatch.setattr("caption_utils.metrics.meteor.shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
 
 
 class FakeEncoder(nn.Module):

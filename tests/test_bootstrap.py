@@ -82,15 +82,18 @@ def test_a_data_set_that_merely_holds_such_a_folder_is_passed_over(empty, tmp_pa
     assert place_of(start(empty, CAPTION_INPUT=str(tmp_path / "input"))) == attached.resolve()
 
 
-@pytest.fixture
-def remote(tmp_path):
-    """The address of a bare repository that holds the package."""
-    source, bare = put_repository(tmp_path / "source"), tmp_path / "remote.git"
+def bare_repository(source, bare):
+    """The address of a bare repository, made of a folder."""
     git = ["git", "-C", source, "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
         subprocess.run([*git, *command], check=True)
     subprocess.run(["git", "clone", "--quiet", "--bare", source, bare], check=True)
     return bare.as_uri()
+
+
+@pytest.fixture
+def remote(tmp_path):
+    return bare_repository(put_repository(tmp_path / "source"), tmp_path / "remote.git")
 
 
 def test_cloned_from_the_address_in_the_cell(empty, remote):
@@ -216,6 +219,7 @@ assert len(widget.session.history) == 1, widget.results.children[0].value
 """
 
 
+@pytest.mark.slow
 def test_the_page_works_without_what_may_be_missing(model_folder):
     subprocess.run([sys.executable, "-c", WITHOUT, model_folder, *OTHERS], check=True, cwd=ROOT)
 
@@ -235,27 +239,21 @@ def test_the_cell_imports_the_standard_library_alone():
     assert top <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("arrangement", ["beside", "attached", "cloned"])
-def test_a_whole_notebook_runs_from_an_empty_folder(tmp_path, arrangement):
-    inside = {"beside": ".", "attached": "input/captioning", "cloned": "source"}
-    place = tmp_path / inside[arrangement]
-    put_repository(place)
-    shutil.copytree(ROOT / "data" / "demo", place / "data" / "demo")
-    shutil.copytree(ROOT / "results" / "exploration", place / "results" / "exploration")
-    variables = {"CAPTION_DATA": "demo", "CAPTION_INPUT": str(tmp_path / "input")}
-    if arrangement == "cloned":
-        git = ["git", "-C", place, "-c", "user.name=test", "-c", "user.email=test@localhost"]
-        for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
-            subprocess.run([*git, *command], check=True)
-        variables["CAPTION_REPO"] = place.as_uri()
-    cells = nbformat.read(ROOT / "notebooks" / "02_vocabulary.ipynb", as_version=4).cells
+def program_of(name):
+    """The code of a notebook, without the commands that IPython alone knows."""
+    cells = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells
     lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    result = start(folder, cell="\n".join(line for line in lines if not line.startswith("%")), **variables)
+    return "\n".join(line for line in lines if not line.startswith("%"))
+
+
+@pytest.mark.slow
+def test_a_whole_notebook_runs_from_an_empty_folder(empty, tmp_path):
+    for inside in ("data/demo", "results/exploration"):
+        shutil.copytree(ROOT / inside, tmp_path / "source" / inside)
+    address = bare_repository(put_repository(tmp_path / "source"), tmp_path / "remote.git")
+    result = start(empty, cell=program_of("02_vocabulary.ipynb"), CAPTION_DATA="demo", CAPTION_REPO=address)
     assert result.returncode == 0, result.stderr
-    expected = folder / "captioning" if arrangement == "cloned" else place
-    assert Path(result.stdout.splitlines()[-1]).resolve().parent.parent == expected.resolve()
+    assert Path(result.stdout.splitlines()[-1]).resolve().parent.parent == empty.resolve() / "captioning"
 
 
 READ_ONLY = """
@@ -271,12 +269,11 @@ sys.addaudithook(refuse)
 """
 
 
+@pytest.mark.slow
 def test_the_page_runs_with_the_repository_attached_read_only(tmp_path):
     place = put_repository(tmp_path / "input" / "captioning")
     shutil.copytree(ROOT / "results" / "checkpoints", place / "results" / "checkpoints")
-    cells = nbformat.read(ROOT / "notebooks" / "07_interactive_captioning.ipynb", as_version=4).cells
-    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
-    program = READ_ONLY.format(repository=str(place)) + "\n".join(line for line in lines if not line.startswith("%"))
+    program = READ_ONLY.format(repository=str(place)) + program_of("07_interactive_captioning.ipynb")
     folder = tmp_path / "empty"
     folder.mkdir()
     before = sorted(place.rglob("*"))

@@ -69,7 +69,7 @@ class Evaluation:
 
 def _with_bounds(scores: Mapping[str, Score]) -> dict[str, float]:
     """Each score's value, and the bounds of its interval as ``NAME_low`` and ``NAME_high``."""
-    found = {}
+    found: dict[str, float] = {}
     for name, score in scores.items():
         low, high = score.interval()
         found |= {name: score.value, f"{name}_low": low, f"{name}_high": high}

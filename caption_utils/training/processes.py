@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 LONGEST_WAIT = timedelta(days=1)  # the others wait while the main process extracts features
 
@@ -28,7 +31,7 @@ class OneProcess:
     main_process_first = staticmethod(nullcontext)
 
 
-def join_processes() -> "OneProcess | PartialState":  # noqa: F821
+def join_processes() -> "OneProcess | PartialState":
     """Connect with the processes that were started together with this one, if any; a second call finds them again."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return OneProcess()

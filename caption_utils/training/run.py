@@ -34,7 +34,7 @@ def train_model(
     encoder_name: str = "efficientnet_lite2",
     split: str = "official",
     min_count: int = 3,
-    settings: Mapping[str, object] | None = None,
+    settings: Mapping[str, Any] | None = None,
     teachers: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
@@ -73,7 +73,7 @@ def train_model(
     return history
 
 
-def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, object]) -> None:
+def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, Any]) -> None:
     if bool(teachers) != bool(settings.get("distillation")):
         raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
 
@@ -102,7 +102,7 @@ def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
     return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
 
 
-def check_settings(encoder_name: str, settings: Mapping[str, object]) -> None:
+def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
     """Raises ``InputError`` for the first setting that is unknown, out of range or does not fit the others."""
     known = {field.name for config in (DecoderConfig, TrainConfig) for field in fields(config)}
     for name, value in settings.items():
@@ -142,6 +142,6 @@ def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = Tr
     return dataset
 
 
-def _fields_of(config: type, settings: Mapping[str, object]) -> dict[str, object]:
+def _fields_of(config: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(config)}
     return {name: value for name, value in settings.items() if name in names}

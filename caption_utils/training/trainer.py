@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from caption_utils import fast
 from caption_utils.config import SCHEDULES, TrainConfig
 from caption_utils.errors import InputError
+from caption_utils.fast import bahdanau
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
 from caption_utils.training.batches import CaptionBatches, Share
@@ -36,7 +36,7 @@ def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
 def teacher_forcing(decoder: Decoder, device: torch.device) -> TeacherForcing:
     """``decoder`` itself, or what computes the same sooner on this device."""
     if isinstance(decoder, BahdanauDecoder) and device.type == "cpu":
-        return partial(fast.teacher_forcing, decoder)
+        return partial(bahdanau.teacher_forcing, decoder)
     return decoder
 
 

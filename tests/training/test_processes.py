@@ -1,5 +1,6 @@
+"""Training in two processes is training in one."""
+
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,27 +8,38 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import FakeEncoder, write_dataset
 
-from caption_utils.training import processes as parallel
+from caption_utils.encoders import store
 from caption_utils.training import run as experiment
 from caption_utils.training.checkpoint import load_model
-from caption_utils.training.processes import Processes, join_processes
+from caption_utils.training.processes import all_reduce, broadcast, join_processes
 
-# `python -m caption_utils train` with the fake encoder, features below the folder of the run
-TRAIN = """
+# Runs of `python -m caption_utils train` by one pair of processes, with the fake encoder and features below `folder`;
+# then what they say to each other. The second process must find the features that the first extracted.
+PAIR = """
 import os, sys
-sys.stderr.write("process " + os.environ["RANK"] + "\\n")  # in one piece, unlike print
+rank = int(os.environ["RANK"])
+sys.stderr.write(f"process {{rank}}\\n")  # in one piece, unlike print
 sys.path.insert(0, {tests!r})
 import torch
 from pathlib import Path
 from conftest import FakeEncoder
-from caption_utils.training import run as experiment
-from caption_utils.encoders import store as features
 from caption_utils.__main__ import main
+from caption_utils.encoders import store
+from caption_utils.training import run
+from caption_utils.training.processes import all_reduce, broadcast
 
-experiment.load_encoder = lambda name, device: FakeEncoder()
-features.writable_dir = lambda name: Path({folder!r}) / "cache"
-sys.exit(main(["train", "--data", {data!r}, "--out", {folder!r} + "/two", "--min-count", "1", "--mirror", *{options}]))
+folder, encoder = Path({folder!r}), FakeEncoder()
+run.load_encoder = lambda name, device: encoder
+store.writable_dir = lambda name: folder / "cache"
+for out, options in {runs!r}:
+    same = ["train", "--data", {data!r}, "--out", str(folder / out), "--min-count", "1", "--mirror"]
+    assert main([*same, *options]) == 0
+assert bool(encoder.seen) == (rank == 0)
+sums = all_reduce([torch.arange(3.0) + rank, torch.ones(3)])
+assert [sum.tolist() for sum in sums] == [[1, 3, 5], [2, 2, 2]]
+assert broadcast(torch.tensor(7.0 + rank)).item() == 7
 """
 SETTINGS = {
     "embed_dim": 8,
@@ -41,6 +53,8 @@ SETTINGS = {
     "label_smoothing": 0.1,
     "doubly_stochastic": 1.0,
 }
+CONSTANT = SETTINGS | {"schedule": "constant", "epochs": 4}
+PARTS = CONSTANT | {"accumulate": 2}
 # where there is no GPU, `--multi_gpu` starts processes on the CPU (`--cpu` would need MPI for more than one)
 LAUNCH = [
     "-m",
@@ -65,69 +79,69 @@ def started(*command):
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=hidden)
 
 
-@pytest.fixture
-def train_one(data_folder, tmp_path, monkeypatch, cache, fake_encoder):
-    """Train in this process, into ``tmp_path / "one"``, and forget the features."""
-    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
-    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
-
-    def train(settings):
-        experiment.train_model(data_folder, tmp_path / "one", min_count=1, settings=settings | {"mirror": True})
-        shutil.rmtree(cache)
-
-    return train
+def options_of(settings):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
 
 
-@pytest.fixture
-def train_two(data_folder, tmp_path):
-    """Train in two processes, into ``tmp_path / "two"``, and return how they ended."""
-
-    def train(settings):
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-        (tmp_path / "train.py").write_text(
-            TRAIN.format(
-                tests=str(Path(__file__).parents[1]), data=str(data_folder), folder=str(tmp_path), options=options
-            )
-        )
-        two = started(*LAUNCH, str(tmp_path / "train.py"))
-        assert two.returncode == 0, two.stderr
-        assert "process 0\n" in two.stderr and "process 1\n" in two.stderr
-        return two
-
-    return train
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of one process and of two: ``one`` and ``two`` by ``SETTINGS``, ``whole`` and ``parts`` by ``CONSTANT``."""
+    folder = tmp_path_factory.mktemp("processes")
+    data = write_dataset(folder / "data", 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "load_encoder", lambda name, device: FakeEncoder())
+        patch.setattr(experiment, "device", lambda: torch.device("cpu"))
+        patch.setattr(store, "writable_dir", lambda name: folder / "alone")
+        for out, settings in (("one", SETTINGS), ("whole", CONSTANT)):
+            experiment.train_model(data, folder / out, min_count=1, settings=settings | {"mirror": True})
+    return folder
 
 
-def assert_same_curve(folder):
-    curves = [pd.read_csv(folder / name / "log.csv").set_index("epoch") for name in ("one", "two")]
+@pytest.fixture(scope="module")
+def pair(folder):
+    """How two processes ended that trained ``two``, then ``parts`` in two goes and each batch in two."""
+    runs = [("two", SETTINGS), ("parts", PARTS | {"epochs": 2}), ("parts", PARTS)]
+    script = PAIR.format(
+        tests=str(Path(__file__).parents[1]),
+        data=str(folder / "data"),
+        folder=str(folder),
+        runs=[(out, options_of(settings)) for out, settings in runs],
+    )
+    (folder / "train.py").write_text(script)
+    ended = started(*LAUNCH, str(folder / "train.py"))
+    assert ended.returncode == 0, ended.stderr
+    assert "process 0\n" in ended.stderr and "process 1\n" in ended.stderr
+    return ended
+
+
+def assert_same_curve(*folders):
+    curves = [pd.read_csv(folder / "log.csv").set_index("epoch") for folder in folders]
     for column in ("train_loss", "val_perplexity"):
         assert len(curves[0]) == len(curves[1])
         assert (curves[0][column] - curves[1][column]).abs().max() < 1e-4
         assert curves[0][column].iloc[0] - curves[0][column].iloc[-1] > 0.1
 
 
-def test_two_processes_give_the_loss_curve_of_one(train_one, train_two, tmp_path):
+@pytest.mark.slow
+def test_two_processes_give_the_loss_curve_of_one(folder, pair):
     """Six photos in batches of five and one: the second process has fewer tokens, and once none at all."""
-    train_one(SETTINGS)
-    two = train_two(SETTINGS)
-    assert_same_curve(tmp_path)
-    assert [line.split(":")[0] for line in two.stdout.splitlines()] == [
-        *(f"epoch {n}" for n in range(1, 7)),
-        str(tmp_path / "two"),
-    ]
-    assert two.stderr.count("Split: official") == 1
-    assert load_model(tmp_path / "two").training["best"]["epoch"] == 6
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(
-        path.name for path in (tmp_path / "two").iterdir()
-    )
+    assert_same_curve(folder / "one", folder / "two")
+    assert load_model(folder / "two").training["best"]["epoch"] == 6
+    one, two = (sorted(path.name for path in (folder / name).iterdir()) for name in ("one", "two"))
+    assert one == two
 
 
-def test_two_processes_go_on_together_and_may_divide_their_batches(train_one, train_two, tmp_path):
-    settings = SETTINGS | {"schedule": "constant", "epochs": 4}
-    train_one(settings)
-    first = train_two(settings | {"accumulate": 2, "epochs": 2})
-    second = train_two(settings | {"accumulate": 2})
-    assert [run.stdout.count("loss") for run in (first, second)] == [2, 2]
-    assert_same_curve(tmp_path)
+@pytest.mark.slow
+def test_two_processes_go_on_together_and_may_divide_their_batches(folder, pair):
+    assert_same_curve(folder / "whole", folder / "parts")
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_speaks(folder, pair):
+    epochs = [*range(1, 7), "two", *range(1, 3), "parts", *range(3, 5), "parts"]
+    told = [str(folder / n) if isinstance(n, str) else f"epoch {n}" for n in epochs]
+    assert [line.split(":")[0] for line in pair.stdout.splitlines()] == told
+    assert pair.stderr.count("Split: official") == 3
 
 
 NOTEBOOK = """
@@ -165,6 +179,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_notebook_starts_a_process_for_each_gpu(data_folder, tmp_path):
     """First with a photo that the first process cannot read while the second waits for it: both must end."""
@@ -180,30 +195,11 @@ def test_a_notebook_starts_a_process_for_each_gpu(data_folder, tmp_path):
 def test_a_process_alone_needs_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = join_processes()
-    assert (alone.index, alone.count, alone.device, alone.is_first) == (0, 1, None, True)
+    assert (alone.process_index, alone.num_processes, alone.device, alone.is_main_process) == (0, 1, None, True)
     tensor = torch.ones(2)
-    assert alone.add_up(tensor) is tensor and alone.from_first(tensor) is tensor
-    with alone.first_goes_ahead():
+    assert all_reduce([tensor])[0] is tensor and broadcast(tensor) is tensor
+    with alone.main_process_first():
         pass
-
-
-def test_gradients_are_added_up_where_a_process_has_none(monkeypatch):
-    """The other process is played by doubling what goes in and adding one."""
-    monkeypatch.setattr(parallel.distributed, "all_reduce", lambda tensor: tensor.mul_(2).add_(1))
-    a, b = torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4))
-    a.grad = torch.arange(6.0).view(2, 3)
-    Processes(1, 2).add_up_gradients([a, b])
-    assert a.grad.tolist() == [[1, 3, 5], [7, 9, 11]]
-    assert b.grad.tolist() == [1, 1, 1, 1]
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_the_first_goes_ahead(monkeypatch, index):
-    order = []
-    monkeypatch.setattr(parallel.distributed, "barrier", lambda: order.append("barrier"))
-    with Processes(index, 2).first_goes_ahead():
-        order.append("block")
-    assert order == (["block", "barrier"] if index == 0 else ["barrier", "block"])
 
 
 UNTOUCHED = """
