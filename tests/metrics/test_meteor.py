@@ -33,6 +33,7 @@ def java(tmp_path, monkeypatch):
     return put
 
 
+@pytest.mark.java
 @pytest.mark.skipif(not shutil.which("java"), reason="METEOR's scorer needs a Java runtime")
 def test_meteor_is_that_of_the_papers_scorer():
     """Values of ``pycocoevalcap`` 1.2 on these captions, the last two of which only it must not stumble over."""
