@@ -4,6 +4,8 @@ A decoder is anything with ``init_state`` and ``step``; what it carries from wor
 ``model.State`` has.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.model.decoder import Decoder
 from caption_utils.search.constraints import next_scores
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on
 
 IMAGES_AT_ONCE = 100  # bounds the memory
 
@@ -31,45 +33,61 @@ def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int =
     return [sorted(captions, key=lambda caption: -caption.score(config.length_penalty)) for captions in sum(found, [])]
 
 
+class Beam(NamedTuple):
+    """How the hypotheses of G images go on: S places for each, likeliest first."""
+
+    parent: Tensor  # (G, S), the row that is continued
+    word: Tensor  # (G, S), by which
+    sums: Tensor  # (G, S), log-probabilities, or ``DEAD``
+    greedy: Tensor  # (G, S), whether that makes the greedy caption
+
+
 def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
     """The K likeliest captions of each image, likeliest first."""
     found: list[list[Hypothesis]] = [[] for _ in features]
     best_ended = features.new_full((len(features), config.beams), DEAD)  # (B, K), log-probabilities
-    live = PartialHypotheses.start(
-        decoder.init_state(features), features.shape[1], features.new_zeros(len(features), 1)
-    )
-    greedy = torch.zeros_like(live.images)  # (G,), which of an image's hypotheses is the greedy one
-    while (live.sums > DEAD).any():
+    start = features.new_zeros(len(features), 1)
+    live = PartialHypotheses.start(decoder.init_state(features), features.shape[1], start)
+    greedy = torch.ones_like(start, dtype=torch.bool)  # (G, S), which hypotheses are greedy captions
+    while len(live.images):
         logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
-        scores = next_scores(logits, live.ids, config)
-        parent, word, sums, greedy = _likeliest(live.sums, scores, greedy, config.beams)
-        ended = (word == Vocabulary.eos) & (sums > DEAD)  # (G, S)
+        beam = _likeliest(live.sums, next_scores(logits, live.ids, config), greedy, config.beams)
+        ended = (beam.word == Vocabulary.eos) & (beam.sums > DEAD)
         owner = live.images.unsqueeze(1).expand_as(ended)[ended].tolist()
-        for image, caption in zip(owner, live.finished(parent[ended], sums[ended]), strict=True):
+        for image, caption in zip(owner, live.finished(beam.parent[ended], beam.sums[ended]), strict=True):
             found[image].append(caption)
-        candidates = torch.cat([best_ended[live.images], sums.masked_fill(~ended, DEAD)], dim=1)
+        candidates = torch.cat([best_ended[live.images], beam.sums.masked_fill(~ended, DEAD)], dim=1)
         best_ended[live.images] = candidates.topk(config.beams).values
-        hopeless = sums <= best_ended[live.images, -1:]
-        live, kept = live.extend(parent, word, sums.masked_fill(ended | hopeless, DEAD), alpha, state)
-        greedy = greedy[kept]
+        hopeless = beam.sums <= best_ended[live.images, -1:]
+        beam = beam._replace(sums=beam.sums.masked_fill(ended | hopeless, DEAD))
+        images = going_on(beam.sums)
+        *choice, greedy = _without_dead_places(beam, images)
+        live = live.extend(images, *choice, alpha, state)
     return [sorted(captions, key=lambda caption: -caption.log_probability)[: config.beams] for captions in found]
 
 
-def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The K likeliest continuations of each image, likeliest first, and in a further place the greedy caption's.
+def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> Beam:
+    """The K likeliest continuations of each image and, in a further place, the greedy caption's where it is not one.
 
     ``sums (G, S)`` are log-probabilities of the hypotheses, ``gains (G · S, V)`` those of the words after each, and
-    ``greedy (G,)`` tells which hypothesis is the greedy one. Returns parent rows, words and sums ``(G, K + 1)``, and
-    the new ``greedy``; where it is among the K, the further place is dead.
+    ``greedy (G, S)`` tells which hypothesis is the greedy one.
     """
-    images = len(sums)
+    images, hypotheses = sums.shape
     gains, words = gains.topk(min(beams, gains.shape[1]))  # (G · S, W): none of the K lies further down its row
     totals = (sums.view(-1, 1) + gains).view(images, -1)  # (G, S · W)
     best = totals.topk(min(beams, totals.shape[1])).indices  # (G, K)
-    place = torch.cat([best, greedy.unsqueeze(1) * words.shape[1]], dim=1)  # the greedy word is the first of its row
-    again = (best == place[:, -1:]).any(dim=1)
+    further = greedy.int().argmax(dim=1, keepdim=True) * words.shape[1]  # the likeliest word is the first of its row
+    place = torch.cat([best, further], dim=1)
+    parent = hypotheses * torch.arange(images, device=sums.device).unsqueeze(1) + place // words.shape[1]
+    is_greedy = (place == further) & greedy.any(dim=1, keepdim=True)
     sums = totals.gather(1, place)
-    sums[again, -1] = DEAD
-    rows = torch.arange(images, device=place.device).unsqueeze(1) * (totals.shape[1] // words.shape[1])
-    greedy = (place == place[:, -1:]).int().argmax(dim=1)
-    return rows + place // words.shape[1], words.view(images, -1).gather(1, place), sums, greedy
+    sums[:, -1].masked_fill_(is_greedy[:, :-1].any(dim=1) | ~is_greedy[:, -1], DEAD)
+    return Beam(parent, words.view(images, -1).gather(1, place), sums, is_greedy & (sums > DEAD))
+
+
+def _without_dead_places(beam: Beam, images: Tensor | None) -> Beam:
+    """The beam of ``images`` (``None``: all), with only as many places as one of them has living hypotheses."""
+    beam = beam if images is None else Beam(*(value[images] for value in beam))
+    most = int((beam.sums > DEAD).sum(dim=1).max()) if len(beam.sums) else 0
+    places = beam.sums.argsort(dim=1, descending=True)[:, :most]
+    return Beam(*(value.gather(1, places) for value in beam))

@@ -43,25 +43,28 @@ class PartialHypotheses:
         return cls(images, state.select(rows), ids, sums.new_empty(len(rows), 0, regions), sums)
 
     def extend(
-        self, parent: Tensor, word: Tensor, sums: Tensor, alpha: Tensor, state: State
-    ) -> tuple["PartialHypotheses", Tensor]:
+        self, images: Tensor | None, parent: Tensor, word: Tensor, sums: Tensor, alpha: Tensor, state: State
+    ) -> "PartialHypotheses":
         """One word longer: ``word (G, S)`` after the rows ``parent (G, S)``, which attended with ``alpha (R, N)``.
 
-        ``sums (G, S)`` are the new ones. Images of which all hypotheses are dead leave, once they are a fifth of all,
-        since it costs a copy of the others' regions. Also returns which of the images are kept.
+        ``sums (G, S)`` are the new ones. All three are those of ``images``, as ``going_on`` tells.
         """
-        kept = (sums > DEAD).any(dim=1).nonzero().squeeze(1)
-        if leave := len(kept) <= 0.8 * len(sums):
-            parent, word, sums = parent[kept], word[kept], sums[kept]
-        else:
-            kept = torch.arange(len(sums), device=sums.device)
         rows = parent.flatten()
         ids = torch.cat([self.ids[rows], word.view(-1, 1)], dim=1)
         alphas = torch.cat([self.alphas[rows], alpha[rows].unsqueeze(1)], dim=1)
-        state = state.select(rows, kept if leave else None)
-        return PartialHypotheses(self.images[kept], state, ids, alphas, sums), kept
+        kept = self.images if images is None else self.images[images]
+        return PartialHypotheses(kept, state.select(rows, images), ids, alphas, sums)
 
     def finished(self, rows: Tensor, sums: Tensor) -> list[Hypothesis]:
         """Some rows as they are, with the log-probabilities ``sums`` that they have with their end."""
         columns = self.ids[rows, 1:].tolist(), sums.tolist(), self.alphas[rows].cpu()
         return [Hypothesis(*caption) for caption in zip(*columns, strict=True)]
+
+
+def going_on(sums: Tensor) -> Tensor | None:
+    """Which of the images ``sums (G, S)`` have a living hypothesis; ``None`` lets all go on.
+
+    The others leave once they are a fifth of all, since it costs a copy of the regions that stay.
+    """
+    alive = (sums > DEAD).any(dim=1).nonzero().squeeze(1)
+    return alive if len(alive) <= 0.8 * len(sums) else None

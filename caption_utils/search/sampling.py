@@ -10,7 +10,7 @@ from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
 from caption_utils.model.decoder import Decoder
 from caption_utils.search.constraints import next_scores
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on
 
 ANY_CAPTION = Constraints()
 
@@ -38,7 +38,7 @@ def sample(
     live = PartialHypotheses.start(
         decoder.init_state(features), features.shape[1], features.new_zeros(len(features), count)
     )
-    while (live.sums > DEAD).any():
+    while len(live.images):
         logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
         gains = next_scores(logits, live.ids, constraints)  # (R, V)
         draw = draws[live.images, :, live.ids.shape[1] - 1].flatten()
@@ -51,7 +51,10 @@ def sample(
         for i, k, caption in zip(live.images[image].tolist(), place.tolist(), captions, strict=True):
             found[i][k] = caption
         rows = torch.arange(word.numel(), device=word.device).view_as(word)
-        live, _ = live.extend(rows, word, sums.masked_fill(ended, DEAD), alpha, state)
+        sums = sums.masked_fill(ended, DEAD)
+        images = going_on(sums)
+        choice = (value if images is None else value[images] for value in (rows, word, sums))
+        live = live.extend(images, *choice, alpha, state)
     return found
 
 

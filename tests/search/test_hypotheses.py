@@ -2,7 +2,7 @@ import pytest
 import torch
 from fake_decoders import BOS, A, B, Script, features_of
 
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on
 
 
 @pytest.mark.parametrize(("penalty", "score"), [(0.0, -6.0), (1.0, -2.0), (0.5, -6 / 3**0.5)])
@@ -17,7 +17,7 @@ def test_captions_grow_and_end_as_their_parents_words():
     parents, words = [[[0, 1], [3, 2]], [[1, 1], [2, 3]]], [[[A, B], [A, B]], [[B, A], [A, B]]]
     for parent, word in zip(torch.tensor(parents), torch.tensor(words), strict=True):
         _, alpha, state = script.step(live.ids[:, -1], live.state)
-        live, _ = live.extend(parent, word, torch.tensor([[-1.0, -2.0], [-3.0, DEAD]]), alpha, state)
+        live = live.extend(None, parent, word, torch.tensor([[-1.0, -2.0], [-3.0, DEAD]]), alpha, state)
     assert live.ids.tolist() == [[BOS, B, B], [BOS, B, A], [BOS, A, A], [BOS, B, B]]
     assert live.state.image.tolist() == [0, 0, 1, 1]
     (ended,) = live.finished(torch.tensor([2]), torch.tensor([-4.0]))
@@ -30,7 +30,16 @@ def test_an_image_without_a_living_hypothesis_leaves():
     live = PartialHypotheses.start(script.init_state(features_of(0, 1, 2)), 50, torch.zeros(3, 2))
     _, alpha, state = script.step(live.ids[:, -1], live.state)
     sums = torch.tensor([[-1.0, DEAD], [DEAD, DEAD], [-2.0, -3.0]])
-    live, _ = live.extend(torch.arange(6).view(3, 2), torch.full((3, 2), A), sums, alpha, state)
+    images = going_on(sums)
+    rows, words = torch.arange(6).view(3, 2), torch.full((3, 2), A)
+    live = live.extend(images, rows[images], words[images], sums[images], alpha, state)
     assert live.images.tolist() == [0, 2]
-    assert live.sums.tolist() == [[-1.0, DEAD], [-2.0, -3.0]]
     assert live.state.image.tolist() == [0, 0, 2, 2]
+
+
+def test_a_few_images_without_a_living_hypothesis_stay_since_leaving_costs_a_copy():
+    sums = torch.zeros(10, 2)
+    sums[3], sums[4, 0] = DEAD, DEAD
+    assert going_on(sums) is None
+    sums[7] = DEAD
+    assert going_on(sums).tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
