@@ -1,12 +1,12 @@
 import os
 import shutil
+from importlib import import_module
 
 import numpy as np
 import pytest
 from hand_made import CAPTIONS, REFERENCES
 
 from caption_utils.errors import InputError
-from caption_utils.metrics import meteor as module
 from caption_utils.metrics.meteor import aggregate, meteor
 
 # what the scorer prints of "a dog runs on the grass", "two birds", "zebra", "the men ride horses quickly" and "a cat"
@@ -100,7 +100,7 @@ def test_a_java_that_cannot_be_started_is_one_line(java):
 
 def test_a_scorer_that_hangs_is_ended(java, tmp_path, monkeypatch):
     java(f"echo $$ >{tmp_path}/pid; exec sleep 600")
-    monkeypatch.setattr(module, "PATIENCE", 1)
+    monkeypatch.setattr(import_module(meteor.__module__), "PATIENCE", 1)
     with pytest.raises(InputError, match="did not end within 1 s; try again"):
         meteor(CAPTIONS, REFERENCES)
     with pytest.raises(ProcessLookupError):
