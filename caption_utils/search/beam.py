@@ -15,7 +15,7 @@ from caption_utils.model.decoder import Decoder
 from caption_utils.search.constraints import next_scores
 from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on
 
-IMAGES_AT_ONCE = 100  # bounds the memory
+IMAGES_AT_ONCE = 50  # bounds the memory
 
 
 @torch.inference_mode()
