@@ -1,12 +1,14 @@
-"""A person's photos to captions, attention maps and a page."""
+"""From a person's photos to captions and attention maps, on a page."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "heatmaps": ["attention_figure", "attention_page", "spotlight"],
+        "heatmaps": ["attention_figure", "spotlight"],
+        "page": ["attention_page"],
+        "photos": ["sample_photos"],
         "session": ["Session"],
-        "widget": ["CaptionWidget", "sample_photos"],
+        "widget": ["CaptionWidget"],
     },
 )

@@ -1,4 +1,4 @@
-"""What the upload button hands over, in either major version of ipywidgets, and how much a host lets through."""
+"""Photos that a person hands in: uploaded, in either major version of ipywidgets, or samples."""
 
 import os
 from collections.abc import Mapping
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skimage.data import data_dir
+
 from caption_utils.runtime import host
 
-JUPYTER_MEGABYTES = 10  # a larger message vanishes where the server's limit was not raised
+JUPYTER_MEGABYTES = 10  # a server whose limit was not raised silently drops larger uploads
 LIMIT_VARIABLE = "CAPTION_UPLOAD_MB"  # set by a server that lets more through
+SAMPLES = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,15 @@ class Photo:
 def uploaded_photos(value: Any) -> list[Photo]:
     """The photos in the value of a ``FileUpload``: a tuple of dicts (ipywidgets 8) or a dict by name (7)."""
     if isinstance(value, Mapping):
-        return [Photo(str(name), bytes(file["content"])) for name, file in value.items()]
+        value = [{"name": name, "content": file["content"]} for name, file in value.items()]
     return [Photo(str(file["name"]), bytes(file["content"])) for file in value]
 
 
 def upload_megabytes() -> int:
     """How many megabytes one upload may have before the host drops it."""
-    if LIMIT_VARIABLE in os.environ:
-        return int(os.environ[LIMIT_VARIABLE])
-    return 1 if host() == "colab" else JUPYTER_MEGABYTES
+    return int(os.environ.get(LIMIT_VARIABLE) or (1 if host() == "colab" else JUPYTER_MEGABYTES))
+
+
+def sample_photos() -> list[Path]:
+    """Those of five photographs of scikit-image that are installed with it."""
+    return [path for path in (Path(data_dir, name) for name in SAMPLES) if path.is_file()]

@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,12 +20,11 @@ from caption_utils.data.images import load_image
 from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.training.checkpoint import load_model
 
-PREVIEW_SIDE, HISTORY_SIDE = 560, 144  # pixels of the photo that is shown, and of what the history keeps of it
-MOST_SHOWN = 100  # captions of the history that keep their picture; all of them are saved
-MOST_KEPT = 200  # photos whose preview and features stay in memory, about a megabyte each
+PREVIEW_SIDE = 560  # pixels
+MOST_SHOWN = 100  # captions that stay in memory with their picture; all of them are saved
+MOST_KEPT = 200  # previews and features that stay in memory, about a megabyte each
 COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "model", "beams")
-
-Row = tuple[str | int, ...]  # a caption as ``COLUMNS`` tell it
+Row = tuple[str | int, ...]  # the values of ``COLUMNS``
 
 
 @dataclass(frozen=True)
@@ -38,79 +38,52 @@ class Result:
     beams: int
 
 
-@dataclass
-class _Seen:
-    preview: Image.Image
-    features: dict[str, Tensor] = field(default_factory=dict)  # by the encoder's fingerprint, each (1, N, D)
-
-
 class Session:
     """Captions photos with any of several models. Models are loaded, and photos encoded, once."""
 
     def __init__(self, models: Mapping[str, Path], device: torch.device | str = "cpu"):
         self.models, self.device = dict(models), device
-        self.history: list[Result] = []  # the last of them
-        self._rows: dict[Row, None] = {}  # all of them, each once, in the order of the last time
+        self.history: list[Result] = []  # the latest ``MOST_SHOWN``
+        self.rows: dict[Row, None] = {}  # of all captions, each once, in the order of the last time
         self._captioners: dict[str, Captioner] = {}
-        self._encoders: dict[str, Encoder] = {}
-        self._seen: dict[object, _Seen] = {}
+        self._seen: dict[object, tuple[Image.Image, Tensor]] = {}  # preview and features (1, N, D)
 
     def captioner(self, model: str) -> Captioner:
         """The captioner called ``model``. Raises ``InputError`` if its folder is damaged."""
         if model not in self._captioners:
             loaded = load_model(self.models[model], self.device)
-            if loaded.encoder not in self._encoders:
-                self._encoders[loaded.encoder] = load_encoder(loaded.encoder, self.device)
-            self._captioners[model] = Captioner(loaded, self._encoders[loaded.encoder])
+            shared = (other.encoder for other in self._captioners.values() if other.encoder.name == loaded.encoder)
+            encoder = next(shared, None) or load_encoder(loaded.encoder, self.device)
+            self._captioners[model] = Captioner(loaded, encoder)
         return self._captioners[model]
 
     def caption(self, photo: Photo, model: str, beams: int = BEAMS) -> Result:
-        """Caption a photo and remember it, once however often.
-
-        Raises ``InputError`` if photo or model cannot be read.
-        """
+        """Caption a photo and remember it, once however often. Raises ``InputError`` if it or the model is damaged."""
         captioner = self.captioner(model)
-        seen = self._look(photo, captioner.encoder)
-        captions = captioner.captions(seen.features[captioner.encoder.fingerprint], beams)[0]
-        result = Result(photo.name, seen.preview, captions, model, beams)
-        self._remember(result)
+        preview, features = self._look(photo, captioner.encoder)
+        result = Result(photo.name, preview, captioner.captions(features, beams)[0], model, beams)
+        row = _row(result)
+        self.rows.pop(row, None)
+        self.rows[row] = None
+        self.history = [*(old for old in self.history if _row(old) != row), result][-MOST_SHOWN:]
         return result
 
-    @property
-    def captioned(self) -> int:
-        """How many captions ``csv`` holds, of which ``history`` has the last ``MOST_SHOWN``."""
-        return len(self._rows)
-
-    def _remember(self, result: Result) -> None:
-        row = _row(result)
-        if row in self._rows:
-            self.history = [old for old in self.history if _row(old) != row]
-        self._rows.pop(row, None)
-        self._rows[row] = None
-        kept = replace(result, preview=fitted(result.preview, HISTORY_SIDE))
-        self.history = [*self.history, kept][-MOST_SHOWN:]
-
-    def _look(self, photo: Photo, encoder: Encoder) -> _Seen:
-        """The photo's preview and features, from memory if they are there."""
-        key = _key(photo)
-        seen = self._seen.get(key)
-        if seen is None or encoder.fingerprint not in seen.features:
-            image = load_image(photo.source, photo.name)
-            seen = seen or _Seen(fitted(image, PREVIEW_SIDE))
-            pixels = encoder.transform(image)[None].to(self.device)
-            seen.features[encoder.fingerprint] = encoder(pixels)
-            self._seen[key] = seen
-        if len(self._seen) > MOST_KEPT:
-            del self._seen[next(iter(self._seen))]
-        return seen
-
     def csv(self) -> str:
-        """The history as a table, a row for each captioned photo, oldest first."""
+        """All captions as a table, oldest first."""
         text = io.StringIO()
-        table = csv.writer(text)
-        table.writerow(COLUMNS)
-        table.writerows(self._rows)
+        csv.writer(text).writerows([COLUMNS, *self.rows])
         return text.getvalue()
+
+    def _look(self, photo: Photo, encoder: Encoder) -> tuple[Image.Image, Tensor]:
+        """The photo's preview and features, from memory if they are there."""
+        key = _key(photo), encoder.fingerprint
+        if key not in self._seen:
+            image = load_image(photo.source, photo.name)
+            features = encoder(encoder.transform(image)[None].to(self.device))
+            self._seen[key] = fitted(image, PREVIEW_SIDE), features
+            for old in list(self._seen)[:-MOST_KEPT]:
+                del self._seen[old]
+        return self._seen[key]
 
 
 def _row(result: Result) -> Row:
@@ -123,8 +96,5 @@ def _key(photo: Photo) -> object:
     """Equal for equal pictures: the digest of the bytes, or path, size and time of the file."""
     if isinstance(photo.source, bytes):
         return hashlib.blake2b(photo.source).digest()
-    try:
-        status = photo.source.stat()
-    except (OSError, ValueError):  # reading the picture says so
-        return photo.source
-    return photo.source, status.st_size, status.st_mtime_ns
+    status = os.stat(photo.source) if os.path.isfile(photo.source) else None
+    return photo.source, status and (status.st_size, status.st_mtime_ns)

@@ -1,12 +1,15 @@
 import base64
+import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from caption_utils.app import page
+from caption_utils.app.heatmaps import VEIL
 from caption_utils.app.session import Result
 from caption_utils.captioner import Caption
 from caption_utils.errors import InputError
@@ -25,24 +28,39 @@ NASTY = [
 
 
 class Tags(HTMLParser):
-    """Names of all tags, all attributes' names, and the text between."""
+    """The tags of a page with their attributes, its text, and its pictures by what they are said to show."""
 
     def __init__(self, source):
         super().__init__()
-        self.tags, self.attributes, self.text = [], set(), ""
-        self.feed(source)
+        self.tags, self.text = [], ""
+        self.feed(re.sub("<style>.*</style>", "", source, flags=re.DOTALL))
+        self.pictures = [self._picture(**attributes) for tag, attributes in self.tags if tag == "img"]
 
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes |= {name for name, _ in attrs}
+    @property
+    def names(self):
+        return [(tag, *attributes) for tag, attributes in self.tags]
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
 
     def handle_data(self, data):
         self.text += data
 
+    @staticmethod
+    def _picture(src, alt, width):
+        kind, data = re.fullmatch(r"data:image/(\w+);base64,(.+)", src).groups()
+        return alt, Image.open(io.BytesIO(base64.b64decode(data)), formats=[kind])
+
 
 def caption(text, log_probability=-4.0):
-    words = text.split()
-    return Caption(text, log_probability, words, np.full((len(words), 7, 7), 1 / 49, dtype=np.float32))
+    """Its first word is looked for at the top left, its second one step further down and to the right, and so on."""
+    words = text.split(" ")
+    return Caption(
+        text,
+        log_probability,
+        words,
+        np.eye(49, dtype=np.float32)[[8 * i % 49 for i in range(len(words))]].reshape(-1, 7, 7),
+    )
 
 
 def result(name="photo.jpg", model="bahdanau", beams=5):
@@ -55,42 +73,43 @@ def result(name="photo.jpg", model="bahdanau", beams=5):
     "show",
     [
         lambda name: page.result_card(result(name)),
-        lambda name: page.failed_line(name, f"{name}: empty; try"),
+        lambda name: page.failed_line(name, InputError(f"{name}: empty; try"), ""),
+        lambda name: page.failed_line(name, OSError(name), "not found ({}); try"),
         lambda name: page.history_table([result(name)], 1, "photo,caption\n"),
         lambda name: page.result_card(result(model=name)),
     ],
-    ids=["card", "failed", "history", "model"],
+    ids=["card", "failed", "error", "history", "model"],
 )
 def test_a_name_is_shown_as_text_whatever_it_holds(show, name):
     nasty, plain = Tags(show(name)), Tags(show("plain.jpg"))
-    assert (nasty.tags, nasty.attributes) == (plain.tags, plain.attributes)
+    assert nasty.names == plain.names
     shown = re.sub(r"[\x00-\x1f\x7f]", "�", name).encode("utf-8", "replace").decode()
     assert shown in nasty.text
     show(name).encode("utf-8")  # what a browser is sent
 
 
-def test_a_card_tells_caption_probability_words_and_runners_up():
+def test_a_card_tells_caption_probability_words_and_other_captions():
     text = Tags(page.result_card(result())).text
-    for part in ("a dog runs", "Probability 1.8 %", "37 % a word", "two dogs", "5 beams", "photo.jpg", "bahdanau"):
+    for part in ("a dog runs", "Probability 1.8%", "37% per word", "two dogs", "5 beams", "photo.jpg", "bahdanau"):
         assert part in text
     assert page.result_card(result()).count('class="attention-word"') == 3
 
 
 @pytest.mark.parametrize(
     ("log_probability", "told"),
-    [(-0.1, "90.5 %"), (-10.0, "1 in 22,026"), (-800.0, "next to none")],
+    [(-0.1, "90.5%"), (-10.0, "1 in 22,026"), (-800.0, "almost zero")],
 )
 def test_probabilities_are_told_in_words_that_mean_something(log_probability, told):
     only = Result("a", Image.new("RGB", (4, 3)), [caption("a dog", log_probability)], "m", 1)
     text = Tags(page.result_card(only)).text
     assert f"Probability {told}" in text
-    assert "greedy" in text and "Runners-up" not in text
+    assert "greedy" in text and "Other captions" not in text
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a\nb.jpg", "a\r\n.jpg\n"])
 def test_a_failure_names_the_photo_once(name):
     error = InputError(f"{name}: the file is empty")
-    assert Tags(page.failed_line(name, str(error))).text == f"{page.CONTROL.sub('�', name)}: the file is empty"
+    assert Tags(page.failed_line(name, error, "")).text == f"{page.CONTROL.sub('�', name)}: the file is empty"
 
 
 def test_the_history_is_newest_first_and_saves_its_csv():
@@ -111,7 +130,46 @@ def test_no_history_shows_nothing():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1)])
-def test_any_shape_of_picture_has_a_card(size):
+def test_any_shape_of_picture_is_shown(size):
     odd = Result("a", Image.new("RGB", size), [caption("a dog")], "m", 1)
-    assert "data:image/jpeg" in page.result_card(odd)
-    assert "data:image/jpeg" in page.history_table([odd], 1, "")
+    assert Tags(page.result_card(odd)).pictures[0][1].size == size
+    assert Tags(page.history_table([odd], 1, "")).pictures[0][1].size == (144, 144)
+    assert max(Tags(page.attention_page(odd.preview, odd.captions[0])).pictures[0][1].size) == 400
+
+
+def test_the_photo_stands_above_its_words_each_with_a_small_mask_and_in_reach_of_the_keyboard():
+    shown = Tags(page.attention_page(Image.new("RGB", (800, 600), "red"), caption("a red ball")))
+    assert shown.text.split() == ["a", "red", "ball"]
+    (alt, photo), *masks = shown.pictures
+    assert alt == "photo: a red ball" and photo.size == (400, 300) and photo.format == "JPEG"
+    assert [mask.size for _, mask in masks] == [(7, 7)] * 3
+    assert [attributes["tabindex"] for tag, attributes in shown.tags if tag == "span"] == ["0"] * 3
+    assert "script" not in {tag for tag, _ in shown.tags}
+
+
+def test_a_mask_veils_what_was_not_attended():
+    (_, _), (alt, mask) = Tags(page.attention_page(Image.new("RGB", (70, 140)), caption("ball"))).pictures
+    veil = np.asarray(mask)  # (7, 7, RGBA)
+    assert alt == "looked at: top left"
+    assert veil[0, 0, 3] == 0 and (np.delete(veil[..., 3].ravel(), 0) > 150).all()
+    assert (veil[..., :3] == VEIL).all()
+
+
+def test_words_are_text_and_never_markup():
+    word = '<script>alert("&amp;")</script>\'"'
+    shown = Tags(page.attention_page(Image.new("RGB", (70, 140)), caption(word)))
+    assert shown.text.strip() == word
+    assert shown.pictures[0][0] == f"photo: {word}"
+    assert {tag for tag, _ in shown.tags} == {"div", "img", "span"}
+
+
+def test_an_attention_page_is_small():
+    photo = Image.effect_noise((3000, 2000), 60).convert("RGB")
+    words = " ".join(f"word{i}" for i in range(20))
+    assert len(page.attention_page(photo, caption(words))) < 150_000
+
+
+def test_every_template_is_used():
+    package = Path(page.__file__).parent
+    used = re.findall(r'fill\(\s*"(\w+)"', "".join(path.read_text() for path in package.glob("*.py")))
+    assert set(used) == page.TEMPLATES.keys()

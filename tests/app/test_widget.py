@@ -10,9 +10,9 @@ import skimage
 from caption_utils.app import page
 from caption_utils.app import session as session_module
 from caption_utils.app import widget as module
-from caption_utils.app.photos import Photo
+from caption_utils.app.photos import Photo, sample_photos
 from caption_utils.app.session import Session
-from caption_utils.app.widget import CaptionWidget, sample_photos
+from caption_utils.app.widget import CaptionWidget
 
 COFFEE, CHELSEA = (Path(skimage.data_dir) / name for name in ("coffee.png", "chelsea.png"))
 CORE = {"VBox", "Box", "HTML", "Button", "Dropdown", "FileUpload", "Image", "IntProgress", "Text"}

@@ -1,0 +1,13 @@
+// What the Copy button of a card does when it is clicked. It is the text of the button's onclick attribute, since
+// widgets run no <script>. Browsers offer the clipboard to https and to this machine alone; elsewhere the caption is
+// selected and copied by command.
+const button = this;
+const caption = button.closest(".cu-card").querySelector(".cu-caption");
+const copied = () => { button.textContent = "Copied"; };
+const select = () => {
+  getSelection().selectAllChildren(caption);
+  if (document.execCommand("copy")) copied();
+  else button.textContent = "Selected: press Ctrl+C";
+};
+if (navigator.clipboard) navigator.clipboard.writeText(caption.textContent).then(copied, select);
+else select();
