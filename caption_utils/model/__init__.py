@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "attention": ["BahdanauAttention", "LuongAttention"],
-        "decoder": ["BahdanauDecoder", "Batch", "LuongDecoder", "State", "build_decoder"],
+        "attention": ["Attention", "BahdanauAttention", "LuongAttention"],
+        "decoder": ["BahdanauDecoder", "Batch", "Decoder", "LuongDecoder", "State", "build_decoder"],
     },
 )

@@ -47,8 +47,13 @@ class BahdanauAttention(Attention):
         return self.W_f(features)
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        query, keys = self.W_h(query).unsqueeze(2), keys.unsqueeze(1)  # (B, T, 1, A), (B, 1, N, A)
-        return self.v(torch.tanh(keys + query)).squeeze(-1)
+        return additive_score(self.W_h(query), keys, self.v)
+
+
+def additive_score(query: Tensor, keys: Tensor, v: nn.Linear) -> Tensor:
+    """``vᵀ tanh(key + query)``, ``(B, T, N)``, of projected queries ``(B, T, A)`` and keys ``(B, N, A)``."""
+    pairs = keys.unsqueeze(1) + query.unsqueeze(2)  # (B, T, N, A)
+    return v(torch.tanh(pairs)).squeeze(-1)
 
 
 class LuongAttention(Attention):
@@ -83,5 +88,5 @@ class LuongAttention(Attention):
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         if self.kind == "concat":
-            return BahdanauAttention.score(self, query, keys)
+            return additive_score(self.W_h(query), keys, self.v)
         return query @ keys.mT

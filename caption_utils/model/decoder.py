@@ -47,24 +47,17 @@ class State:
         features, keys = self.features, self.keys
         if images is not None:
             features, keys = features.index_select(0, images), keys.index_select(0, images)
-        memory = (None if value is None else value.index_select(0, captions) for value in self.memory)
-        return State(features, keys, *memory)
+        fed = None if self.attentional is None else self.attentional.index_select(0, captions)
+        return State(features, keys, self.hidden.index_select(0, captions), self.cell.index_select(0, captions), fed)
 
     def first(self, count: int) -> "State":
         """The state of the first captions, where each has regions of its own."""
-        memory = (None if value is None else value[:count] for value in self.memory)
-        return State(self.features[:count], self.keys[:count], *memory)
-
-    @property
-    def memory(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What belongs to captions, not to images."""
-        return self.hidden, self.cell, self.attentional
+        fed = None if self.attentional is None else self.attentional[:count]
+        return State(self.features[:count], self.keys[:count], self.hidden[:count], self.cell[:count], fed)
 
 
 class Decoder(nn.Module):
     """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
-
-    lstm: nn.LSTMCell | nn.LSTM
 
     def __init__(self, config: DecoderConfig, attention: Attention):
         super().__init__()
@@ -142,6 +135,8 @@ class BahdanauDecoder(Decoder):
     Source: Bahdanau et al. 2015, section 3.1; Xu et al. 2015, section 3.1.2, equations 1 to 3.
     """
 
+    attention: BahdanauAttention
+
     def __init__(self, config: DecoderConfig):
         super().__init__(config, BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim))
         self.lstm = nn.LSTMCell(config.embed_dim + config.context_dim, config.hidden_dim)
@@ -178,7 +173,7 @@ class LuongDecoder(Decoder):
         return replace(state, attentional=fed)
 
     def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        if self.config.input_feeding:
+        if state.attentional is not None:
             hidden, cell = self.lstm(torch.cat([embedded, state.attentional], dim=-1), (state.hidden, state.cell))
         else:
             hidden, cell = (value[0] for value in self.run_lstm(embedded[None], state)[1])

@@ -61,8 +61,8 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
         hopeless = beam.sums <= best_ended[live.images, -1:]
         beam = beam._replace(sums=beam.sums.masked_fill(ended | hopeless, DEAD))
         images = going_on(beam.sums)
-        *choice, greedy = _without_dead_places(beam, images)
-        live = live.extend(images, *choice, alpha, state)
+        parent, word, sums, greedy = _without_dead_places(beam, images)
+        live = live.extend(images, parent, word, sums, alpha, state)
     return [sorted(captions, key=lambda caption: -caption.log_probability)[: config.beams] for captions in found]
 
 

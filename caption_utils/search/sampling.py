@@ -34,7 +34,7 @@ def sample(
     """
     _check(temperature, top_p, seed, count)
     draws = _draws(features, seed, count, constraints.max_length + 1)  # (B, count, steps)
-    found: list[list[Hypothesis | None]] = [[None] * count for _ in features]
+    found: list[dict[int, Hypothesis]] = [{} for _ in features]
     live = PartialHypotheses.start(
         decoder.init_state(features), features.shape[1], features.new_zeros(len(features), count)
     )
@@ -53,9 +53,9 @@ def sample(
         rows = torch.arange(word.numel(), device=word.device).view_as(word)
         sums = sums.masked_fill(ended, DEAD)
         images = going_on(sums)
-        choice = (value if images is None else value[images] for value in (rows, word, sums))
-        live = live.extend(images, *choice, alpha, state)
-    return found
+        rows, word, sums = (value if images is None else value[images] for value in (rows, word, sums))
+        live = live.extend(images, rows, word, sums, alpha, state)
+    return [[captions[place] for place in range(count)] for captions in found]
 
 
 def _check(temperature: float, top_p: float, seed: int, count: int) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import pack_sequence
 
 from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.vocab import Vocabulary
@@ -17,7 +17,6 @@ from caption_utils.prefetch import prefetch
 
 S = TypeVar("S")
 T = TypeVar("T")
-OnDevice = TypeVar("OnDevice", Tensor, PackedSequence)
 
 
 @dataclass(frozen=True)
@@ -87,19 +86,20 @@ class CaptionBatches:
     def _batch(self, chosen: list[int], flip: list[bool]) -> Batch:
         pairs = [(owner, ids) for owner, image in enumerate(chosen) for ids in self.captions[image]]
         pairs.sort(key=lambda pair: -len(pair[1]))
-        tokens = self._placed(pack_sequence([ids[:-1] for _, ids in pairs]))
+        tokens = pack_sequence([ids[:-1] for _, ids in pairs])
+        tokens = tokens._replace(data=self._placed(tokens.data))
         targets = self._placed(pack_sequence([ids[1:] for _, ids in pairs]).data)
         owner = self._placed(torch.tensor([owner for owner, _ in pairs]))
         return Batch(self._placed(self._features(chosen, flip)).float(), tokens, targets, owner)
 
     def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
         features = self.store[[self.names[i] for i in chosen]]
-        if any(flip):
+        if self.mirrored and any(flip):
             mirrored = self.mirrored[[self.names[i] for i, f in zip(chosen, flip, strict=True) if f]]
             features[flip] = mirrored.to(features.device)
         return features
 
-    def _placed(self, value: OnDevice) -> OnDevice:
+    def _placed(self, value: Tensor) -> Tensor:
         """On the device; a copy to a GPU starts from pinned memory, and nobody waits for it."""
         if self.device.type == "cuda" and not value.is_cuda:
             value = value.pin_memory()

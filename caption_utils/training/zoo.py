@@ -1,10 +1,9 @@
 """Which trained models are at hand, and which of them captions photos unless another is named."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from caption_utils.data.folders import KAGGLE_INPUT, MOST_ENTRIES, subfolders
+from caption_utils.data.folders import KAGGLE_INPUT, MOST_ENTRIES, walk
 from caption_utils.errors import InputError
 from caption_utils.runtime import repository, writable_dir
 from caption_utils.training.checkpoint import CONFIG, WEIGHTS, read_json
@@ -22,7 +21,7 @@ def model_folders() -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for base in _bases():
-        for folder in _models_below(base):
+        for folder in filter(_is_model, walk(base, DEPTH, MOST_ENTRIES)):
             if folder not in found.values():
                 found.setdefault(folder.relative_to(base).as_posix(), folder)
     if not found:
@@ -37,14 +36,6 @@ def _bases() -> list[Path]:
     with suppress(InputError):  # where nothing can be written, models may still be read
         bases.append(writable_dir("models"))
     return [*dict.fromkeys(bases), KAGGLE_INPUT]
-
-
-def _models_below(base: Path) -> Iterator[Path]:
-    """Shallow ones first. Only the first entries of a folder are read, so thousands of photos cost nothing."""
-    level = [base]
-    for _ in range(DEPTH + 1):
-        yield from filter(_is_model, level)
-        level = [sub for folder in level for sub in subfolders(folder, MOST_ENTRIES)]
 
 
 def _is_model(folder: Path) -> bool:
