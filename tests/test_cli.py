@@ -48,6 +48,7 @@ def refused(capsys, *arguments):
     return line
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
     out, record = tmp_path / "runs" / "tiny", tmp_path / "results" / "metrics.csv"
     assert main(["train", "--data", str(data_folder), "--out", str(out), *SMALL, "--no-input-feeding"]) == 0
@@ -69,6 +70,7 @@ def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{PHOTO}: ")
 
 
+@pytest.mark.slow
 def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     other = shutil.copytree(model, tmp_path / "other")
     command = [
@@ -94,6 +96,7 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     assert "cider            +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_the_json_of_a_diverged_model_is_valid(model, data_folder, capsys):
     weights = load_file(model / "model.safetensors")
@@ -236,6 +239,7 @@ def test_a_map_s_name_without_a_format_or_of_a_photo_is_one_line(out, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_seen_enough_sees_no_traceback(model, tmp_path):
     names = "\n".join([PHOTO] * 40)  # with their attention more than a pipe holds
     command = f"{sys.executable} -m caption_utils caption --model {model} --beam 1 --json - | head -1"

@@ -201,6 +201,7 @@ def only_test_images(whole, folder, lists=("testImages.txt",), captions="test"):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", [("testImages.txt",), ("trainImages.txt", "devImages.txt", "testImages.txt")])
 @pytest.mark.parametrize("captions", ["test", "all"])
 def test_a_folder_with_the_test_images_alone(model, data_folder, tmp_path, lists, captions):

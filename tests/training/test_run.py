@@ -20,6 +20,7 @@ def fake(monkeypatch, cache, fake_encoder):
     return fake_encoder
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_photos_to_a_measured_model(data_folder, tmp_path, capsys):
     out = tmp_path / "runs" / "small"
     history = train_model(data_folder, out, min_count=1, settings=SMALL | {"mirror": True, "seed": 4})

@@ -1,0 +1,235 @@
+"""``python tools/mutation.py [--list] [--room NAME]``: are the tests worth their time?
+
+Makes small faults in copies of the project, one at a time, each of which the tests of its file must find, or nbval, for
+what a notebook teaches. Exits with 1 if one is found by nothing, or if tests fail without any fault.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED, LINKED = ("caption_utils", "tests", "tools", "notebooks"), ("data", "results")
+SECONDS = 120  # for one test, since a fault may make a loop endless
+AT_ONCE = 2
+NBVAL = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CAPTION_DATA": "demo", "CAPTION_PROFILE": "fast"}
+
+
+class Fault(NamedTuple):
+    """``old``, which is once in ``file``, becomes ``new``, and ``check`` must fail.
+
+    ``file`` lies in ``caption_utils``, or is a notebook, which is its own check.
+    """
+
+    file: str
+    old: str
+    new: str
+    check: str = ""
+
+    @property
+    def by(self) -> str:
+        """What must fail: unless ``check`` names it, the test file that is called as the package's file."""
+        room, _, name = self.file.rpartition("/")
+        mirror = self.file if name.endswith(".ipynb") else f"tests/{room}/test_{name}".replace("//", "/")
+        return self.check or mirror
+
+    @property
+    def place(self) -> str:
+        """The file, from the project's folder."""
+        return self.file if self.file.endswith(".ipynb") else f"caption_utils/{self.file}"
+
+    @property
+    def room(self) -> str:
+        """The notebooks are a room, too."""
+        return "notebooks" if self.by.endswith(".ipynb") else self.file.removesuffix(".py").split("/")[0]
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.old.strip()!r} -> {self.new.strip()!r}, by {self.by}"
+
+
+SETTINGS, VOCABULARY = "tests/training/test_run.py", "notebooks/02_vocabulary.ipynb"
+BAHDANAU, LUONG = "notebooks/04_bahdanau_attention.ipynb", "notebooks/05_luong_attention.ipynb"
+FAULTS = [
+    Fault("files.py", "            temporary.unlink()", "            pass"),
+    Fault("runtime.py", "    np.random.seed(seed)\n", ""),
+    Fault("runtime.py", "bases.insert(0, root", "bases.append(root"),
+    Fault("config.py", "math.pi * progress / warmup", "math.pi * progress", "tests/training/test_trainer.py"),
+    Fault("config.py", "self.max_length < self.min_length", "self.max_length < 1", "tests/search/test_constraints.py"),
+    Fault("config.py", '"patience": (1, 1e6)', '"patience": (0, 1e6)', SETTINGS),
+    Fault("plots.py", "100 * np.histogram(numbers, edges)[0]", "np.histogram(numbers, edges)[0]"),
+    Fault("data/vocab.py", "if n >= min_count", "if n > min_count"),
+    Fault("data/vocab.py", "(-counts[word], word)", "-counts[word]"),
+    Fault("data/vocab.py", 'unicodedata.normalize("NFKC", text)', "text"),
+    Fault("data/splits.py", '"devImages.txt": "val"', '"devImages.txt": "test"'),
+    Fault("data/splits.py", 'f"{seed}/{name}"', "name"),
+    Fault("data/images.py", "6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90"),
+    Fault("data/images.py", 'image.size, "white"', 'image.size, "black"'),
+    Fault("data/duplicates.py", "distance <= max_distance", "distance < max_distance"),
+    Fault("data/folders.py", "if path.suffix.lower() in", "if path.suffix in"),
+    Fault("data/layouts.py", "if caption and image:", "if caption:"),
+    Fault(
+        "data/exploration.py", "unknown_percent(val, Vocabulary(all_counts", "unknown_percent(val, Vocabulary(counts"
+    ),
+    Fault("data/datasets.py", '~table["image"].isin(missing)', '~table["image"].isin(missing[1:])'),
+    Fault("demo/scenes.py", "HORIZON if kind in SKY else SIZE - 8", "HORIZON if kind in SKY else SIZE - 9"),
+    Fault(
+        "demo/descriptions.py", "spoken == sentence.replace", "spoken in sentence.replace", "tests/demo/test_scenes.py"
+    ),
+    Fault(
+        "encoders/encoder.py",
+        "device=images.device)[:, None, None] * 255",
+        "device=images.device)[:, None, None] * 256",
+    ),
+    Fault("encoders/encode.py", "pixels.flip(2) if mirror", "pixels.flip(1) if mirror", "tests/encoders/test_store.py"),
+    Fault("encoders/store.py", 'f"{encoder.fingerprint} {mirror}"', "encoder.fingerprint"),
+    Fault("encoders/store.py", "features[row], done[row] = found.half().cpu().numpy(), True", "done[row] = True"),
+    Fault("model/attention.py", "v(torch.tanh(pairs))", "v(pairs)"),
+    Fault("model/attention.py", "self.score(query, keys).softmax(dim=-1)", "self.score(query, keys).softmax(dim=1)"),
+    Fault("model/decoder.py", "regions.mean(dim=1)", "regions[:, 0]"),
+    Fault("model/decoder.py", "self.dropout(output + embedded)", "self.dropout(output)"),
+    Fault(
+        "model/decoder.py",
+        "dim=-1), (state.hidden, state.cell))\n        output",
+        "dim=-1), (state.cell, state.hidden))\n        output",
+    ),
+    Fault("model/decoder.py", "self.attend(hidden, state)\n", "self.attend(state.hidden, state)\n"),
+    Fault("fast/bahdanau.py", "kept, f, value=-1", "kept, f, value=-0.9"),
+    Fault("fast/bahdanau.py", "exponential(-2 * state.keys)", "exponential(-state.keys)"),
+    Fault("fast/layout.py", "(counts.cumsum(0) - counts)", "counts.cumsum(0) * 0"),
+    Fault("search/beam.py", "-caption.score(config.length_penalty)", "caption.score(config.length_penalty)"),
+    Fault("search/beam.py", "best_ended[live.images, -1:]", "best_ended[live.images, :1]"),
+    Fault("search/constraints.py", "Vocabulary.bos, Vocabulary.unk]", "Vocabulary.bos]"),
+    Fault("search/constraints.py", "if words.shape[-1] < n:", "if words.shape[-1] <= n:"),
+    Fault("search/hypotheses.py", "(len(self.ids) + 1) **", "len(self.ids) **", "tests/search/test_beam.py"),
+    Fault("search/sampling.py", "gains / temperature", "gains * temperature"),
+    Fault(
+        "metrics/perplexity.py",
+        'reduction="none")',
+        'reduction="none", ignore_index=2)',
+        "tests/evaluation/test_report.py",
+    ),
+    Fault("metrics/scores.py", 'eff="closest"', 'eff="shortest"'),
+    Fault("metrics/scores.py", "np.exp(np.minimum(0.0, 1 - 1 / ratios))", "1"),
+    Fault("metrics/bootstrap.py", "(1 - LEVEL) / 2", "1 - LEVEL"),
+    Fault("metrics/meteor.py", "(1 - ALPHA) / precision + ALPHA / recall", "ALPHA / precision + (1 - ALPHA) / recall"),
+    Fault("metrics/diversity.py", "count > 1", "count > 2"),
+    Fault("training/batches.py", "[self.names[i] for i in chosen]", "[self.names[i - 1] for i in chosen]"),
+    Fault("training/loss.py", "((1 - attended) ** 2)", "((1 - attended) ** 4)"),
+    Fault("training/loss.py", "(tokens or len(batch.targets))", "len(batch.targets)"),
+    Fault("training/trainer.py", "        self.optimizer.zero_grad()\n", ""),
+    Fault("training/trainer.py", "return min(self.history", "return max(self.history"),
+    Fault("training/checkpoint.py", 'and head[8:] != b"{"', "and False"),
+    Fault("training/processes.py", 'reduction="sum"', 'reduction="mean"'),
+    Fault("training/zoo.py", "item[0] != DEFAULT_MODEL", "item[0] == DEFAULT_MODEL"),
+    Fault("training/run.py", "    seed_everything(config.seed)\n", ""),
+    Fault("captioner.py", "(len(self.tokens) + 1)", "len(self.tokens)"),
+    Fault("captioner.py", "self.encoder.grid).numpy()", "self.encoder.grid).mT.numpy()"),
+    Fault("evaluation/grounding.py", "area[top:bottom, left:right]", "area[left:right, top:bottom]"),
+    Fault("evaluation/occlusion.py", "ranks.topk(regions, dim=1)", "ranks.topk(regions, dim=1, largest=False)"),
+    Fault("evaluation/report.py", 'first.about["vocab_size"] != second', 'first.about["vocab_size"] == second'),
+    Fault("app/heatmaps.py", "('left', '', 'right')[column]", "('left', '', 'right')[row]"),
+    Fault("app/page.py", 'return html.escape(shown.encode("utf-8", "replace").decode("utf-8"))', "return shown"),
+    Fault("app/session.py", "[-MOST_SHOWN:]", "[:MOST_SHOWN]"),
+    Fault("app/photos.py", '1 if host() == "colab" else', "1 if False else"),
+    Fault("app/widget.py", '[*others, upload] if host() == "colab"', '[*others, upload] if host() == "kaggle"'),
+    Fault(
+        "__main__.py",
+        '{error}", file=sys.stderr)\n        return 2',
+        '", file=sys.stderr)\n        return 2',
+        "tests/test_cli.py",
+    ),
+    Fault(
+        "data/vocab.py",
+        "for token in tokenize(text)), self.eos]",
+        "for token in tokenize(text)[::-1]), self.eos]",
+        VOCABULARY,
+    ),
+    Fault("data/splits.py", '"trainImages.txt": "train"', '"trainImages.txt": "val"', VOCABULARY),
+    Fault("training/batches.py", "pack_sequence([ids[:-1]", "pack_sequence([ids[:-2]", VOCABULARY),
+    # captions with another image's features; perplexity without <eos>; the worst beam first; maps transposed
+    Fault("training/batches.py", "[self.names[i] for i in chosen]", "[self.names[i - 1] for i in chosen]", BAHDANAU),
+    Fault("metrics/perplexity.py", 'reduction="none")', 'reduction="none", ignore_index=2)', BAHDANAU),
+    Fault("search/beam.py", "-caption.score(config.length_penalty)", "caption.score(config.length_penalty)", BAHDANAU),
+    Fault("captioner.py", "self.encoder.grid).numpy()", "self.encoder.grid).mT.numpy()", BAHDANAU),
+    Fault("model/attention.py", "v(torch.tanh(pairs))", "v(pairs)", BAHDANAU),
+    Fault("model/decoder.py", "regions.mean(dim=1)", "regions[:, 0]", BAHDANAU),
+    Fault("training/trainer.py", "        self.optimizer.zero_grad()\n", "", BAHDANAU),
+    Fault(BAHDANAU, "optimizer.zero_grad()", "pass"),
+    Fault(BAHDANAU, "total += F.cross_entropy", "total -= F.cross_entropy"),
+    Fault("model/decoder.py", "self.attend(hidden, state)\n", "self.attend(state.hidden, state)\n", LUONG),
+    Fault("model/attention.py", "return query @ keys.mT", "return 2 * query @ keys.mT", LUONG),
+    Fault("captioner.py", "self.encoder.grid).numpy()", "self.encoder.grid).mT.numpy()", LUONG),
+]
+
+
+@contextmanager
+def broken_copy(fault: Fault | None) -> Iterator[Path]:
+    """A copy of the project with the fault in it, if any."""
+    with TemporaryDirectory(prefix="mutation-") as name:
+        copy = Path(name)
+        for folder in COPIED:
+            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in LINKED:
+            (copy / folder).symlink_to(ROOT / folder)
+        for path in ROOT.glob("*.*"):
+            if path.is_file():
+                shutil.copy(path, copy)
+        if fault:
+            path = copy / fault.place
+            text = path.read_text(encoding="utf-8")
+            if text.count(fault.old) != 1:
+                raise SystemExit(f"{fault.file}: {fault.old!r} is there {text.count(fault.old)} times; mend the list")
+            path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+        yield copy
+
+
+def status(check: str, fault: Fault | None = None) -> int:
+    """Pytest's exit status: 0 if all tests of ``check`` pass, 1 if one fails."""
+    options = NBVAL if check.endswith(".ipynb") else ("--timeout", str(SECONDS))
+    with broken_copy(fault) as copy:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options, check]
+        variables = os.environ | ONE_THREAD | {"PYTHONPATH": str(copy)}
+        return subprocess.run(command, cwd=copy, env=variables, capture_output=True).returncode
+
+
+def verdict(code: int) -> str:
+    """What an exit status says of a fault."""
+    return {0: "NOT CAUGHT", 1: "caught"}.get(code, f"NOT CAUGHT (pytest ended with {code})")
+
+
+def main() -> int:
+    """Check the faults that the options choose, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="list the faults and try none")
+    parser.add_argument("--room", choices=sorted({fault.room for fault in FAULTS}), help="only those of one room")
+    options = parser.parse_args()
+    faults = [fault for fault in FAULTS if options.room in (None, fault.room)]
+    if options.list:
+        print(*faults, sep="\n")
+        return 0
+    escaped = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        checks = list(dict.fromkeys(fault.by for fault in faults))
+        for check, code in zip(checks, pool.map(status, checks), strict=True):
+            if code:
+                escaped += 1
+                print(f"FAILS WITHOUT A FAULT: {check}", flush=True)
+        codes = pool.map(lambda fault: status(fault.by, fault), faults)
+        for fault, code in zip(faults, codes, strict=True):
+            escaped += code != 1
+            print(f"{verdict(code):<10}  {fault}", flush=True)
+    print(f"{len(faults)} faults in {len(checks)} files; {escaped} not caught or not to be judged")
+    return int(bool(escaped))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
