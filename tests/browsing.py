@@ -51,29 +51,32 @@ def servers(chromium, tmp_path_factory):
     started.stop()
 
 
-@pytest.fixture
-def visit(chromium, request):
+@pytest.fixture(scope="session")
+def visit(chromium):
     """``visit(address)`` opens a page in a visitor's own context. None may ask another server for anything."""
-    contexts, foreign = [], []
+    foreign = []
 
     def watch(asked):
         if not asked.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
             foreign.append(asked.url)
 
-    def open_page(address, width=1280, height=1000, script=""):
-        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    def open_page(address):
+        context = chromium.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
         context.set_default_timeout(PATIENCE)
         context.on("request", watch)
-        contexts.append(context)
         page = context.new_page()
-        page.add_init_script(script)
         page.goto(address, wait_until="commit")
         return page
 
     yield open_page
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    for number, context in enumerate(contexts, 1):
-        for page in context.pages:
-            page.screenshot(path=SHOTS / f"{request.node.name}-{number}.png")
-        context.close()
     assert foreign == []
+
+
+@pytest.fixture
+def keep_picture(request):
+    """``keep_picture(page)``: how the page looks when the test has ended goes into build/screenshots."""
+    pages = []
+    yield pages.append
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    for number, page in enumerate(pages, 1):
+        page.screenshot(path=SHOTS / f"{request.node.name}-{number}.png")

@@ -1,0 +1,217 @@
+"""The page as a person uses it: upload with the file chooser, click, read, hover. All tests share two open pages."""
+
+import io
+import re
+from pathlib import Path
+
+import browsing
+import nbformat
+import numpy as np
+import pytest
+import skimage
+from PIL import Image
+from servers import ROOT, TOKEN, arguments_of
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+PHOTOS = Path(skimage.data_dir)
+MEGABYTE = 2**20
+SENTENCE = re.compile(r"^\w+( [\w'-]+)+$")
+DESKTOP, TELEPHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def pages(servers, visit):
+    """The pages of two visitors, and their cells as a notebook in JupyterLab; opened together, to load together."""
+    visitors = [visit(servers.start("app")) for _ in range(2)]
+    lab = servers.start("lab", f"--IdentityProvider.token={TOKEN}", "--allow-root")
+    notebook = nbformat.read(ROOT / "notebooks" / "07_interactive_captioning.ipynb", nbformat.NO_CONVERT)
+    notebook.cells = [cell for cell in notebook.cells if {"bootstrap", "page"} & set(cell.metadata.get("tags", []))]
+    nbformat.write(notebook, servers.folder / "notebooks" / "page.ipynb")
+    return *visitors, visit(f"{lab}/lab/tree/page.ipynb?token={TOKEN}&reset")
+
+
+@pytest.fixture
+def app(pages, keep_picture):
+    """The first visitor's page, as earlier tests left it."""
+    page = pages[0]
+    keep_picture(page)
+    page.get_by_role("button", name=re.compile("Upload photos")).wait_for()
+    page.set_viewport_size(DESKTOP)
+    page.mouse.move(1, 1)
+    return page
+
+
+def ready(page, name):
+    page.get_by_text("Ready:").filter(has_text=name).wait_for()
+
+
+def upload(page, *files):
+    """Choose files with the upload button and wait until the page has them."""
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=re.compile("Upload photos")).click()
+    chooser.value.set_files([str(file) for file in files])
+    ready(page, files[0].name)
+
+
+def pick_sample(page, name):
+    page.get_by_role("button", name=name).click()
+    ready(page, name)
+
+
+def click_caption(page):
+    page.get_by_role("button", name="Caption", exact=True).click()
+    expect(page.get_by_text("Ready:")).to_have_count(0)  # the work has begun
+    expect(page.get_by_role("button", name="Caption", exact=True)).to_be_enabled()
+
+
+def brightness(page):
+    """Mean of the photo's pixels as they are on the screen."""
+    return np.asarray(Image.open(io.BytesIO(page.locator(".attention > img").first.screenshot()))).mean()
+
+
+def copy_caption(page):
+    """Click the button that copies the caption, which is returned."""
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    return page.locator(".cu-caption").text_content()
+
+
+def test_upload_click_read_and_hover(app):
+    upload(app, PHOTOS / "astronaut.png")
+    click_caption(app)
+    expect(app.locator(".cu-caption")).to_have_text(SENTENCE)
+    assert "Probability" in app.locator(".cu-card").inner_text()
+    before = brightness(app)
+    word = app.locator(".attention-word").nth(1)
+    word.hover()
+    expect(word.locator("img")).to_have_css("opacity", "1")
+    assert brightness(app) < 0.8 * before
+
+
+def test_the_caption_is_copied_with_a_clipboard_and_without(app):
+    pick_sample(app, "coffee")
+    click_caption(app)
+    app.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    assert copy_caption(app) == app.evaluate("navigator.clipboard.readText()")
+    app.evaluate("navigator.clipboard.writeText('')")
+    app.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined, configurable: true})")
+    app.evaluate("document.querySelector('button.cu-copy').textContent = 'Copy'")
+    caption = copy_caption(app)
+    app.evaluate("delete navigator.clipboard")
+    assert caption == app.evaluate("navigator.clipboard.readText()").strip()
+
+
+def test_on_a_telephone_a_word_is_tapped_and_everything_is_in_view(app):
+    app.set_viewport_size(TELEPHONE)
+    pick_sample(app, "coffee")
+    click_caption(app)
+    word = app.locator(".attention-word").first
+    word.click()
+    app.mouse.move(1, 1)
+    expect(word.locator("img")).to_have_css("opacity", "1")
+    for part in (".attention > img", ".cu-caption", ".cu-history"):
+        box = app.locator(part).bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+
+
+def test_a_long_name_stays_in_the_panel(app, tmp_path):
+    app.set_viewport_size(TELEPHONE)
+    (tmp_path / f"{'x' * 240}.jpg").write_bytes(b"no photo")
+    upload(app, tmp_path / f"{'x' * 240}.jpg")
+    assert app.evaluate("document.documentElement.scrollWidth") <= 390
+    status = app.get_by_text("Ready:")
+    assert status.evaluate("status => status.scrollWidth <= status.clientWidth")
+
+
+def test_a_broken_file_is_told_as_text_and_the_page_goes_on(app, tmp_path):
+    dialogs = []
+    app.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())
+    name = "<img src=x onerror=alert(1)>.jpg"
+    (tmp_path / name).write_bytes(b"no photo")
+    upload(app, tmp_path / name, PHOTOS / "camera.png")
+    click_caption(app)
+    message = f"{name}: not a picture that can be read; convert it to JPEG or PNG"
+    expect(app.locator(".cu-failed")).to_have_text(message)
+    expect(app.locator(".cu-caption")).to_have_count(1)
+    assert app.locator("img[src=x]").count() == 0
+    assert dialogs == []
+
+
+def test_the_same_file_twice_and_the_history_as_csv(app):
+    for _ in range(2):
+        upload(app, PHOTOS / "chelsea.png")
+        click_caption(app)
+        expect(app.locator(".cu-caption")).to_have_count(1)
+    upload(app, PHOTOS / "coffee.png")
+    click_caption(app)
+    expect(app.locator(".cu-history tr").first).to_contain_text("coffee.png")
+    for name in ("chelsea.png", "coffee.png"):
+        expect(app.locator(".cu-history tr", has_text=name)).to_have_count(1)
+    with app.expect_download() as download:
+        app.get_by_text("Save as CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0].startswith("photo,caption")
+    assert [line.split(",")[0] for line in lines[-2:]] == ["chelsea.png", "coffee.png"]
+    expect(app.locator(".cu-history tr")).to_have_count(len(lines) - 1)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A photo of 20 MB."""
+    path = tmp_path_factory.mktemp("large") / "large.png"
+    noise = np.random.default_rng(0).integers(0, 256, (2600, 2700, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, compress_level=0)
+    assert 20 * MEGABYTE < path.stat().st_size < 25 * MEGABYTE
+    return path
+
+
+def test_twenty_megabytes_arrive(app, large):
+    assert "Up to 50 MB per upload" in app.locator(".cu").first.inner_text()
+    upload(app, large)
+    click_caption(app)
+    expect(app.locator(".cu-card .cu-name")).to_contain_text("large.png")
+
+
+def test_two_visitors_do_not_see_each_other_s_photos(app, pages, keep_picture):
+    other = pages[1]
+    keep_picture(other)
+    upload(app, PHOTOS / "astronaut.png")
+    click_caption(app)
+    expect(app.locator(".cu-caption")).to_have_count(1)
+    assert other.locator(".cu-caption").count() == 0
+    upload(other, PHOTOS / "rocket.jpg")
+    click_caption(other)
+    expect(other.locator(".cu-history")).to_contain_text("rocket.jpg")
+    assert "astronaut.png" not in other.locator(".cu-history").inner_text()
+    assert "rocket.jpg" not in app.locator(".cu-history").inner_text()
+
+
+def test_in_jupyterlab(pages, keep_picture, large, tmp_path):
+    page = pages[2]
+    keep_picture(page)
+    page.get_by_text("| Idle").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    widget = page.locator(".jp-OutputArea .cu").first
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    upload(page, tmp_path / "broken.jpg", large)
+    click_caption(page)
+    expect(widget.locator(".cu-failed")).to_have_text("broken.jpg: the file is empty; copy or download it again")
+    expect(widget.locator(".cu-card .cu-name")).to_contain_text("large.png")
+    expect(widget.locator(".cu-caption")).to_have_text(SENTENCE)
+    word = widget.locator(".attention-word").first
+    word.hover()
+    expect(word.locator("img")).to_have_css("opacity", "1")
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_without_a_browser_tests_are_skipped_but_fail_where_nobody_looks(monkeypatch, ci, outcome):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(browsing, "CHROMIUM", None)
+    with pytest.raises(outcome, match="there is no browser"):
+        browsing.do_without(browsing.obstacle())
+
+
+def test_jupyterlab_opens_at_the_first_notebook():
+    assert arguments_of("lab")[:3] == ["jupyter", "lab", "notebooks/01_dataset_exploration.ipynb"]
