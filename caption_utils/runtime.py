@@ -1,16 +1,19 @@
-"""Where the code runs: host, device, folders that may be written, seeds, and how much a notebook does."""
+"""Where the code runs: host, device, folders that may be written, seeds, and what a notebook does and shows."""
 
+import inspect
 import os
 import platform
 import random
 import tempfile
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caption_utils.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from IPython.display import Markdown
 
 KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = ("fast", "full")
@@ -106,3 +109,11 @@ def describe_host() -> str:
         "cpu cores": str(os.cpu_count()),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())
+
+
+def show_source(*parts: Any) -> "Markdown":
+    """The source of classes, functions and methods as it stands in the package, for a notebook's last line."""
+    from IPython.display import Markdown  # in a notebook it is there
+
+    sources = (textwrap.dedent(inspect.getsource(part)).strip() for part in parts)
+    return Markdown("```python\n{}\n```".format("\n\n\n".join(sources)))

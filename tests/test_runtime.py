@@ -8,6 +8,7 @@ import torch
 
 from caption_utils import runtime
 from caption_utils.errors import InputError
+from caption_utils.model.decoder import BahdanauDecoder
 
 
 @pytest.fixture
@@ -122,3 +123,9 @@ def test_describe_host_names_versions_and_device():
     rows = dict(line.split(maxsplit=1) for line in runtime.describe_host().splitlines())
     assert rows["torch"] == torch.__version__
     assert rows["device"] == runtime.device().type
+
+
+def test_source_is_shown_as_it_stands_in_the_package():
+    shown = runtime.show_source(BahdanauDecoder.recur, runtime.host).data
+    assert shown.startswith("```python\ndef recur(self, ") and shown.endswith('    return "local"\n```')
+    assert "\n    context, alpha = self.attend(" in shown and "\n\n\ndef host()" in shown

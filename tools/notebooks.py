@@ -1,4 +1,4 @@
-"""``python tools/notebooks.py run | refresh | links``: run the notebooks, store their outputs, write their links."""
+"""``python tools/notebooks.py run | refresh [01 ...] | links``: run notebooks, store outputs, write links."""
 
 import copy
 import re
@@ -73,9 +73,11 @@ def run() -> None:
     print(f"\nSample photographs, captioned by the model of this repository:\n{caption_samples()}")
 
 
-def refresh() -> None:
-    """Run all notebooks and store their outputs, without what changes from run to run or names this machine."""
+def refresh(*numbers: str) -> None:
+    """Run the notebooks of these numbers, or all, and store their outputs, as ``normalize`` makes them."""
     for path in paths():
+        if numbers and path.stem[:2] not in numbers:
+            continue
         print(path.stem, flush=True)
         write(path, normalize(execute(path)))
 
@@ -160,10 +162,10 @@ def write(path: Path, notebook: NotebookNode) -> None:
         temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
-def main(command: str) -> int:
+def main(command: str, *numbers: str) -> int:
     """Run a command and return the exit status."""
     try:
-        {"run": run, "refresh": refresh, "links": links}[command]()
+        {"run": run, "refresh": refresh, "links": links}[command](*numbers)
     except NotebookFailed as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1
