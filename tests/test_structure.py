@@ -1,34 +1,117 @@
-"""The package is laid out as the README says: each file imports only from files above it."""
+"""The package is laid out as the README says: rooms import from rooms above them, and opening one changes nothing."""
 
 import ast
 import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "caption_utils"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLE = re.search(r"\| file \| its one job \|\n(.*?)\n\n", README, re.DOTALL)[1]
-ORDER = [name for row in TABLE.splitlines() for name in re.findall(r"`(\w+)\.py`", row.split("|")[1])]
+TABLE = next((part for part in README.split("\n\n") if "\n| `data/` |" in part), "")
+NAMES = [name for row in TABLE.splitlines() for name in re.findall(r"`(\w+)/?`", row.split("|")[1])]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+ROOMS = [*FOLDERS, *(path.stem for path in PACKAGE.glob("[!_]*.py")), "__main__"]
 
 
-def imports_of(path):
-    """Names of the package's modules that a file imports, wherever in it."""
+def room_of(module):
+    return module.split(".")[1]
+
+
+def imports_of(module):
+    """Modules of the package that a module imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "caption_utils":
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("caption_utils."):
-            found.add(node.module.split(".")[1])
-    return found
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports from a relative path"
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= below & MODULES.keys() or {node.module}
+    return {name for name in found if name.startswith("caption_utils")}
 
 
-def test_the_readme_names_every_file_once():
-    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert sorted(ORDER) == sorted(files)
+def run(*command):
+    result = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_file_imports_only_from_files_above_it(name):
-    assert imports_of(PACKAGE / f"{name}.py") <= set(ORDER[: ORDER.index(name)])
+def test_the_readme_names_every_room_once():
+    assert sorted(NAMES) == sorted(ROOMS)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "caption_utils"])
+def test_a_module_imports_only_from_rooms_above_its_own(module):
+    above = NAMES[: NAMES.index(room_of(module)) + 1]
+    assert {room_of(name) for name in imports_of(module)} <= set(above)
+
+
+@pytest.mark.parametrize("room", FOLDERS)
+def test_imports_within_a_room_have_no_cycle(room):
+    inside = [name for name in MODULES if name.startswith(f"caption_utils.{room}.")]
+    graph = {name: imports_of(name) & set(inside) for name in inside}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(inside)
+
+
+def test_modules_import_from_the_file_that_holds_a_name():
+    """What a room exports is for users; inside the package it would hide which file needs which."""
+    exporting = {f"caption_utils.{room}" for room in FOLDERS}
+    assert not {name: found for name in MODULES if (found := imports_of(name) & exporting)}
+
+
+@pytest.mark.parametrize("room", FOLDERS)
+def test_a_room_exports_what_it_names(room):
+    """The function, too, where a file is called as what it holds."""
+    for module in MODULES:
+        if module.startswith(f"caption_utils.{room}."):
+            import_module(module)
+    opened = import_module(f"caption_utils.{room}")
+    assert opened.__doc__
+    files = {name for name in opened.__all__ if isinstance(getattr(opened, name), ModuleType)}
+    assert files <= {"exploration"}
+
+
+def test_training_alone_chooses_what_is_fast():
+    users = {room_of(name) for name in MODULES if any(room_of(used) == "fast" for used in imports_of(name))}
+    assert users <= {"training", "fast"}
+
+
+def test_settings_and_help_load_no_torch():
+    for start in (["-c", "import caption_utils.config"], ["-m", "caption_utils", "--help"]):
+        assert not re.search(r"\| +torch$", run("-X", "importtime", *start), re.MULTILINE)
+    assert re.search(r"\| +torch$", run("-X", "importtime", "-c", "import torch"), re.MULTILINE)
+
+
+SETTINGS = """
+import os, sys, torch
+from importlib import import_module
+
+def settings():
+    backends, found = torch.backends, {"environment": dict(os.environ)}
+    for name in ("num_threads", "num_interop_threads", "float32_matmul_precision", "default_dtype"):
+        found[name] = getattr(torch, "get_" + name)()
+    for part in (backends.cuda.matmul, backends.cudnn, backends.mkldnn):
+        for name in ("allow_tf32", "benchmark", "deterministic", "enabled", "fp32_precision"):
+            found[str(part), name] = getattr(part, name, None)
+    return found | {"grad": torch.is_grad_enabled(), "exact": torch.are_deterministic_algorithms_enabled()}
+
+before = settings()
+for name in sys.argv[1:]:
+    import_module(name)
+assert settings() == before, (before, settings())
+"""
+
+
+def test_imports_change_no_setting_of_the_process():
+    run("-c", SETTINGS, *(name for name in MODULES if not name.endswith("__main__")))
