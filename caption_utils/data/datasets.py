@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from caption_utils.data import duplicates
-from caption_utils.data.folders import find_images, search_kaggle_layout
+from caption_utils.data.folders import KAGGLE_INPUT, find_images, find_kaggle_layout
 from caption_utils.data.layouts import find_caption_file, read_captions, summary
 from caption_utils.data.splits import SPLITS, first6k_split, listed_split, random_split
 from caption_utils.errors import InputError
 from caption_utils.runtime import repository
 
-KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_NAME = "adityajn105/flickr8k"
 SCHEMES = ("official", "first6k", "random")
 KAGGLE_DEPTH = 4
@@ -25,9 +24,9 @@ KAGGLE_DEPTH = 4
 class CaptionDataset:
     """Captions and the photos they describe.
 
-    ``table`` has the columns ``image`` (path below ``images``, with ``/``), ``caption`` and ``split`` (train,
-    val or test). ``notes`` say, a line each, what was chosen, dropped or repaired. ``missing`` names the
-    captioned images that have no file. ``scheme`` is the one of ``SCHEMES`` that was used in the end.
+    ``table`` has the columns ``image`` (path below ``images``, with ``/``), ``caption`` and ``split`` (train, val or
+    test). Each line of ``notes`` says what was chosen, dropped or repaired. ``missing`` names the captioned images
+    without a file. ``scheme`` is the one of ``SCHEMES`` that was used in the end.
     """
 
     name: str
@@ -76,21 +75,18 @@ class CaptionDataset:
         return prints.assign(image=list(splits.index), split=list(splits))
 
     def describe(self) -> pd.DataFrame:
-        """Counts by name: images and captions in all and by split, missing and unreadable photos, duplicates.
+        """Counts of images and captions, in all and by split, and of missing, unreadable and duplicate photos.
 
-        Opens every photo, which takes seconds for thousands of them.
+        Opens every photo: for thousands of them, this takes seconds.
         """
         prints, rows = self.fingerprints, {"images": len(self.image_names), "captions": len(self.table)}
         for split in SPLITS:
             table = self.table[self.table["split"] == split]
             rows |= {f"{split} images": table["image"].nunique(), f"{split} captions": len(table)}
-        digests = prints["digest"].dropna()
-        rows |= {
-            "missing images": len(self.missing),
-            "unreadable images": int(prints["phash"].isna().sum()),
-            "exact duplicates": int(digests.duplicated().sum()),
-            "near-duplicates across splits": len(duplicates.near_duplicates(self)),
-        }
+        rows["missing images"] = len(self.missing)
+        rows["unreadable images"] = int(prints["phash"].isna().sum())
+        rows["exact duplicates"] = int(prints["digest"].dropna().duplicated().sum())
+        rows["near-duplicates across splits"] = len(duplicates.near_duplicates(self))
         return pd.DataFrame({"count": rows})
 
 
@@ -99,26 +95,26 @@ def load_dataset(
 ) -> CaptionDataset:
     """Read a folder (or its caption file) of any layout in ``layouts``.
 
-    ``official`` takes the split from the file itself, else from the lists (``*trainImages.txt``, …), else
-    draws ``random``: 80/10/10 by image. ``first6k`` takes the first 6,000 images, 80/20 into train and val.
-    Rows whose photo is missing are dropped and counted in ``notes``; ``require_images=False`` reads captions
-    alone and looks for no photo. Raises ``InputError`` for anything that cannot be read.
+    The split is by image. ``official`` takes it from the file itself, else from lists (``*trainImages.txt``, …), else
+    draws a ``random`` one, 80/10/10. ``first6k`` takes the first 6,000 images, 80/20 into train and val. Rows whose
+    photo is missing are dropped and counted in ``notes``; with ``require_images=False``, no photo is looked for.
+    Raises ``InputError`` for anything that cannot be read.
     """
     if split not in SCHEMES:
         raise InputError(f"split={split!r} is unknown; use one of {', '.join(SCHEMES)}")
     root = Path(root).expanduser().resolve()
     file = find_caption_file(root)
     root = file.parent if root == file else root
-    rows = read_captions(file)
-    table = pd.DataFrame({"image": rows.images, "caption": rows.captions, "split": rows.splits}, dtype="str")
-    notes, images, missing = rows.notes, file.parent, []
+    read = read_captions(file)
+    table = pd.DataFrame(read.rows, columns=["image", "caption", "split"], dtype="str")
+    notes, images, missing = read.notes, file.parent, list[str]()
     if require_images and len(table):
         images, missing = _match_images(file, table, notes)
         table = table[~table["image"].isin(missing)]
     table, scheme = _assign_split(table, split, seed, file, notes)
     if table.empty:
         raise InputError(f"{file}: no usable row; check that the file is complete")
-    return CaptionDataset(rows.name or root.name, root, images, table, notes, missing, scheme)
+    return CaptionDataset(read.name or root.name, root, images, table, notes, missing, scheme)
 
 
 def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Path, list[str]]:
@@ -137,9 +133,9 @@ def _assign_split(
     images = list(table["image"].unique())
     assigned = _official_split(table, images, file, notes) if scheme == "official" else {}
     if not assigned:
-        used = "first6k" if scheme == "first6k" else "random"
         why = " (official lists asked for, none found)" if scheme == "official" else ""
-        scheme, assigned = used, (first6k_split if used == "first6k" else random_split)(images, seed)
+        scheme = "random" if scheme == "official" else scheme
+        assigned = (first6k_split if scheme == "first6k" else random_split)(images, seed)
         notes.append(f"Split: {scheme}, by image, seed {seed}{why}")
     _note(notes, [name for name in images if name not in assigned], "Images in no split (rows dropped)")
     table = table.assign(split=table["image"].map(assigned))
@@ -147,24 +143,19 @@ def _assign_split(
 
 
 def _official_split(table: pd.DataFrame, images: list[str], file: Path, notes: list[str]) -> dict[str, str]:
-    """Image → split by the file or the lists; empty if neither tells."""
-    assigned = _split_column(table, file)
-    if assigned:
+    """Image → split by the caption file, else by the lists; empty if neither tells."""
+    given = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
+    twice = given.loc[given["image"].duplicated(), "image"]
+    if len(twice):
+        raise InputError(f"{file}: {twice.iloc[0]} is in two splits; give all its rows the same one")
+    if len(given):
         notes.append(f"Split: official, given by {file.name}")
-        return assigned
+        return dict(zip(given["image"], given["split"], strict=True))
     assigned, lists = listed_split(file.parent, set(images))
     if assigned:
         notes.append(f"Split: official, lists {', '.join(path.name for path in lists)}")
         _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
     return assigned
-
-
-def _split_column(table: pd.DataFrame, file: Path) -> dict[str, str]:
-    pairs = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
-    twice = pairs.loc[pairs["image"].duplicated(), "image"]
-    if len(twice):
-        raise InputError(f"{file}: {twice.iloc[0]} is in two splits; give all its rows the same one")
-    return dict(zip(pairs["image"], pairs["split"], strict=True))
 
 
 def _note(notes: list[str], names: Sequence[str], what: str) -> None:
@@ -173,11 +164,10 @@ def _note(notes: list[str], names: Sequence[str], what: str) -> None:
 
 
 def find_dataset(download: bool = False, split: str = "official", seed: int = 0) -> CaptionDataset:
-    """The data set of ``CAPTION_DATA`` (a path, or ``demo``), else ``data/flickr8k``, else one under
+    """The data set that ``CAPTION_DATA`` names (a path, or ``demo``), else ``data/flickr8k``, else one in
     ``/kaggle/input``, else (only if ``download``) Kaggle's copy, else the demo set. ``notes[0]`` says which.
 
-    Raises ``InputError`` if ``CAPTION_DATA`` names nothing that can be read, if the download fails or if
-    there is no data at all.
+    Raises ``InputError`` if ``CAPTION_DATA`` names nothing readable, if the download fails, or if there is no data.
     """
     root, how, name = _locate(download)
     dataset = load_dataset(root, split, seed)
@@ -186,7 +176,7 @@ def find_dataset(download: bool = False, split: str = "official", seed: int = 0)
 
 
 def _locate(download: bool) -> tuple[Path, str, str | None]:
-    """Folder, how it was found, and its name where the folder's own name does not say."""
+    """The folder, how it was found, and the data set's name where the folder's name does not tell."""
     repo, setting = repository() or Path.cwd(), os.environ.get("CAPTION_DATA", "")
     demo, local = repo / "data" / "demo", repo / "data" / "flickr8k"
     if setting and setting != "demo":
@@ -197,7 +187,7 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     if not setting:
         if local.is_dir() and any(local.iterdir()):
             return local, "found in the repository", None
-        if found := search_kaggle_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
+        if found := find_kaggle_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
             return found, f"found under {KAGGLE_INPUT}", None
         if download:
             return _download(), "downloaded from Kaggle", "flickr8k"
@@ -211,7 +201,7 @@ def _download() -> Path:
         import kagglehub
 
         return Path(kagglehub.dataset_download(KAGGLE_NAME))
-    except Exception as error:  # no package, no network, no account: each its own type
+    except Exception as error:  # a missing package, network or account each raises its own type
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{KAGGLE_NAME}: no download from Kaggle ({reason}); pip install kagglehub, or "
@@ -220,6 +210,6 @@ def _download() -> Path:
 
 
 def _shown(path: Path) -> str:
-    """Relative to the repository where it lies inside, so that stored outputs name no machine."""
+    """Relative to the repository if inside it, so that stored outputs name no machine."""
     repo = repository()
     return path.relative_to(repo).as_posix() if repo and path.is_relative_to(repo) else str(path)

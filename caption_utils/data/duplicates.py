@@ -1,10 +1,11 @@
-"""Photos that are in a data set twice: the same bytes, or the same scene to a perceptual hash."""
+"""Photos that a data set holds twice: as the same bytes, or as the same scene to a perceptual hash."""
 
 import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,12 @@ from PIL import Image
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 
+if TYPE_CHECKING:
+    from caption_utils.data.datasets import CaptionDataset
+
 HASHED_SIDE = 64  # pixels; the hash looks at 32
 BLOCK = 1024  # rows of the distance matrix held at a time
+COLUMNS = ["image", "other", "split", "other_split", "distance"]
 
 
 def fingerprint(paths: list[Path]) -> pd.DataFrame:
@@ -24,7 +29,7 @@ def fingerprint(paths: list[Path]) -> pd.DataFrame:
 
 
 def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
-    import imagehash  # brings SciPy, which reading captions does not need
+    import imagehash  # imports SciPy, which reading captions does not need
 
     try:
         data = path.read_bytes()
@@ -33,43 +38,36 @@ def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
     digest = hashlib.sha256(data).hexdigest()
     try:
         image = Image.open(io.BytesIO(data))
-        image.draft("L", (HASHED_SIDE, HASHED_SIDE))  # JPEG alone: decoded small, yet read to its end
+        image.draft("L", (HASHED_SIDE, HASHED_SIDE))  # JPEG is decoded small, yet read to its end
         bits = imagehash.phash(load_image(image)).hash.ravel()
     except (InputError, OSError, ValueError, Image.DecompressionBombError):
         return digest, None
     return digest, np.where(bits, 1, -1).astype(np.float32)
 
 
-def near_duplicates(dataset: "CaptionDataset", max_distance: int = 6) -> pd.DataFrame:  # noqa: F821
-    """Pairs of similar photos in different splits: they leak from training into evaluation. Closest first.
+def near_duplicates(dataset: "CaptionDataset", max_distance: int = 6) -> pd.DataFrame:
+    """Pairs of similar photos in different splits, which leak from training into evaluation; the closest first.
 
-    Columns ``image, other, split, other_split, distance``, the Hamming distance of the perceptual hashes, 0
-    to 64. Resizing and recompressing moves a photo's hash by up to 4; unrelated ones of Flickr8k start at 8.
+    ``distance`` is the Hamming distance of the perceptual hashes, 0 to 64.
+    Resizing and recompressing changes a photo's hash by up to 4; unrelated photos of Flickr8k are at least 8 apart.
     """
-    prints = dataset.fingerprints.dropna(subset="phash").reset_index(drop=True)
+    prints = dataset.fingerprints.dropna(subset="phash")
     first, second, distance = close_pairs(list(prints["phash"]), max_distance)
-    left, right = prints.loc[first].reset_index(drop=True), prints.loc[second].reset_index(drop=True)
-    pairs = pd.DataFrame(
-        {
-            "image": left["image"],
-            "other": right["image"],
-            "split": left["split"],
-            "other_split": right["split"],
-            "distance": distance,
-        }
-    )
-    pairs = pairs[pairs["split"] != pairs["other_split"]]
+    image, split = prints["image"].to_numpy(), prints["split"].to_numpy()
+    columns = [image[first], image[second], split[first], split[second], distance]
+    pairs = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))[split[first] != split[second]]
     return pairs.sort_values(["distance", "image", "other"], ignore_index=True)
 
 
 def close_pairs(hashes: list[np.ndarray], max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices ``i < j`` and Hamming distance of all pairs at most ``max_distance`` apart.
 
-    Hashes are vectors of ±1: a distance is ``(length - dot product) / 2``, a block of them a matrix product.
+    Hashes are vectors of ±1, so a distance is ``(length - dot product) / 2``, and a block of them a matrix product.
     """
     signs, found = np.array(hashes, dtype=np.float32), [np.empty((0, 3), int)]
     for start in range(0, len(signs), BLOCK):
         distance = (signs.shape[1] - signs[start : start + BLOCK] @ signs[start:].T) / 2
         i, j = np.nonzero(np.triu(distance <= max_distance, k=1))
         found.append(np.stack([i + start, j + start, distance[i, j].astype(int)], axis=1))
-    return tuple(np.concatenate(found).T)
+    first, second, distances = np.concatenate(found).T
+    return first, second, distances

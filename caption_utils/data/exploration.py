@@ -1,4 +1,4 @@
-"""What captions tell before any model is trained: their words, how far people agree, what a vocabulary leaves out.
+"""What captions tell before any model is trained: their words, how well people agree, what a vocabulary leaves out.
 
 ``python -m caption_utils.data.exploration DIR`` writes two of these tables for a data set into ``results/exploration``.
 """
@@ -40,9 +40,9 @@ Tokens = Sequence[str]
 
 
 def nouns_and_verbs(tokens: Tokens) -> tuple[list[str], list[str]]:
-    """Nouns and verbs by rule: the first word after "a", "two" or "his" that is no known adjective, and the word after
-    it (and "is" or "are") if that ends in -ing, -ed or -s. A guess, without grammar: nouns without a determiner and
-    verbs far from their noun are missed, and the second noun of "two soccer players" passes for a verb.
+    """Nouns and verbs by rule: the first word after "a", "two" or "his" that is no known adjective; and the word after
+    it (or after its "is" or "are") if that ends in -ing, -ed or -s. This is a guess without grammar: it misses nouns
+    without a determiner and verbs far from their noun, and takes the second noun of "two soccer players" for a verb.
     """
     found = PHRASE.findall(" ".join(tokens))
     return [noun for noun, _ in found], [verb for _, verb in found if verb]
@@ -55,29 +55,29 @@ def overlap(first: Tokens, second: Tokens) -> float:
 
 
 def human_bleu(images: Sequence[Sequence[Tokens]], vocab: Vocabulary | None = None) -> pd.DataFrame:
-    """Corpus BLEU-1 to 4 in percent of people: each image's k-th caption against its others, a row for each k.
+    """Corpus BLEU-1 to 4 of people, in percent: each image's k-th caption against its others, one row for each k.
 
-    ``images`` holds the tokenised captions of each image. With ``vocab``, the scored caption (never its references)
-    says ``<unk>`` for each word the vocabulary lacks, as any model with that vocabulary must.
+    ``images`` holds the tokenised captions of each image. With ``vocab``, words that it lacks become ``<unk>`` in the
+    scored captions (never in the references), as for any model with that vocabulary.
     """
     rows = {}
     for k in range(max(map(len, images))):
         chosen = [captions for captions in images if k < len(captions) and len(captions) > 1]
-        spoken = [[w if vocab is None or w in vocab.ids else UNK for w in captions[k]] for captions in chosen]
-        others = [[*captions[:k], *captions[k + 1 :]] for captions in chosen]
-        rows[k + 1] = _corpus_bleu(spoken, others)
+        scored = [[w if vocab is None or w in vocab.ids else UNK for w in captions[k]] for captions in chosen]
+        rows[k + 1] = _corpus_bleu(scored, [[*captions[:k], *captions[k + 1 :]] for captions in chosen])
     return pd.DataFrame(rows).T.rename_axis("k")
 
 
-def _corpus_bleu(spoken: Sequence[Tokens], others: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    """What ``metrics.bleu`` gives, of texts that are tokenised already."""
-    references = {i: [" ".join(tokens) for tokens in captions] for i, captions in enumerate(others)}
-    scores, _ = Bleu(4).compute_score(references, {i: [" ".join(tokens)] for i, tokens in enumerate(spoken)}, verbose=0)
+def _corpus_bleu(scored: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
+    """As ``metrics.bleu``, but of texts that are already tokenised."""
+    texts = {i: [" ".join(tokens)] for i, tokens in enumerate(scored)}
+    others = {i: [" ".join(tokens) for tokens in captions] for i, captions in enumerate(references)}
+    scores, _ = Bleu(4).compute_score(others, texts, verbose=0)
     return {f"bleu{n}": 100 * float(score) for n, score in enumerate(scores, 1)}
 
 
 def row_split_leaks(images: Sequence[str], test_rows: int, seed: int) -> tuple[int, int]:
-    """Draw ``test_rows`` of the rows, whose images are given, for testing: (test images, those also in training)."""
+    """Draw ``test_rows`` rows, given by their images, as a test set: (images in it, those of them also in training)."""
     drawn = set(Random(seed).sample(range(len(images)), test_rows))
     test = {image for row, image in enumerate(images) if row in drawn}
     train = {image for row, image in enumerate(images) if row not in drawn}
@@ -85,10 +85,10 @@ def row_split_leaks(images: Sequence[str], test_rows: int, seed: int) -> tuple[i
 
 
 def expected_leaks(captions_per_image: Iterable[int], test_rows: int) -> tuple[float, float]:
-    """What ``row_split_leaks`` finds on average over all draws (hypergeometric).
+    """The mean of ``row_split_leaks`` over all draws (hypergeometric).
 
-    Of n rows, m are drawn: all k rows of an image with probability (m)_k / (n)_k, none with (n - m)_k / (n)_k, where
-    (n)_k = n (n - 1) ... (n - k + 1).
+    Of n rows, m are drawn: all k rows of an image with probability (m)_k / (n)_k, none of them with
+    (n - m)_k / (n)_k, where (n)_k = n (n - 1) ... (n - k + 1).
     """
     sizes = list(captions_per_image)
     rows, tests, leaks = sum(sizes), 0.0, 0.0
@@ -96,12 +96,12 @@ def expected_leaks(captions_per_image: Iterable[int], test_rows: int) -> tuple[f
         every = math.perm(test_rows, k) / math.perm(rows, k)
         none = math.perm(rows - test_rows, k) / math.perm(rows, k)
         tests += 1 - none
-        leaks += max(0.0, 1 - none - every)  # a single caption leaks nothing, rounding aside
+        leaks += max(0.0, 1 - none - every)  # 0 for a single caption, whatever the rounding
     return tests, leaks
 
 
 def unknown_percent(captions: Sequence[Tokens], vocab: Vocabulary) -> float:
-    """Percent of the tokens to be predicted, each caption's ``<eos>`` among them, that ``vocab`` lacks."""
+    """Percentage of the tokens to be predicted, which include each caption's ``<eos>``, that ``vocab`` lacks."""
     unknown = sum(word not in vocab.ids for tokens in captions for word in tokens)
     return 100 * unknown / sum(len(tokens) + 1 for tokens in captions)
 
@@ -109,47 +109,36 @@ def unknown_percent(captions: Sequence[Tokens], vocab: Vocabulary) -> float:
 def threshold_table(
     train: Sequence[Tokens], val: Sequence[Tokens], thresholds: Iterable[int] = THRESHOLDS
 ) -> pd.DataFrame:
-    """What each ``min_count`` keeps and leaves out; all but ``words`` in percent.
+    """What each ``min_count`` keeps and leaves out; everything but ``words`` in percent.
 
-    ``words`` in the vocabulary, of all training words ``kept``; tokens ``unknown_train`` and ``unknown_val``;
-    validation captions with an unknown word, ``captions_val``; and ``unknown_if_counted``, the unknown validation
-    tokens if validation words had been counted too, which would flatter the model.
+    ``words`` in the vocabulary, and the share of all training words ``kept``; tokens ``unknown_train`` and
+    ``unknown_val``; validation captions with an unknown word, ``captions_val``; and ``unknown_if_counted``, the unknown
+    validation tokens if validation words had been counted too, which would flatter the model.
     """
     counts = Counter(word for tokens in train for word in tokens)
     all_counts = counts + Counter(word for tokens in val for word in tokens)
-    return (
-        pd.DataFrame({n: _threshold_row(train, val, counts, all_counts, n) for n in thresholds})
-        .T.rename_axis("min_count")
-        .astype({"words": int})
-    )
-
-
-def _threshold_row(
-    train: Sequence[Tokens], val: Sequence[Tokens], counts: Counter, all_counts: Counter, min_count: int
-) -> dict[str, float]:
-    vocab = Vocabulary(counts, min_count)
-    return {
-        "words": len(vocab.counts),
-        "kept": 100 * len(vocab.counts) / len(counts),
-        "unknown_train": unknown_percent(train, vocab),
-        "unknown_val": unknown_percent(val, vocab),
-        "captions_val": 100 * sum(any(w not in vocab.ids for w in tokens) for tokens in val) / len(val),
-        "unknown_if_counted": unknown_percent(val, Vocabulary(all_counts, min_count)),
-    }
-
-
-def tokens_by_image(dataset: CaptionDataset) -> list[list[list[str]]]:
-    """The tokenised captions of each image, in file order."""
-    return [[tokenize(text) for text in dataset.captions_of(name)] for name in dataset.image_names]
+    rows = {}
+    for min_count in thresholds:
+        vocab = Vocabulary(counts, min_count)
+        rows[min_count] = {
+            "words": len(vocab.counts),
+            "kept": 100 * len(vocab.counts) / len(counts),
+            "unknown_train": unknown_percent(train, vocab),
+            "unknown_val": unknown_percent(val, vocab),
+            "captions_val": 100 * sum(any(w not in vocab.ids for w in tokens) for tokens in val) / len(val),
+            "unknown_if_counted": unknown_percent(val, Vocabulary(all_counts, min_count)),
+        }
+    return pd.DataFrame(rows).T.rename_axis("min_count").astype({"words": int})
 
 
 def write_tables(dataset: CaptionDataset, folder: Path) -> None:
     """``<name>_human_bleu.csv`` (validation images) and ``<name>_vocabulary.csv`` into ``folder``.
 
-    The second has a column more than ``threshold_table``: ``people_bleu4``, the mean of ``human_bleu`` through each
-    vocabulary.
+    The second is ``threshold_table`` with one more column, ``people_bleu4``: the mean BLEU-4 of people who know only
+    the words of that vocabulary.
     """
-    people = tokens_by_image(dataset.split("val"))
+    val = dataset.split("val")
+    people = [[tokenize(text) for text in val.captions_of(name)] for name in val.image_names]
     train = [tokenize(text) for text in dataset.split("train").table["caption"]]
     counts = Counter(word for tokens in train for word in tokens)
     table = threshold_table(train, [tokens for captions in people for tokens in captions])
@@ -160,8 +149,8 @@ def write_tables(dataset: CaptionDataset, folder: Path) -> None:
 
 
 def main() -> None:
-    """Command line of ``python -m caption_utils.data.exploration``."""
-    parser = argparse.ArgumentParser(description="Write the tables of a data set.")
+    """Run ``python -m caption_utils.data.exploration DIR``."""
+    parser = argparse.ArgumentParser(description="Write the tables of a data set into results/exploration.")
     parser.add_argument("data", help="data set: folder or caption file")
     try:
         folder = (repository() or Path.cwd()) / "results" / "exploration"

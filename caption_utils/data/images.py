@@ -1,4 +1,4 @@
-"""Bytes, path or open picture to an upright RGB image, or one clear error; in bounded memory, however large it is."""
+"""Bytes, a path or an open picture → an upright RGB image or one clear error, in bounded memory however large it is."""
 
 import io
 import math
@@ -9,18 +9,21 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from caption_utils.errors import InputError
 
-DECODE_SIDE = 1024  # a large picture is reduced by a whole factor while both sides stay above this
-LONG_SIDE = 8 * DECODE_SIDE  # a very long one also until its long side nears this
-MAX_PIXELS = 178_000_000  # Pillow refuses little more
-DECODED_BYTES = 512_000_000  # what a decoder may take
-LONGEST_SIDE = 65_535  # pixels, as in a JPEG; a strip of a wider picture would not be small
+DECODE_SIDE = 1024  # a large picture is reduced by a whole factor; both sides stay at least this long
+LONG_SIDE = 8 * DECODE_SIDE  # a very long one is reduced further, until its long side is about this
+MAX_PIXELS = 178_000_000  # just below what Pillow refuses
+DECODED_BYTES = 512_000_000  # memory that decoding may take
+LONGEST_SIDE = 65_535  # pixels, the limit of JPEG; strips of a wider picture would not be small
 STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
-# What decoders take, in bytes a pixel, where that is more than Pillow's four for a finished pixel.
+# Memory per pixel while decoding, where it is more than the four bytes of a finished pixel in Pillow.
 BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
-# Not ICO, which Pillow decodes before it tells the size, nor PPM, some of which it decodes in Python, value by value.
+# Not ICO, which Pillow decodes before it knows the size, nor PPM, which it may decode in Python, value by value.
 FORMATS = {"JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", *BYTES_PER_PIXEL}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 TURNS = {
@@ -34,18 +37,19 @@ TURNS = {
 }
 ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
 
-# Of large pictures and damaged EXIF; both are dealt with. Once for all, since to catch warnings is not for threads.
+# Warnings about large pictures and damaged EXIF, both of which are handled here. Set once: catching warnings around
+# each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
 Source = str | Path | bytes | Image.Image
 
 
 def load_image(source: Source, name: str | None = None) -> Image.Image:
-    """Upright 8-bit RGB picture: EXIF rotation applied, transparency laid on white, the first frame of an animation.
+    """Upright 8-bit RGB picture: EXIF rotation applied, transparency on white, the first frame of an animation.
 
-    A picture of which both sides are at least twice ``DECODE_SIDE`` is reduced by a whole factor. ``name`` stands for
-    the picture in messages (a path names itself). Raises ``InputError`` for whatever cannot be decoded whole: a
-    missing, empty, truncated or foreign file, or one whose decoding would take more than ``DECODED_BYTES``.
+    A picture with both sides at least twice ``DECODE_SIDE`` is reduced by a whole factor. ``name`` is what messages
+    call it (default: its path). Raises ``InputError`` for whatever cannot be decoded completely: a
+    missing, empty, truncated or foreign file, or one that would take more than ``DECODED_BYTES`` to decode.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     try:
@@ -74,13 +78,13 @@ def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Imag
     if isinstance(source, bytes):
         return io.BytesIO(source)
     path = Path(source)
-    if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe would wait for a writer
+    if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would wait for a writer
         raise InputError(f"{name}: a pipe or a device, not a file; save the picture first")
     return path.open("rb")
 
 
 def _picture(file: BinaryIO, name: str) -> Image.Image:
-    """The picture in ``file``, not decoded yet, told to decode small where its format can."""
+    """The picture in ``file``, not decoded yet."""
     head = file.read(1024)
     file.seek(0)
     if not head:
@@ -96,7 +100,7 @@ def _picture(file: BinaryIO, name: str) -> Image.Image:
 
 
 def _register_heif(name: str) -> None:
-    """Teach Pillow to read HEIC, where the library for it is installed."""
+    """Make Pillow read HEIC. Raises ``InputError`` if the library for it is not installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -105,7 +109,7 @@ def _register_heif(name: str) -> None:
 
 
 def _formats() -> list[str]:
-    """Those of ``FORMATS`` that the installed Pillow reads."""
+    """Those of ``FORMATS`` that the installed Pillow can read."""
     Image.init()
     return [name for name in list(Image.OPEN) if name in FORMATS]
 
@@ -120,26 +124,27 @@ def _kind(head: bytes) -> str:
     return "not a picture that can be read"
 
 
-def _bound(image: Image.Image, name: str) -> None:
-    """Ask for reduced decoding, which JPEG can do, and refuse what would still take too much memory."""
+def _bound(image: ImageFile, name: str) -> None:
+    """Ask for reduced decoding, which only JPEG can do, and refuse what would still take too much memory."""
     size, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
     if pixels > MAX_PIXELS:
         raise Image.DecompressionBombError
     needed = 0
-    if image.info.get("progressive"):  # all coefficients, two bytes each, are held until the last has come
+    if isinstance(image, JpegImageFile) and image.info.get("progressive"):
+        # all coefficients, two bytes each, are held until the last is read
         layers = [(across, down) for _, across, down, _ in image.layer]
         widest, tallest = map(max, zip(*layers, strict=True))
         needed = 2 * pixels * sum(across * down for across, down in layers) // (widest * tallest)
-    image.draft(None, (DECODE_SIDE, DECODE_SIDE))  # only JPEG takes the hint
-    needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format, 4)
+    image.draft(None, (DECODE_SIDE, DECODE_SIDE))
+    needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", 4)
     needed += _strip_bytes(image)
     if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
         raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
 
 
-def _strip_bytes(image: Image.Image) -> int:
-    """What libtiff holds beside the finished picture: a strip or a tile of it, and one strip may be all of it."""
-    if image.format != "TIFF" or image.tile[0][0] != "libtiff":
+def _strip_bytes(image: ImageFile) -> int:
+    """What libtiff holds besides the finished picture: a strip or a tile, and a single strip may be all of it."""
+    if not isinstance(image, TiffImageFile) or image.tile[0][0] != "libtiff":
         return 0
     tags = image.tag_v2
     rows = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
@@ -149,13 +154,13 @@ def _strip_bytes(image: Image.Image) -> int:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     reduced = _reduced_rgb(image)
     return reduced if turn is None else reduced.transpose(turn)
 
 
 def _reduced_rgb(image: Image.Image) -> Image.Image:
-    """Converted strip by strip, so that no second picture of the full size is ever held."""
+    """Reduced and converted strip by strip, so that memory never holds a second picture of the full size."""
     width, height = image.size
     factor = max(1, min(width, height) // DECODE_SIDE, max(width, height) // LONG_SIDE)
     rows = max(1, STRIP_PIXELS // (width * factor)) * factor
@@ -177,7 +182,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
-    """What to subtract and to divide by for 8 bits: 16-bit files by their full range, others by the range they use."""
+    """What to subtract and divide by to get 8 bits: full range for 16-bit files, the range of the values for others."""
     ranges = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in strips)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if low >= 0 and 255 < high <= 65535:

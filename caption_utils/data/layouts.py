@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,18 +19,12 @@ from caption_utils.errors import InputError
 
 KNOWN_NAMES = ("captions.txt", "Flickr8k.token.txt", "results.csv", "results_20130124.token")
 SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
-SPLIT_NAMES = {
-    "": "",
-    "train": "train",
-    "restval": "train",
-    "val": "val",
-    "dev": "val",
-    "validation": "val",
-    "test": "test",
-}
-IMAGE_COLUMNS, CAPTION_COLUMNS = ("image", "image_name"), ("caption", "comment")
+SPLIT_NAMES = {"": "", "train": "train", "restval": "train", "test": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "dev", "validation"), "val")
+FLICKR30K = {"image_name": "image", "comment": "caption"}  # its names of columns
 USE_KARPATHY = "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO"
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
+CUT_OFF = "without a caption (dropped; if the file was cut off, download it again)"
 
 TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 KARPATHY = re.compile(r'"(images|dataset)"\s*:')
@@ -39,19 +34,29 @@ LONGEST_RECORD = 20  # lines that one quoted caption may span
 
 
 @dataclass
-class Captions:
-    """Rows in file order, in three lists (split ``""`` where the file gives none), and notes on oddities."""
+class CaptionFile:
+    """What a caption file holds: rows in file order, its data set's ``name`` where it gives one, notes on oddities."""
 
+    path: Path
     name: str = ""
-    images: list[str] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
+    rows: list[tuple[str, str, str]] = field(default_factory=list)  # image, caption, split ("" where none is given)
     notes: list[str] = field(default_factory=list)
+    empty: int = 0
 
     def add(self, image: str, caption: str, split: str = "") -> None:
-        self.images.append(image)
-        self.captions.append(caption)
-        self.splits.append(split)
+        """A row, white space in the caption collapsed; one without an image name or a caption is only counted."""
+        caption, known = " ".join(caption.split()), SPLIT_NAMES.get(split.strip().lower())
+        if caption and image:
+            if known is None:
+                raise InputError(f"{self.path}: split {split!r} of {image} is unknown; use train, val or test")
+            self.rows.append((image, caption, known))
+        else:
+            self.empty += 1
+
+    def note_lines(self, numbers: Sequence[int], what: str) -> None:
+        """Note what is odd about some lines, if there are any."""
+        if numbers:
+            self.notes.append(f"{self.path.name}: lines {what}: {summary(numbers, 'line ')}")
 
 
 def find_caption_file(root: Path) -> Path:
@@ -81,8 +86,8 @@ def _caption_files(folder: Path) -> list[Path]:
     return [path for path in files if _reader(path)]
 
 
-def read_captions(path: Path) -> Captions:
-    """Rows of a caption file of any layout: white space collapsed, rows without a caption dropped, counted.
+def read_captions(path: Path) -> CaptionFile:
+    """The rows of a caption file of any layout.
 
     Raises ``InputError`` for an empty file, an unknown layout, an encoding other than UTF-8, damaged JSON or
     an unknown split.
@@ -92,22 +97,26 @@ def read_captions(path: Path) -> Captions:
         if not path.stat().st_size:
             raise InputError(f"{path}: the file is empty; download it again")
         raise InputError(f"{path}: no caption file (expected {LAYOUTS}); add the header line image,caption")
-    return _clean(path, reader(path, read_text(path)))
+    file = CaptionFile(path)
+    reader(file, read_text(path))
+    if file.empty:
+        file.notes.append(f"{path.name}: rows with an empty caption or image name (dropped): {file.empty}")
+    return file
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text, byte-order mark dropped, line ends as ``\\n``. ``InputError`` for other encodings."""
+    """UTF-8 text without byte-order mark, line ends as ``\\n``. Raises ``InputError`` for other encodings."""
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}: line {line} is not UTF-8; save the file as UTF-8 and try again") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _reader(path: Path) -> Callable[[Path, str], Captions] | None:
-    """The function that reads this file's layout, told by its first kilobytes; ``None`` if it is none."""
+def _reader(path: Path) -> Callable[[CaptionFile, str], None] | None:
+    """The function that reads this file's layout, told by its first kilobytes; ``None`` if it has none."""
     with path.open("rb") as file:
         head = file.read(1 << 16).decode("utf-8-sig", errors="replace").lstrip()
     first = re.split(r"[\r\n]", head, maxsplit=1)[0]
@@ -117,70 +126,46 @@ def _reader(path: Path) -> Callable[[Path, str], Captions] | None:
         return _read_json_lines if '"image"' in first and '"caption"' in first else None
     if TOKEN_LINE.match(first):
         return _read_tokens
-    return _read_table if _columns(first) else None
+    return _read_table if _header(first)[1] else None
 
 
-def _columns(header: str) -> tuple[str, list[str]] | None:
-    """Delimiter and lower-case column names, if the line is the header of a caption table."""
+def _header(line: str) -> tuple[str, list[str]]:
+    """Delimiter and lower-case column names of a caption table; no column if the line is no header of one."""
     for delimiter in "|\t,":
-        names = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
-        if any(name in names for name in IMAGE_COLUMNS) and any(name in names for name in CAPTION_COLUMNS):
+        cells = [cell.strip().strip('"').lower() for cell in line.split(delimiter)]
+        names = [cell if (usual := FLICKR30K.get(cell, cell)) in cells else usual for cell in cells]
+        if "image" in names and "caption" in names:
             return delimiter, names
-    return None
+    return "", []
 
 
-def _clean(path: Path, rows: Captions) -> Captions:
-    clean, empty = Captions(rows.name, notes=rows.notes), 0
-    for image, caption, split in zip(rows.images, rows.captions, rows.splits, strict=True):
-        caption = " ".join(caption.split())
-        if caption and image:
-            clean.add(image, caption, _split_name(path, image, split))
-        else:
-            empty += 1
-    if empty:
-        clean.notes.append(f"{path.name}: rows with an empty caption or image name (dropped): {empty}")
-    return clean
-
-
-def _split_name(path: Path, image: str, split: str) -> str:
-    name = SPLIT_NAMES.get(split.strip().lower())
-    if name is None:
-        raise InputError(f"{path}: split {split!r} of {image} is unknown; use train, val or test")
-    return name
-
-
-def _read_tokens(path: Path, text: str) -> Captions:
-    rows, odd = Captions(), []
+def _read_tokens(file: CaptionFile, text: str) -> None:
+    odd = []
     for number, line in enumerate(text.split("\n"), 1):
-        match = TOKEN_LINE.fullmatch(line)
-        if match:
-            rows.add(match["image"].strip(), match["caption"])
+        if match := TOKEN_LINE.fullmatch(line):
+            file.add(match["image"].strip(), match["caption"])
         elif line.strip():
             odd.append(number)
-    _note_lines(rows, path, odd, "without a caption (dropped; if the file was cut off, download it again)")
-    return rows
+    file.note_lines(odd, CUT_OFF)
 
 
-def _read_table(path: Path, text: str) -> Captions:
+def _read_table(file: CaptionFile, text: str) -> None:
     lines = text.split("\n")
-    header = next(number for number, line in enumerate(lines) if line.strip())
-    delimiter, names = _columns(lines[header])
-    image_at = next(names.index(name) for name in IMAGE_COLUMNS if name in names)
-    caption_at = next(names.index(name) for name in CAPTION_COLUMNS if name in names)
-    split_at = names.index("split") if "split" in names else len(names)
-    rows, odd, repaired = Captions(), [], []
-    for number, cells in _records(lines, header + 1, delimiter):
+    start = next(number for number, line in enumerate(lines) if line.strip())
+    delimiter, names = _header(lines[start])
+    caption_at, odd, repaired = names.index("caption"), [], []
+    for number, cells in _records(lines, start + 1, delimiter):
         cells = _merge_extra(cells, len(names), caption_at, delimiter)
         if delimiter == "|" and len(cells) == caption_at and (match := NUMBERED.fullmatch(cells[-1])):
             cells.append(match["caption"])
             repaired.append(number)
-        if len(cells) <= max(image_at, caption_at):
+        row = dict(zip(names, cells, strict=False))
+        if "image" in row and "caption" in row:
+            file.add(row["image"].strip(), row["caption"], row.get("split", ""))
+        else:
             odd.append(number)
-            continue
-        rows.add(cells[image_at].strip(), cells[caption_at], cells[split_at] if split_at < len(cells) else "")
-    _note_lines(rows, path, repaired, "without the last '|' (repaired: the caption follows the number)")
-    _note_lines(rows, path, odd, "without a caption (dropped; if the file was cut off, download it again)")
-    return rows
+    file.note_lines(repaired, "without the last '|' (repaired: the caption follows the number)")
+    file.note_lines(odd, CUT_OFF)
 
 
 def _records(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -194,23 +179,20 @@ def _records(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int
 
 def _end_of_record(lines: list[str], start: int) -> int:
     """A quoted caption may hold line breaks; a quotation mark never closed must not swallow other rows."""
-    if lines[start].count('"') % 2 == 0:
-        return start + 1
-    for number, line in enumerate(islice(lines, start + 1, start + LONGEST_RECORD), start + 1):
-        if ROW_START.match(line):
-            break
-        if line.count('"') % 2:
-            return number + 1
+    if lines[start].count('"') % 2:
+        for number, line in enumerate(islice(lines, start + 1, start + LONGEST_RECORD), start + 1):
+            if ROW_START.match(line):
+                break
+            if line.count('"') % 2:
+                return number + 1
     return start + 1
 
 
 def _cells(record: str, delimiter: str) -> list[str]:
-    if '"' not in record or record.count('"') % 2 or delimiter == "|":
-        return record.split(delimiter)
-    try:
-        return next(csv.reader([record], delimiter=delimiter))
-    except csv.Error:
-        return record.split(delimiter)
+    if '"' in record and record.count('"') % 2 == 0 and delimiter != "|":
+        with suppress(csv.Error):
+            return next(csv.reader([record], delimiter=delimiter))
+    return record.split(delimiter)
 
 
 def _merge_extra(cells: list[str], width: int, caption_at: int, delimiter: str) -> list[str]:
@@ -226,47 +208,38 @@ def summary(items: Sequence, prefix: str = "") -> str:
     return f"{len(items)} ({prefix}{', '.join(map(str, items[:3]))}{', …' if len(items) > 3 else ''})"
 
 
-def _note_lines(rows: Captions, path: Path, numbers: list[int], what: str) -> None:
-    if numbers:
-        rows.notes.append(f"{path.name}: lines {what}: {summary(numbers, 'line ')}")
-
-
-def _read_json_lines(path: Path, text: str) -> Captions:
-    rows = Captions()
+def _read_json_lines(file: CaptionFile, text: str) -> None:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            rows.add(str(row["image"] or ""), str(row["caption"] or ""), str(row.get("split") or ""))
+            file.add(str(row["image"] or ""), str(row["caption"] or ""), str(row.get("split") or ""))
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: line {number} lacks image or caption; correct or delete it") from None
-    return rows
+            raise InputError(f"{file.path}: line {number} lacks image or caption; correct or delete it") from None
 
 
-def _read_karpathy(path: Path, text: str) -> Captions:
+def _read_karpathy(file: CaptionFile, text: str) -> None:
     """Karpathy & Fei-Fei 2015: ``images[].{filepath?, filename, split, sentences[].{raw, tokens}}``."""
     try:
         content = json.loads(text, object_hook=_sentence_or_object)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: damaged JSON at {where}; download the file again") from None
+        raise InputError(f"{file.path}: damaged JSON at {where}; download the file again") from None
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise InputError(f"{path}: holds no list of images; {USE_KARPATHY}")
-    rows = Captions(str(content.get("dataset") or ""))
+        raise InputError(f"{file.path}: holds no list of images; {USE_KARPATHY}")
+    file.name = str(content.get("dataset") or "")
     for number, entry in enumerate(content["images"]):
         try:
             name = "/".join(filter(None, (entry.get("filepath"), entry["filename"])))
             for sentence in entry["sentences"]:
-                rows.add(name, sentence.strip(), str(entry.get("split") or ""))
+                file.add(name, sentence, str(entry.get("split") or ""))
         except (KeyError, TypeError, AttributeError):
-            problem = f"images[{number}] lacks filename or sentences"
-            raise InputError(f"{path}: {problem}; {USE_KARPATHY}") from None
-    return rows
+            raise InputError(f"{file.path}: images[{number}] lacks filename or sentences; {USE_KARPATHY}") from None
 
 
 def _sentence_or_object(entry: dict) -> object:
-    """Keeps a sentence's text alone: tokens are most of the file, and freed at once they cost no memory."""
+    """Keeps only the text of a sentence: tokens are most of the file, and freed at once they cost no memory."""
     if "raw" in entry or "tokens" in entry:
         return entry.get("raw") or " ".join(entry.get("tokens") or [])
     return entry

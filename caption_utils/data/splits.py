@@ -1,10 +1,10 @@
-"""Which image is for training, validation or testing. Always by image, so that no photo is in two splits."""
+"""Train, validation and test splits, always by image, so that no photo is in two of them."""
 
 import hashlib
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from caption_utils.data.folders import subfolders
+from caption_utils.data.folders import walk
 from caption_utils.data.layouts import read_text
 from caption_utils.errors import InputError
 
@@ -15,7 +15,7 @@ FIRST = 6000
 
 
 def shuffled(images: list[str], seed: int) -> list[str]:
-    """A permutation that depends on names and seed alone: not on file order, platform or library version."""
+    """A permutation that depends on names and seed alone, not on file order, platform or library version."""
     return sorted(images, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
 
 
@@ -25,7 +25,7 @@ def random_split(images: list[str], seed: int) -> dict[str, str]:
 
 
 def first6k_split(images: list[str], seed: int) -> dict[str, str]:
-    """Image → split for the first 6,000 images in file order, 80/20 into train and val; others left out."""
+    """Image → split for the first 6,000 images in file order, 80/20 into train and val; the others are left out."""
     return _cut(shuffled(images[:FIRST], seed), {"train": 0.8, "val": 1.0})
 
 
@@ -39,33 +39,23 @@ def _cut(images: list[str], ends: dict[str, float]) -> dict[str, str]:
 
 
 def listed_split(folder: Path, images: set[str]) -> tuple[dict[str, str], list[Path]]:
-    """Image → split by the official lists, and the lists' paths; both empty if none names any of ``images``.
+    """Image → split by the official lists, and the paths of the lists; both empty if no list names any of ``images``.
 
-    Lists are looked for in ``folder``, its subfolders, its parent and the parent's subfolders; the first of
-    these with a list that names some of ``images`` counts. They may be incomplete. Raises ``InputError`` if
-    two of them put an image into different splits.
+    Looks in ``folder``, its subfolders, its parent and the parent's subfolders, and takes the lists of the first of
+    them that has one which names some of ``images``. Lists may be incomplete. Raises ``InputError`` if two lists put
+    an image into different splits.
     """
-    for place in _places(folder):
-        names = {path: _names(path) for path in _list_files(place)}
-        lists = {path: listed for path, listed in names.items() if not images.isdisjoint(listed)}
+    for place in dict.fromkeys([*walk(folder, 1), *walk(folder.parent, 1)]):
+        lists = {path: names for path, names in _lists_in(place) if not images.isdisjoint(names)}
         if lists:
             return _assign(lists), list(lists)
     return {}, []
 
 
-def _places(folder: Path) -> list[Path]:
-    return list(dict.fromkeys([folder, *subfolders(folder), folder.parent, *subfolders(folder.parent)]))
-
-
-def _list_files(place: Path) -> list[Path]:
-    try:
-        return [place / name for name in sorted(os.listdir(place)) if name.endswith(tuple(LIST_ENDS))]
-    except PermissionError:
-        return []
-
-
-def _names(path: Path) -> list[str]:
-    return [name for line in read_text(path).split("\n") if (name := line.strip())]
+def _lists_in(place: Path) -> Iterator[tuple[Path, list[str]]]:
+    for path in sorted(place.glob("*Images.txt")):
+        if path.name.endswith(tuple(LIST_ENDS)):
+            yield path, [name for line in read_text(path).split("\n") if (name := line.strip())]
 
 
 def _assign(lists: dict[Path, list[str]]) -> dict[str, str]:

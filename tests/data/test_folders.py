@@ -1,6 +1,6 @@
 import pytest
 
-from caption_utils.data.folders import find_images, pictures_in, search_kaggle_layout
+from caption_utils.data.folders import find_images, find_kaggle_layout, pictures_in
 from caption_utils.errors import InputError
 
 
@@ -68,19 +68,19 @@ def test_a_folder_without_pictures_is_one_line(tmp_path):
 @pytest.mark.parametrize("below", ["", "flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])
 def test_search_finds_nested_folders(tmp_path, below):
     touch(tmp_path / below / "captions.txt", tmp_path / below / "Images" / "a.jpg")
-    assert search_kaggle_layout(tmp_path, depth=4) == tmp_path / below
+    assert find_kaggle_layout(tmp_path, depth=4) == tmp_path / below
 
 
 def test_search_needs_captions_and_images_and_is_bounded(tmp_path):
     touch(tmp_path / "x" / "captions.txt", tmp_path / "y" / "Images" / "a.jpg")
     touch(tmp_path / "1/2/3/4/5" / "captions.txt", tmp_path / "1/2/3/4/5" / "Images" / "a.jpg")
-    assert search_kaggle_layout(tmp_path, depth=4) is None
+    assert find_kaggle_layout(tmp_path, depth=4) is None
 
 
 def test_search_skips_a_folder(tmp_path):
     touch(tmp_path / "demo" / "captions.txt", tmp_path / "demo" / "Images" / "a.jpg")
-    assert search_kaggle_layout(tmp_path, depth=4, skip=tmp_path / "demo") is None
+    assert find_kaggle_layout(tmp_path, depth=4, skip=tmp_path / "demo") is None
 
 
 def test_search_of_a_missing_folder(tmp_path):
-    assert search_kaggle_layout(tmp_path / "kaggle", depth=4) is None
+    assert find_kaggle_layout(tmp_path / "kaggle", depth=4) is None

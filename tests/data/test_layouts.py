@@ -17,7 +17,7 @@ def read(tmp_path, content, name="captions.txt"):
 
 
 def rows(captions):
-    return list(zip(captions.images, captions.captions, strict=True))
+    return [(image, caption) for image, caption, _ in captions.rows]
 
 
 def fails(path, message):
@@ -108,7 +108,7 @@ def test_empty_captions_are_dropped_and_counted(tmp_path):
 def test_own_files_with_a_split(tmp_path, name, text):
     captions = read(tmp_path, text, name)
     assert rows(captions) == [("a.jpg", "A dog, wet"), ("b.jpg", "A cat")]
-    assert captions.splits == ["val", "train"]
+    assert [split for *_, split in captions.rows] == ["val", "train"]
 
 
 def test_flickr30k_results_and_its_malformed_row(tmp_path):
@@ -138,7 +138,7 @@ def test_karpathy(tmp_path):
     captions = read(tmp_path, json.dumps(KARPATHY, indent=1), "dataset_coco.json")
     assert captions.name == "coco"
     assert rows(captions) == [("val2014/a.jpg", "A dog ."), ("val2014/a.jpg", "two dogs"), ("b.jpg", "A cat .")]
-    assert captions.splits == ["train", "train", "test"]
+    assert [split for *_, split in captions.rows] == ["train", "train", "test"]
 
 
 # What cannot be read
