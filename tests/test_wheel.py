@@ -70,4 +70,4 @@ def test_the_wheel_captions_a_photo(installed, model_folder, encoder, tmp_path):
     photo.save(tmp_path / "photo.jpg")
     expected = Captioner(load_model(model_folder), encoder).caption(tmp_path / "photo.jpg").text
     line = run(installed, tmp_path, "-m", "caption_utils", "caption", "--model", model_folder, "photo.jpg")
-    assert line.split() == ["photo.jpg", *expected.split()]
+    assert line.split() == ["photo.jpg:", *expected.split()]
