@@ -1,12 +1,7 @@
 """Does a model look where it says, and how good is it as a whole."""
 
-import lazy_loader
+from caption_utils.evaluation.grounding import grounding, grounding_scores, truth
+from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
+from caption_utils.evaluation.report import evaluate_model
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "grounding": ["grounding", "grounding_scores", "truth"],
-        "occlusion": ["deletion_scores", "deletion_test"],
-        "report": ["evaluate_model"],
-    },
-)
+__all__ = ["deletion_scores", "deletion_test", "evaluate_model", "grounding", "grounding_scores", "truth"]

@@ -1,14 +1,20 @@
 """What the papers count, with bootstrap intervals."""
 
-import lazy_loader
+from caption_utils.metrics.bootstrap import Score, mean_score, paired_difference
+from caption_utils.metrics.diversity import diversity
+from caption_utils.metrics.meteor import meteor
+from caption_utils.metrics.perplexity import likelihood, perplexity, unknown_rate
+from caption_utils.metrics.scores import bleu, caption_scores
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "bootstrap": ["Score", "mean_score", "paired_difference"],
-        "diversity": ["diversity"],
-        "meteor": ["meteor"],
-        "perplexity": ["likelihood", "perplexity", "unknown_rate"],
-        "scores": ["bleu", "caption_scores"],
-    },
-)
+__all__ = [
+    "Score",
+    "bleu",
+    "caption_scores",
+    "diversity",
+    "likelihood",
+    "mean_score",
+    "meteor",
+    "paired_difference",
+    "perplexity",
+    "unknown_rate",
+]

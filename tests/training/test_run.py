@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from caption_utils.config import RANGES
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
@@ -152,7 +153,7 @@ def test_every_setting_has_limits_or_names():
         for field in experiment.fields(config)
         if field.type in (int, float)
     }
-    assert names - {"vocab_size", "feature_dim"} == experiment.LIMITS.keys()
+    assert names - {"vocab_size", "feature_dim"} == RANGES.keys()
 
 
 def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
