@@ -6,8 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["exploration"],
     submod_attrs={
-        "datasets": ["CaptionDataset", "find_dataset", "load_dataset"],
-        "duplicates": ["close_pairs", "near_duplicates"],
+        "datasets": ["CaptionDataset", "find_dataset", "load_dataset", "near_duplicates"],
+        "duplicates": ["close_pairs"],
         "images": ["load_image"],
         "vocab": ["SPECIALS", "Vocabulary", "detokenize", "tokenize"],
     },

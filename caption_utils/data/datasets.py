@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from caption_utils.data import duplicates
+from caption_utils.data.duplicates import close_pairs, fingerprint
 from caption_utils.data.folders import KAGGLE_INPUT, find_images, find_kaggle_layout
 from caption_utils.data.layouts import find_caption_file, read_captions, summary
 from caption_utils.data.splits import SPLITS, first6k_split, listed_split, random_split
@@ -69,9 +69,9 @@ class CaptionDataset:
 
     @cached_property
     def fingerprints(self) -> pd.DataFrame:
-        """Digest and perceptual hash of each photo, computed once; see ``duplicates.fingerprint``."""
+        """Digest and perceptual hash of each photo, computed once."""
         splits = self.table.drop_duplicates("image").set_index("image")["split"]
-        prints = duplicates.fingerprint([self.path(name) for name in splits.index])
+        prints = fingerprint([self.path(name) for name in splits.index])
         return prints.assign(image=list(splits.index), split=list(splits))
 
     def describe(self) -> pd.DataFrame:
@@ -86,8 +86,22 @@ class CaptionDataset:
         rows["missing images"] = len(self.missing)
         rows["unreadable images"] = int(prints["phash"].isna().sum())
         rows["exact duplicates"] = int(prints["digest"].dropna().duplicated().sum())
-        rows["near-duplicates across splits"] = len(duplicates.near_duplicates(self))
+        rows["near-duplicates across splits"] = len(near_duplicates(self))
         return pd.DataFrame({"count": rows})
+
+
+def near_duplicates(dataset: CaptionDataset, max_distance: int = 6) -> pd.DataFrame:
+    """Pairs of similar photos in different splits, which leak from training into evaluation; the closest first.
+
+    ``distance`` is the Hamming distance of the perceptual hashes, 0 to 64. Resizing and recompressing changes a photo's
+    hash by up to 4; unrelated photos of Flickr8k are at least 8 apart.
+    """
+    prints = dataset.fingerprints.dropna(subset="phash")
+    i, j, distance = close_pairs(list(prints["phash"]), max_distance)
+    image, split = prints["image"].to_numpy(), prints["split"].to_numpy()
+    columns = {"image": image[i], "other": image[j], "split": split[i], "other_split": split[j], "distance": distance}
+    pairs = pd.DataFrame(columns)[split[i] != split[j]]
+    return pairs.sort_values(["distance", "image", "other"], ignore_index=True)
 
 
 def load_dataset(

@@ -1,11 +1,10 @@
-"""Photos that a data set holds twice: as the same bytes, or as the same scene to a perceptual hash."""
+"""Which photos are the same: to the byte, or to a perceptual hash."""
 
 import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,8 @@ from PIL import Image
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 
-if TYPE_CHECKING:
-    from caption_utils.data.datasets import CaptionDataset
-
 HASHED_SIDE = 64  # pixels; the hash looks at 32
 BLOCK = 1024  # rows of the distance matrix held at a time
-COLUMNS = ["image", "other", "split", "other_split", "distance"]
 
 
 def fingerprint(paths: list[Path]) -> pd.DataFrame:
@@ -43,20 +38,6 @@ def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
     except (InputError, OSError, ValueError, Image.DecompressionBombError):
         return digest, None
     return digest, np.where(bits, 1, -1).astype(np.float32)
-
-
-def near_duplicates(dataset: "CaptionDataset", max_distance: int = 6) -> pd.DataFrame:
-    """Pairs of similar photos in different splits, which leak from training into evaluation; the closest first.
-
-    ``distance`` is the Hamming distance of the perceptual hashes, 0 to 64.
-    Resizing and recompressing changes a photo's hash by up to 4; unrelated photos of Flickr8k are at least 8 apart.
-    """
-    prints = dataset.fingerprints.dropna(subset="phash")
-    first, second, distance = close_pairs(list(prints["phash"]), max_distance)
-    image, split = prints["image"].to_numpy(), prints["split"].to_numpy()
-    columns = [image[first], image[second], split[first], split[second], distance]
-    pairs = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))[split[first] != split[second]]
-    return pairs.sort_values(["distance", "image", "other"], ignore_index=True)
 
 
 def close_pairs(hashes: list[np.ndarray], max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,12 +1,13 @@
 """What can be said about a drawn scene: its things, the sentences true of it, and captions chosen from them.
 
-The sentences form a small finite language. ``MANNERS`` is the only place that defines it: ``captions`` draws
-from the true sentences of a scene and ``is_true`` looks a caption up among them, so the two cannot disagree.
+The sentences form a small finite language, defined by ``MANNERS`` alone: ``captions`` draws from the true sentences
+of a scene and ``is_true`` looks a caption up among them, so the two cannot disagree.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, permutations
+from functools import lru_cache
+from itertools import chain, permutations, product
 from random import Random
 
 from caption_utils.data.vocab import tokenize
@@ -33,25 +34,28 @@ class Scene:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of thing is spoken of: plural, verb for one and for several, and the
-    preposition that overrules the place's own."""
+    """A kind of thing: its width and height in pixels at scale 1, and how it is spoken of.
 
+    ``verbs`` are for one and for several; the ``preposition``, if any, replaces that of the place.
+    """
+
+    extent: tuple[int, int]
     plural: str
     verbs: tuple[str, str]
     preposition: str = ""
 
 
 KINDS = {
-    "ball": Kind("balls", ("lies", "lie")),
-    "house": Kind("houses", ("stands", "stand")),
-    "tree": Kind("trees", ("stands", "stand")),
-    "car": Kind("cars", ("is parked", "are parked")),
-    "umbrella": Kind("umbrellas", ("stands", "stand")),
-    "flower": Kind("flowers", ("grows", "grow")),
-    "boat": Kind("boats", ("floats", "float")),
-    "fish": Kind("fish", ("swims", "swim"), "in"),
-    "kite": Kind("kites", ("flies", "fly"), "over"),
-    "balloon": Kind("balloons", ("floats", "float"), "over"),
+    "ball": Kind((58, 58), "balls", ("lies", "lie")),
+    "house": Kind((80, 78), "houses", ("stands", "stand")),
+    "tree": Kind((62, 84), "trees", ("stands", "stand")),
+    "car": Kind((90, 54), "cars", ("is parked", "are parked")),
+    "umbrella": Kind((74, 74), "umbrellas", ("stands", "stand")),
+    "flower": Kind((54, 76), "flowers", ("grows", "grow")),
+    "boat": Kind((82, 74), "boats", ("floats", "float")),
+    "fish": Kind((82, 52), "fish", ("swims", "swim"), "in"),
+    "kite": Kind((62, 80), "kites", ("flies", "fly"), "over"),
+    "balloon": Kind((62, 80), "balloons", ("floats", "float"), "over"),
 }
 COLOURS = ("red", "yellow", "green", "blue", "purple")
 COUNTS = {1: "a", 2: "two", 3: "three"}
@@ -64,8 +68,8 @@ PLACES = {
 }
 NOUNS = {noun: name for name, kind in KINDS.items() for noun in (name, kind.plural)}
 SIZE = 224  # pixels, both sides of a picture
-MARGIN = 10  # pixels by which a box must be clear of another box, or of the middle line of the picture
-NEAR = 50  # pixels between two boxes that are still next to each other
+MARGIN = 10  # pixels between a box and another box, or the middle of the picture, that it is clearly beside
+NEAR = 50  # pixels between two boxes that are still next to each other, at most
 
 
 @dataclass(frozen=True)
@@ -98,103 +102,79 @@ class Phrase:
         return KINDS[self.kind].preposition
 
     @property
+    def flies(self) -> bool:
+        return self.preposition == "over"
+
+    @property
     def shared_colour(self) -> str:
-        """The colour of all the things, where they have one in common."""
+        """The colour that all the things have in common, if any."""
         colours = {thing.colour for thing in self.things}
         return colours.pop() if len(colours) == 1 else ""
 
 
-def left_of(a: Box, b: Box) -> bool:
-    """Whether box ``a`` ends at least ``MARGIN`` pixels left of ``b``."""
-    return a[2] + MARGIN <= b[0]
+Condition = Callable[..., bool]  # of one, two or three phrases
 
 
-def above(a: Box, b: Box) -> bool:
-    """Whether box ``a`` ends at least ``MARGIN`` pixels above ``b``."""
-    return a[3] + MARGIN <= b[1]
-
-
-def next_to(a: Box, b: Box) -> bool:
-    """Whether the boxes stand side by side: ``NEAR`` pixels apart at most, half the smaller height shared."""
-    gap = max(a[0], b[0]) - min(a[2], b[2])
-    shared = min(a[3], b[3]) - max(a[1], b[1])
-    return 0 <= gap <= NEAR and 2 * shared >= min(a[3] - a[1], b[3] - b[1])
-
-
-def _each(relation: Callable[[Box, Box], bool]) -> Callable[..., bool]:
-    """``relation`` between phrases: every thing of the first to every thing of the second."""
-    return lambda a, b: all(relation(one.box, other.box) for one in a.things for other in b.things)
+def _each(relation: Callable[..., bool]) -> Condition:
+    """A relation of boxes as a condition of phrases: it must hold between all things of one and all of the other."""
+    return lambda *phrases: all(relation(*(t.box for t in things)) for things in product(*(p.things for p in phrases)))
 
 
 def _always(*phrases: Phrase) -> bool:
     return True
 
 
-def _same_preposition(a: Phrase, b: Phrase) -> bool:
-    return a.preposition == b.preposition
+def _left_of(a: Box, b: Box) -> bool:
+    return a[2] + MARGIN <= b[0]
 
 
-def _not_coloured_yet(a: Phrase) -> bool:
-    return not a.colour and bool(a.shared_colour)
+def _above(a: Box, b: Box) -> bool:
+    return a[3] + MARGIN <= b[1]
 
 
-def _on_the_left(a: Phrase) -> bool:
-    return all(thing.box[2] + MARGIN <= SIZE // 2 for thing in a.things)
+def _next_to(a: Box, b: Box) -> bool:
+    """Side by side: at most ``NEAR`` pixels apart, and level for at least half the smaller height."""
+    gap = max(a[0], b[0]) - min(a[2], b[2])
+    shared = min(a[3], b[3]) - max(a[1], b[1])
+    return 0 <= gap <= NEAR and 2 * shared >= min(a[3] - a[1], b[3] - b[1])
 
 
-def _on_the_right(a: Phrase) -> bool:
-    return all(thing.box[0] - MARGIN >= SIZE // 2 for thing in a.things)
-
-
-def _in_the_middle(a: Phrase) -> bool:
-    return all(abs(thing.box[0] + thing.box[2] - SIZE) <= 4 * MARGIN for thing in a.things)
-
-
-def _flies(a: Phrase) -> bool:
-    return a.preposition == "over"
-
-
-def _flies_above(a: Phrase, b: Phrase) -> bool:
-    return _flies(a) and _each(above)(a, b)
-
-
-# manner of speaking -> (template, condition on its phrases under which it is true)
-MANNERS: dict[str, list[tuple[str, Callable[..., bool]]]] = {
+# manner of speaking -> templates, each with the condition on its phrases under which it is true
+MANNERS: dict[str, list[tuple[str, Condition]]] = {
     "place": [
         ("{a} {a.verb} {place}", _always),
         ("{a} {place}", _always),
         ("there {a.be} {a} {place}", _always),
-        ("{a} {a.verb} in the sky", _flies),
+        ("{a} {a.verb} in the sky", lambda a: a.flies),
     ],
     "list": [
         ("{a} and {b}", _always),
         ("there {a.be} {a} and {b}", _always),
-        ("{a} and {b} {place}", _same_preposition),
+        ("{a} and {b} {place}", lambda a, b: a.preposition == b.preposition),
         ("{a}, {b} and {c}", _always),
     ],
     "position": [
-        ("{a} {a.be} to the left of {b}", _each(left_of)),
-        ("{b} {b.be} to the right of {a}", _each(left_of)),
-        ("{a} {a.be} above {b}", _each(above)),
-        ("{b} {b.be} below {a}", _each(above)),
-        ("{a} {a.verb} above {b}", _flies_above),
-        ("{a} {a.be} on the left", _on_the_left),
-        ("{a} {a.be} on the right", _on_the_right),
-        ("{a} {a.be} in the middle", _in_the_middle),
-        ("{a} {a.be} next to {b}", _each(next_to)),
+        ("{a} {a.be} to the left of {b}", _each(_left_of)),
+        ("{b} {b.be} to the right of {a}", _each(_left_of)),
+        ("{a} {a.be} above {b}", _each(_above)),
+        ("{b} {b.be} below {a}", _each(_above)),
+        ("{a} {a.verb} above {b}", lambda a, b: a.flies and _each(_above)(a, b)),
+        ("{a} {a.be} on the left", _each(lambda a: a[2] + MARGIN <= SIZE // 2)),
+        ("{a} {a.be} on the right", _each(lambda a: a[0] - MARGIN >= SIZE // 2)),
+        ("{a} {a.be} in the middle", _each(lambda a: abs(a[0] + a[2] - SIZE) <= 4 * MARGIN)),
+        ("{a} {a.be} next to {b}", _each(_next_to)),
     ],
-    "colour": [("the {a.noun} {a.be} {a.shared_colour}", _not_coloured_yet)],
+    "colour": [("the {a.noun} {a.be} {a.shared_colour}", lambda a: not a.colour and bool(a.shared_colour))],
 }
 
 
 def _phrases(scene: Scene) -> list[Phrase]:
     """Every phrase whose count is exact in the scene, with and without colour."""
     keys = dict.fromkeys((thing.kind, colour) for thing in scene.things for colour in (thing.colour, ""))
-    matches = {
-        (kind, colour): tuple(t for t in scene.things if t.kind == kind and colour in ("", t.colour))
+    return [
+        Phrase(kind, colour, tuple(t for t in scene.things if t.kind == kind and colour in ("", t.colour)))
         for kind, colour in keys
-    }
-    return [Phrase(kind, colour, things) for (kind, colour), things in matches.items()]
+    ]
 
 
 def _choices(scene: Scene, size: int) -> Iterator[tuple[Phrase, ...]]:
@@ -205,23 +185,23 @@ def _choices(scene: Scene, size: int) -> Iterator[tuple[Phrase, ...]]:
             yield chosen
 
 
+@lru_cache(maxsize=1024)
 def true_sentences(scene: Scene) -> dict[str, list[str]]:
     """Manner of speaking → every sentence of the language, lower case, that is true of ``scene``."""
-    spoken: dict[str, dict[str, None]] = {manner: {} for manner in MANNERS}
-    for manner, templates in MANNERS.items():
-        for template, condition in templates:
-            names = [name for name in "abc" if f"{{{name}" in template]
-            for chosen in _choices(scene, len(names)):
-                if condition(*chosen):
-                    fill = dict(zip(names, chosen, strict=True))
-                    for own, noun in PLACES[scene.background]:
-                        place = f"{chosen[0].preposition or own} {noun}"
-                        spoken[manner][template.format(**fill, place=place)] = None
-    return {manner: list(sentences) for manner, sentences in spoken.items()}
+    return {manner: list(dict.fromkeys(_sentences(manner, scene))) for manner in MANNERS}
+
+
+def _sentences(manner: str, scene: Scene) -> Iterator[str]:
+    for template, condition in MANNERS[manner]:
+        names = [name for name in "abc" if f"{{{name}" in template]
+        for chosen in filter(lambda phrases: condition(*phrases), _choices(scene, len(names))):
+            for own, noun in PLACES[scene.background]:
+                place = f"{chosen[0].preposition or own} {noun}"
+                yield template.format(**dict(zip(names, chosen, strict=True)), place=place)
 
 
 def captions(scene: Scene, rng: Random) -> list[str]:
-    """Five different true captions, manners in turn, those that name more colours preferred."""
+    """Five different true captions, each manner in turn; those that name more colours are more likely."""
     pools = [pool for pool in true_sentences(scene).values() if pool]
     chosen: list[str] = []
     while len(chosen) < 5:
@@ -236,8 +216,8 @@ def captions(scene: Scene, rng: Random) -> list[str]:
 def is_true(caption: str, scene: Scene) -> bool:
     """Whether ``caption`` is a sentence of the language and each of its claims holds in ``scene``.
 
-    Counts are exact ("a red ball" is false of two red balls), and relations hold for every thing named, by
-    ``MARGIN`` pixels. Case and punctuation do not matter; a word outside the language makes it false.
+    Counts are exact ("a red ball" is false of two red balls), and relations must hold for every thing named, by
+    ``MARGIN`` pixels. Case and punctuation do not matter; a word outside the language makes the caption false.
     """
     spoken = " ".join(tokenize(caption))
     return any(spoken == sentence.replace(",", "") for sentence in chain(*true_sentences(scene).values()))

@@ -1,4 +1,4 @@
-"""Scenes to pictures: every kind of thing and every background, drawn with Pillow."""
+"""Scenes → pictures: every kind of thing and every background, drawn with Pillow."""
 
 from random import Random
 
@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from caption_utils.demo.descriptions import SIZE, Scene, Thing
 
-SCALE = 3  # pictures are drawn this much larger, then reduced
+SCALE = 3  # pictures are drawn this many times larger, then reduced
 HORIZON = 112  # pixels from the top
 SKY = ("kite", "balloon")  # kinds that cast no shadow
 
@@ -25,8 +25,6 @@ TONES: dict[str, RGB] = {
     "leaf": (64, 134, 70),
     "glass": (206, 230, 244),
 }
-
-
 # kind -> shapes (method of ImageDraw, tone, coordinates in the unit box), painted in order
 SHAPES: dict[str, list[tuple[str, str, tuple[float, ...]]]] = {
     "ball": [
@@ -121,7 +119,8 @@ LANDS: dict[str, tuple[RGB, RGB, RGB, RGB, RGB]] = {
 
 def _mix(a: RGB, b: RGB, share: float) -> RGB:
     """Colour between ``a`` (share 0) and ``b`` (share 1)."""
-    return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 class _Canvas:
@@ -145,10 +144,12 @@ class _Canvas:
         for y in range(start, stop):
             self.pen.line([0, y, SIZE * SCALE, y], fill=_mix(first, last, (y - start) / (stop - start)))
 
-    def cloud(self, x: float, y: float, fill: RGB) -> None:
-        """A cloud about 50 pixels wide whose lower left corner is (x, y)."""
+
+def _clouds(canvas: _Canvas, rng: Random) -> None:
+    for x in (rng.uniform(-10, 70), rng.uniform(110, 180)):
+        y = rng.uniform(24, 80)
         for left, top, right in ((0, 9, 26), (12, 16, 40), (26, 11, 54)):
-            self.shape("ellipse", [x + left, y - top, x + right, y], fill)
+            canvas.shape("ellipse", [x + left, y - top, x + right, y], (248, 251, 253))
 
 
 def _meadow(canvas: _Canvas, rng: Random) -> None:
@@ -157,11 +158,6 @@ def _meadow(canvas: _Canvas, rng: Random) -> None:
         canvas.shape("ellipse", [x - 60, HORIZON - 22, x + 130, HORIZON + 60], tone)
     canvas.gradient(HORIZON + 6, SIZE, *LANDS["meadow"][2:4])
     _clouds(canvas, rng)
-
-
-def _clouds(canvas: _Canvas, rng: Random) -> None:
-    for x in (rng.uniform(-10, 70), rng.uniform(110, 180)):
-        canvas.cloud(x, rng.uniform(24, 80), (248, 251, 253))
 
 
 def _beach(canvas: _Canvas, rng: Random) -> None:

@@ -1,9 +1,8 @@
 """The demo set: drawn scenes whose objects, boxes and captions are known exactly.
 
-``python -m caption_utils.demo.scenes [--out DIR]`` writes it, byte for byte the same each time.
+``python -m caption_utils.demo.scenes`` writes it to ``data/demo``, byte for byte the same each time.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -13,28 +12,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 
-from caption_utils.demo.descriptions import COLOURS, SIZE, Box, Scene, Thing, captions, is_true, mentions
+from caption_utils.demo.descriptions import COLOURS, KINDS, SIZE, Box, Scene, Thing, captions
 from caption_utils.demo.drawing import HORIZON, SKY, draw
 from caption_utils.errors import InputError
 
-__all__ = ["Scene", "Thing", "captions", "draw", "is_true", "load_scenes", "mentions", "write_set"]
-
 SPLITS = {"trainImages.txt": 480, "devImages.txt": 60, "testImages.txt": 60}
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
-
-# kind -> width and height in pixels at scale 1
-EXTENTS = {
-    "ball": (58, 58),
-    "house": (80, 78),
-    "tree": (62, 84),
-    "car": (90, 54),
-    "umbrella": (74, 74),
-    "flower": (54, 76),
-    "boat": (82, 74),
-    "fish": (82, 52),
-    "kite": (62, 80),
-    "balloon": (62, 80),
-}
 GROUND = ("ball", "house", "tree", "car", "umbrella")
 # background -> kinds that may be in it
 INHABITANTS = {
@@ -47,8 +30,8 @@ INHABITANTS = {
 
 
 def _sample_box(kind: str, scale: float, rng: Random) -> Box:
-    """A box for ``kind`` where such things are found: above the horizon, in the water or standing on land."""
-    width, height = (round(side * scale) for side in EXTENTS[kind])
+    """A box where things of this ``kind`` belong: above the horizon, in the water or standing on the ground."""
+    width, height = (round(side * scale) for side in KINDS[kind].extent)
     left = rng.randint(6, SIZE - 6 - width)
     highest = height + 5 if kind in SKY else HORIZON + (height + 4 if kind == "fish" else 26)
     bottom = rng.randint(highest, max(highest, HORIZON if kind in SKY else SIZE - 8))
@@ -60,14 +43,14 @@ def _apart(a: Box, b: Box, gap: int = 6) -> bool:
 
 
 def _sample_things(background: str, count: int, rng: Random) -> list[tuple[str, str]]:
-    """Kinds and colours; in about half of the larger scenes some are alike."""
+    """Kinds and colours; in about half of the larger scenes, some things are alike."""
     things = [(rng.choice(INHABITANTS[background]), rng.choice(COLOURS)) for _ in range(count)]
     alike = rng.choice((1, 1, 1, 2, 2, 3))
     return things[:1] * alike + things[alike:] if alike <= count else things
 
 
 def _sample_scene(background: str, count: int, rng: Random) -> Scene:
-    """A scene of ``count`` things that do not overlap, the larger the fewer they are."""
+    """A scene of ``count`` things that do not overlap; the fewer there are, the larger they are."""
     smallest = {1: 1.25, 2: 1.05, 3: 0.9}[count]
     while True:
         placed: list[Thing] = []
@@ -105,19 +88,13 @@ def _write_files(folder: Path, scenes: dict[str, Scene], rng: Random) -> None:
     (folder / "scenes.json").write_text(f"{{\n{entries}\n}}\n", encoding="utf-8", newline="\n")
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-def write_set(folder: str | Path = DEMO) -> Path:
-    """Write the whole demo set beside ``folder``, then put it in its place.
+def write_set(folder: Path = DEMO) -> None:
+    """Write the whole demo set beside ``folder``, then move it there.
 
     Raises ``InputError`` if ``folder`` is a file, or holds files but no demo set.
     """
-    folder = Path(folder).resolve()
-    replaceable = not folder.exists() or (folder / "scenes.json").is_file() or _is_empty(folder)
-    if not replaceable:
-        raise InputError(f"{folder}: holds something else; name a new or empty folder with --out")
+    if folder.exists() and not (folder / "scenes.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder}: holds something else; name a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"
@@ -127,7 +104,6 @@ def write_set(folder: str | Path = DEMO) -> Path:
         if folder.exists():
             os.replace(folder, Path(temporary) / "old")
         os.replace(new, folder)
-    return folder
 
 
 def load_scenes(folder: str | Path = DEMO) -> dict[str, Scene]:
@@ -148,15 +124,8 @@ def _thing(stored: dict) -> Thing:
     return Thing(stored["kind"], stored["colour"], (left, top, right, bottom))
 
 
-def main() -> None:
-    """Command line of ``python -m caption_utils.demo.scenes``."""
-    parser = argparse.ArgumentParser(description="Write the demo set.")
-    parser.add_argument("--out", default=DEMO, metavar="DIR", help="folder to write (default: data/demo)")
-    try:
-        print(write_set(parser.parse_args().out))
-    except (InputError, OSError) as error:
-        raise SystemExit(str(error)) from None
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        write_set()
+    except InputError as error:
+        raise SystemExit(str(error)) from None

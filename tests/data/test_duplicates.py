@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from caption_utils.data.datasets import CaptionDataset
-from caption_utils.data.duplicates import BLOCK, close_pairs, fingerprint, near_duplicates
+from caption_utils.data.datasets import CaptionDataset, near_duplicates
+from caption_utils.data.duplicates import BLOCK, close_pairs, fingerprint
 
 
 def picture(seed, size=(160, 120)):

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 
@@ -13,9 +13,9 @@ from PIL import Image
 
 from caption_utils.data.vocab import tokenize
 from caption_utils.demo import scenes
-from caption_utils.demo.descriptions import KINDS, NOUNS, PLACES
-from caption_utils.demo.drawing import PALETTE
-from caption_utils.demo.scenes import DEMO, Scene, Thing, captions, draw, is_true, load_scenes, mentions, write_set
+from caption_utils.demo.descriptions import KINDS, NOUNS, PLACES, Scene, Thing, captions, is_true, mentions
+from caption_utils.demo.drawing import PALETTE, draw
+from caption_utils.demo.scenes import DEMO, load_scenes, write_set
 from caption_utils.errors import InputError
 
 NUMBERS = {"a": 1, "an": 1, "two": 2, "three": 3}
@@ -109,8 +109,10 @@ def _position_holds(text: str, groups: list) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_regenerating_gives_the_committed_bytes(tmp_path):
-    assert digests(write_set(tmp_path / "again")) == digests(DEMO)
+    write_set(tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(DEMO)
 
 
 def test_the_set_is_complete_and_small(demo, told):
@@ -137,11 +139,11 @@ def test_every_caption_is_true_and_five_differ(demo, told):
 
 
 def test_vocabulary_is_small_and_every_word_can_be_learnt(told):
-    train = (DEMO / "trainImages.txt").read_text().split()
-    tokens = [token for name in train for caption in told[name] for token in tokenize(caption)]
-    everywhere = {token for sentences in told.values() for caption in sentences for token in tokenize(caption)}
+    words = {name: tokenize(" ".join(sentences)) for name, sentences in told.items()}
+    everywhere = set().union(*words.values())
+    train = Counter(word for name in (DEMO / "trainImages.txt").read_text().split() for word in words[name])
     assert 40 <= len(everywhere) <= 70
-    assert min(map(tokens.count, everywhere)) >= 3
+    assert min(train[word] for word in everywhere) >= 3
 
 
 SWAPS = [
@@ -271,27 +273,23 @@ def test_boxes_lie_inside_apart_and_fill_a_cell(demo):
 
 def test_pictures_show_each_thing_in_its_colour(demo):
     for name, scene in demo.items():
-        pixels = np.asarray(Image.open(DEMO / "Images" / name), dtype=int)  # (224, 224, 3)
+        pixels = np.asarray(Image.open(DEMO / "Images" / name)).astype(np.int16)  # (224, 224, 3)
         assert pixels.shape == (224, 224, 3)
         for thing in scene.things:
             left, top, right, bottom = thing.box
-            crop = pixels[top:bottom, left:right].reshape(-1, 3)
-            distances = {colour: np.abs(crop - rgb).max(axis=1) for colour, rgb in PALETTE.items()}
-            share = {colour: (distance < 40).mean() for colour, distance in distances.items()}
-            assert share[thing.colour] > 0.12 and max(share, key=share.get) == thing.colour, (
-                name,
-                thing,
-                share,
-            )
+            crop = pixels[top:bottom:2, left:right:2]
+            share = {colour: (np.abs(crop - rgb).max(axis=2) < 40).mean() for colour, rgb in PALETTE.items()}
+            assert share[thing.colour] > 0.12 and max(share, key=share.get) == thing.colour, (name, thing, share)
+
+
+def yellow_pixels(things):
+    return np.abs(np.asarray(draw(Scene("street", things)), int) - PALETTE["yellow"]).max(axis=2) < 40
 
 
 def test_a_thing_stays_within_its_box():
+    assert not yellow_pixels(()).any()
     for kind in KINDS:
-        box = (60, 100, 140, 180)
-        empty, full = (np.asarray(draw(Scene("street", things)), int) for things in ((), (Thing(kind, "yellow", box),)))
-        yellow = (np.abs(full - PALETTE["yellow"]).max(axis=2) < 40).nonzero()
-        assert not (np.abs(empty - PALETTE["yellow"]).max(axis=2) < 40).any()
-        rows, columns = yellow
+        rows, columns = yellow_pixels((Thing(kind, "yellow", (60, 100, 140, 180)),)).nonzero()
         assert 99 <= rows.min() and rows.max() <= 180 and 59 <= columns.min() and columns.max() <= 140, kind
 
 
@@ -309,7 +307,7 @@ def test_an_interrupted_run_leaves_the_old_set(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(scenes, "captions", interrupted)
-    monkeypatch.setattr(scenes, "draw", lambda scene: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(scenes, "SPLITS", {"trainImages.txt": 2})
     with pytest.raises(KeyboardInterrupt):
         write_set(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["demo", "scenes.json"]
@@ -328,5 +326,5 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
 def test_missing_or_damaged_scenes_name_the_remedy(tmp_path, content):
     if content is not None:
         (tmp_path / "scenes.json").write_text(content)
-    with pytest.raises(InputError, match=r"scenes\.json: .*python -m caption_utils\.scenes"):
+    with pytest.raises(InputError, match=r"scenes\.json: .*python -m caption_utils\.demo\.scenes"):
         load_scenes(tmp_path)
