@@ -1,0 +1,34 @@
+import numpy as np
+from PIL import Image
+
+from caption_utils.demo.descriptions import KINDS, Scene, Thing
+from caption_utils.demo.drawing import PALETTE, draw
+from caption_utils.demo.scenes import DEMO
+
+
+def test_pictures_show_each_thing_in_its_colour(demo):
+    for name, scene in demo.items():
+        pixels = np.asarray(Image.open(DEMO / "Images" / name)).astype(np.int16)  # (224, 224, 3)
+        assert pixels.shape == (224, 224, 3)
+        for thing in scene.things:
+            left, top, right, bottom = thing.box
+            crop = pixels[top:bottom:2, left:right:2]
+            share = {colour: (np.abs(crop - rgb).max(axis=2) < 40).mean() for colour, rgb in PALETTE.items()}
+            assert share[thing.colour] > 0.12 and max(share, key=share.get) == thing.colour, (name, thing, share)
+
+
+def yellow_pixels(things):
+    return np.abs(np.asarray(draw(Scene("street", things)), int) - PALETTE["yellow"]).max(axis=2) < 40
+
+
+def test_a_thing_stays_within_its_box():
+    assert not yellow_pixels(()).any()
+    for kind in KINDS:
+        rows, columns = yellow_pixels((Thing(kind, "yellow", (60, 100, 140, 180)),)).nonzero()
+        assert 99 <= rows.min() and rows.max() <= 180 and 59 <= columns.min() and columns.max() <= 140, kind
+
+
+def test_drawing_is_deterministic(demo):
+    scene = demo["scene_0001.jpg"]
+    assert draw(scene).tobytes() == draw(scene).tobytes()
+    assert draw(scene).size == (224, 224)
