@@ -1,4 +1,4 @@
-"""Text to tokens to ids, and back."""
+"""Text → tokens → ids, and back."""
 
 import json
 import re
@@ -13,16 +13,16 @@ from caption_utils.files import replacing
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
 TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": " - ", "…": " "})
-CLITIC = re.compile(r" (?=(?:n't|'(?:s|m|d|re|ve|ll))\b)")  # the space that tokenising put before it
+CLITIC = re.compile(r" (?=(?:n't|'(?:s|m|d|re|ve|ll))\b)")  # the space before a clitic
 
 
 def tokenize(text: str) -> list[str]:
     """Lower-case Penn Treebank tokens without punctuation: ``"The dog's ball."`` → ``["the", "dog", "'s", "ball"]``.
 
-    Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that neither perplexity nor
-    BLEU earns anything from full stops. A token stays if it holds a letter or a digit in any script.
+    Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that full stops improve
+    neither perplexity nor BLEU. A token stays if it has a letter or a digit of any script.
     """
-    from nltk.tokenize import word_tokenize  # takes a second, which captioning a photo does not need
+    from nltk.tokenize import word_tokenize  # slow to import, and not needed to caption a photo
 
     plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
     tokens = (token.rstrip(".") for token in word_tokenize(plain, preserve_line=True))
@@ -30,12 +30,12 @@ def tokenize(text: str) -> list[str]:
 
 
 def detokenize(tokens: Sequence[str]) -> str:
-    """Tokens to readable text: clitics such as ``'s`` and ``n't`` rejoin their word."""
+    """Tokens to readable text: clitics such as ``'s`` and ``n't`` are joined to their word again."""
     return CLITIC.sub("", " ".join(tokens))
 
 
 class Vocabulary:
-    """The words a model knows, each with an id; ids 0 to 3 are ``<pad> <bos> <eos> <unk>``."""
+    """The words that a model knows, each with an id; ids 0 to 3 are ``<pad> <bos> <eos> <unk>``."""
 
     pad, bos, eos, unk = range(len(SPECIALS))
 

@@ -102,10 +102,6 @@ class Phrase:
         return KINDS[self.kind].preposition
 
     @property
-    def flies(self) -> bool:
-        return self.preposition == "over"
-
-    @property
     def shared_colour(self) -> str:
         """The colour that all the things have in common, if any."""
         colours = {thing.colour for thing in self.things}
@@ -145,7 +141,7 @@ MANNERS: dict[str, list[tuple[str, Condition]]] = {
         ("{a} {a.verb} {place}", _always),
         ("{a} {place}", _always),
         ("there {a.be} {a} {place}", _always),
-        ("{a} {a.verb} in the sky", lambda a: a.flies),
+        ("{a} {a.verb} in the sky", lambda a: a.preposition == "over"),
     ],
     "list": [
         ("{a} and {b}", _always),
@@ -158,7 +154,7 @@ MANNERS: dict[str, list[tuple[str, Condition]]] = {
         ("{b} {b.be} to the right of {a}", _each(_left_of)),
         ("{a} {a.be} above {b}", _each(_above)),
         ("{b} {b.be} below {a}", _each(_above)),
-        ("{a} {a.verb} above {b}", lambda a, b: a.flies and _each(_above)(a, b)),
+        ("{a} {a.verb} above {b}", lambda a, b: a.preposition == "over" and _each(_above)(a, b)),
         ("{a} {a.be} on the left", _each(lambda a: a[2] + MARGIN <= SIZE // 2)),
         ("{a} {a.be} on the right", _each(lambda a: a[0] - MARGIN >= SIZE // 2)),
         ("{a} {a.be} in the middle", _each(lambda a: abs(a[0] + a[2] - SIZE) <= 4 * MARGIN)),

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -197,8 +198,7 @@ def test_no_usable_row(tmp_path, text):
 
 def test_existence_is_checked_by_listing(tmp_path, monkeypatch):
     root = make(tmp_path / "toy")
-    listed = []
-    real = datasets.find_images.__globals__["os"].listdir
+    listed, real = [], os.listdir
     monkeypatch.setattr("os.listdir", lambda folder: listed.append(str(folder)) or real(folder))
     load_dataset(root, split="random")
     assert listed.count(str(root / "Images")) == 1

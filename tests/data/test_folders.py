@@ -1,6 +1,6 @@
 import pytest
 
-from caption_utils.data.folders import find_images, find_kaggle_layout, pictures_in
+from caption_utils.data.folders import find_images, find_kaggle_layout, pictures_in, walk
 from caption_utils.errors import InputError
 
 
@@ -63,6 +63,13 @@ def test_the_pictures_of_a_folder_by_name(tmp_path):
 def test_a_folder_without_pictures_is_one_line(tmp_path):
     with pytest.raises(InputError, match=f"^{tmp_path}: holds no picture; name a folder with files such as photo.jpg$"):
         pictures_in(tmp_path)
+
+
+def test_a_walk_goes_level_by_level_and_leaves_hidden_folders_out(tmp_path):
+    touch(*(tmp_path / name / "x.jpg" for name in ("b/d/f", "a/c", ".hidden/e")))
+    below = [path.relative_to(tmp_path).as_posix() for path in walk(tmp_path, depth=2)]
+    assert below == [".", "a", "b", "a/c", "b/d"]
+    assert list(walk(tmp_path, depth=2, most=0)) == list(walk(tmp_path, depth=0)) == [tmp_path]
 
 
 @pytest.mark.parametrize("below", ["", "flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])
