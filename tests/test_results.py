@@ -1,4 +1,4 @@
-"""What was measured and the models that measured it belong together, and the README tells no other numbers."""
+"""The shipped models fit their measurements, and every score in the documents is a row of a table in ``results``."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from caption_utils.training.checkpoint import load_model
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 SHIPPED = sorted(path.parent for path in RESULTS.glob("checkpoints/*/config.json"))
-COLUMNS = ("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
+NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "perplexity")
 
 
 def rows(path):
@@ -51,14 +51,51 @@ def test_a_shipped_model_was_measured_greedily_and_with_beams(folder):
         assert float(row["perplexity"]) == pytest.approx(best, rel=2e-3)
 
 
-def test_every_score_in_the_readme_is_a_row_of_the_metrics():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"\| model \| perplexity .*?\n\n", readme, re.DOTALL)[0]
-    told = [
-        tuple(re.findall(r"\d+\.\d", line.split(search)[1]))
-        for line in table.splitlines()
-        for search in re.findall(r"\| ((?:greedy|beam \d) \|)", line)
+def told(document):
+    """The rows of a document's table of scores, as header → cell; an empty model cell repeats the one above."""
+    table = re.search(r"^\| model \| .*?\n\n", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[
+        0
     ]
-    measured = {tuple(f"{float(row[name]):.1f}" for name in COLUMNS) for row in rows(RESULTS / "metrics.csv")}
-    assert len(told) == 10
-    assert set(told) <= measured
+    header, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines())
+    found = [dict(zip(header, cells, strict=True)) for cells in lines]
+    for above, row in zip([None, *found], found, strict=False):
+        row["model"] = re.sub(r"\[(.*?)\].*", r"\1", row["model"]) or above["model"]
+    return found
+
+
+def measured(row, split):
+    """The row of a table in ``results`` that a row of a document names."""
+    if row["model"].startswith("people"):
+        people = rows(RESULTS / "exploration" / "flickr8k_human_bleu.csv")
+        return {name: sum(float(person[name]) for person in people) / len(people) for name in people[0]}
+    if row["model"].startswith("Xu"):
+        (found,) = (r for r in rows(RESULTS / "published.csv") if f"{r['source']}, {r['model']}" in row["model"])
+        return found
+    table = [r for r in rows(RESULTS / ("test.csv" if split == "test" else "metrics.csv")) if r["split"] == split]
+    (found,) = (r for r in table if (r["model"], r["search"]) == (row["model"], row["search"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("document", "split", "count"), [("README.md", "test", 6), ("results/README.md", "val", 13)], ids=["test", "val"]
+)
+def test_every_score_in_a_document_is_a_row_of_the_results(document, split, count):
+    table = told(document)
+    assert len(table) == count
+    for row in table:
+        found = measured(row, split)
+        cells = {name: row[name] for name in NAMES if row.get(name)}
+        assert len(cells) >= 3
+        for name, cell in cells.items():
+            decimals = len(cell.partition(".")[2])
+            value = float(found[name.lower().replace("bleu-", "bleu").replace("-", "_")])
+            assert f"{value:.{decimals}f}" == cell, (row["model"], row["search"], name)
+
+
+def test_test_scores_are_those_of_the_shipped_models():
+    table = rows(RESULTS / "test.csv")
+    assert [(r["model"], r["search"]) for r in table] == [(f.name, s) for f in SHIPPED for s in ("greedy", "beam 5")]
+    assert {(r["split"], r["scheme"], r["images"]) for r in table} == {("test", "official", "1000")}
+    for row in table:
+        page = (RESULTS / "checkpoints" / row["model"] / "README.md").read_text(encoding="utf-8")
+        assert all(row[name] in page for name in ("perplexity", "bleu4", "cider"))
