@@ -3,6 +3,7 @@
 from random import Random
 
 from PIL import Image, ImageDraw
+from PIL.ImageDraw import ImageDraw as Pen
 
 from caption_utils.demo.descriptions import SIZE, Scene, Thing
 
@@ -123,85 +124,82 @@ def _mix(a: RGB, b: RGB, share: float) -> RGB:
     return red, green, blue
 
 
-class _Canvas:
-    """A picture drawn ``SCALE`` times larger; coordinates are given in pixels of the final picture."""
+def _shape(pen: Pen, method: str, points: list[float], fill: RGB, outline: RGB | None = None) -> None:
+    """Paint an ``ellipse``, ``rectangle``, ``polygon`` or ``halfdisc`` (the upper half of an ellipse).
 
-    def __init__(self) -> None:
-        self.image = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE))
-        self.pen = ImageDraw.Draw(self.image)
-
-    def shape(self, method: str, points: list[float], fill: RGB, outline: RGB | None = None) -> None:
-        """Paint an ``ellipse``, ``rectangle``, ``polygon`` or ``halfdisc`` (the upper half of an ellipse)."""
-        at = [round(SCALE * p) for p in points]
-        if method == "halfdisc":
-            self.pen.pieslice(at, 180, 360, fill=fill, outline=outline, width=SCALE)
-        else:
-            getattr(self.pen, method)(at, fill=fill, outline=outline, width=SCALE)
-
-    def gradient(self, top: int, bottom: int, first: RGB, last: RGB) -> None:
-        """Fill the rows from ``top`` to ``bottom`` with colours from ``first`` to ``last``."""
-        start, stop = top * SCALE, bottom * SCALE
-        for y in range(start, stop):
-            self.pen.line([0, y, SIZE * SCALE, y], fill=_mix(first, last, (y - start) / (stop - start)))
+    Like all coordinates, ``points`` are in pixels of the final picture.
+    """
+    at = [round(SCALE * p) for p in points]
+    if method == "halfdisc":
+        pen.pieslice(at, 180, 360, fill=fill, outline=outline, width=SCALE)
+    else:
+        getattr(pen, method)(at, fill=fill, outline=outline, width=SCALE)
 
 
-def _clouds(canvas: _Canvas, rng: Random) -> None:
+def _gradient(pen: Pen, top: int, bottom: int, first: RGB, last: RGB) -> None:
+    """Fill the rows from ``top`` to ``bottom`` with colours from ``first`` to ``last``."""
+    start, stop = top * SCALE, bottom * SCALE
+    for y in range(start, stop):
+        pen.line([0, y, SIZE * SCALE, y], fill=_mix(first, last, (y - start) / (stop - start)))
+
+
+def _clouds(pen: Pen, rng: Random) -> None:
     for x in (rng.uniform(-10, 70), rng.uniform(110, 180)):
         y = rng.uniform(24, 80)
         for left, top, right in ((0, 9, 26), (12, 16, 40), (26, 11, 54)):
-            canvas.shape("ellipse", [x + left, y - top, x + right, y], (248, 251, 253))
+            _shape(pen, "ellipse", [x + left, y - top, x + right, y], (248, 251, 253))
 
 
-def _meadow(canvas: _Canvas, rng: Random) -> None:
+def _meadow(pen: Pen, rng: Random) -> None:
     for tone in ((184, 216, 150), (160, 202, 116)):
         x = rng.uniform(-60, 160)
-        canvas.shape("ellipse", [x - 60, HORIZON - 22, x + 130, HORIZON + 60], tone)
-    canvas.gradient(HORIZON + 6, SIZE, *LANDS["meadow"][2:4])
-    _clouds(canvas, rng)
+        _shape(pen, "ellipse", [x - 60, HORIZON - 22, x + 130, HORIZON + 60], tone)
+    _gradient(pen, HORIZON + 6, SIZE, *LANDS["meadow"][2:4])
+    _clouds(pen, rng)
 
 
-def _beach(canvas: _Canvas, rng: Random) -> None:
-    canvas.gradient(HORIZON - 14, HORIZON + 10, (54, 146, 190), (126, 204, 214))
+def _beach(pen: Pen, rng: Random) -> None:
+    _gradient(pen, HORIZON - 14, HORIZON + 10, (54, 146, 190), (126, 204, 214))
     shore = rng.uniform(-80, 20)
     for x in range(0, 320, 40):
-        canvas.shape("ellipse", [shore + x, HORIZON + 6, shore + x + 50, HORIZON + 16], LANDS["beach"][2])
-    _clouds(canvas, rng)
+        _shape(pen, "ellipse", [shore + x, HORIZON + 6, shore + x + 50, HORIZON + 16], LANDS["beach"][2])
+    _clouds(pen, rng)
 
 
-def _snow(canvas: _Canvas, rng: Random) -> None:
+def _snow(pen: Pen, rng: Random) -> None:
     x = rng.uniform(0, 200)
-    canvas.shape("polygon", [x - 120, HORIZON + 1, x, HORIZON - 46, x + 120, HORIZON + 1], (196, 206, 226))
-    canvas.shape("polygon", [x - 37, HORIZON - 31, x, HORIZON - 46, x + 37, HORIZON - 31], (248, 250, 253))
+    _shape(pen, "polygon", [x - 120, HORIZON + 1, x, HORIZON - 46, x + 120, HORIZON + 1], (196, 206, 226))
+    _shape(pen, "polygon", [x - 37, HORIZON - 31, x, HORIZON - 46, x + 37, HORIZON - 31], (248, 250, 253))
     for _ in range(24):
         x, y = rng.uniform(0, SIZE), rng.uniform(0, HORIZON)
-        canvas.shape("ellipse", [x, y, x + 2.4, y + 2.4], (252, 252, 254))
+        _shape(pen, "ellipse", [x, y, x + 2.4, y + 2.4], (252, 252, 254))
 
 
-def _street(canvas: _Canvas, rng: Random) -> None:
+def _street(pen: Pen, rng: Random) -> None:
     x = rng.uniform(10, 190)
-    canvas.shape("ellipse", [x, 12, x + 24, 36], (240, 236, 214))
-    canvas.shape("ellipse", [x + 8, 9, x + 29, 31], (22, 26, 54))
-    canvas.shape("rectangle", [0, HORIZON, SIZE, HORIZON + 8], (122, 120, 128))
+    _shape(pen, "ellipse", [x, 12, x + 24, 36], (240, 236, 214))
+    _shape(pen, "ellipse", [x + 8, 9, x + 29, 31], (22, 26, 54))
+    _shape(pen, "rectangle", [0, HORIZON, SIZE, HORIZON + 8], (122, 120, 128))
     dash = rng.uniform(-40, 0)
     for x in range(0, 280, 56):
-        canvas.shape("rectangle", [dash + x, 168, dash + x + 30, 173], (206, 202, 186))
+        _shape(pen, "rectangle", [dash + x, 168, dash + x + 30, 173], (206, 202, 186))
 
 
-def _lake(canvas: _Canvas, rng: Random) -> None:
+def _lake(pen: Pen, rng: Random) -> None:
     x = rng.uniform(20, 200)
     for shift, height, tone in ((-70, 30, (172, 184, 204)), (50, 40, (150, 166, 190))):
         peak = x + shift
-        canvas.shape("polygon", [peak - 110, HORIZON, peak, HORIZON - height, peak + 110, HORIZON], tone)
-    canvas.gradient(HORIZON, SIZE, *LANDS["lake"][2:4])
+        _shape(pen, "polygon", [peak - 110, HORIZON, peak, HORIZON - height, peak + 110, HORIZON], tone)
+    _gradient(pen, HORIZON, SIZE, *LANDS["lake"][2:4])
     for _ in range(14):
         x, y = rng.uniform(0, 200), rng.uniform(HORIZON + 6, 218)
-        canvas.shape("rectangle", [x, y, x + rng.uniform(10, 26), y + 0.7], (168, 212, 226))
+        _shape(pen, "rectangle", [x, y, x + rng.uniform(10, 26), y + 0.7], (168, 212, 226))
 
 
 DETAILS = {"meadow": _meadow, "beach": _beach, "snow": _snow, "street": _street, "lake": _lake}
 
 
-def _paint_thing(canvas: _Canvas, thing: Thing, mirrored: bool) -> None:
+def _paint_thing(pen: Pen, thing: Thing, mirrored: bool) -> None:
     main = PALETTE[thing.colour]
     dark, light = _mix(main, (0, 0, 0), 0.3), _mix(main, (255, 255, 255), 0.45)
     tones = TONES | {"main": main, "dark": dark, "light": light}
@@ -212,20 +210,21 @@ def _paint_thing(canvas: _Canvas, thing: Thing, mirrored: bool) -> None:
         if method != "polygon":
             xs.sort()
         points = [p for xy in zip(xs, ys, strict=True) for p in xy]
-        canvas.shape(method, points, tones[tone], _mix(tones[tone], (0, 0, 0), 0.35))
+        _shape(pen, method, points, tones[tone], _mix(tones[tone], (0, 0, 0), 0.35))
 
 
 def draw(scene: Scene) -> Image.Image:
     """The picture of ``scene``, 224×224 RGB; the same scene always gives the same pixels."""
     rng = Random(repr(scene))
-    canvas = _Canvas()
+    image = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE))
+    pen = ImageDraw.Draw(image)
     sky, haze, far, near, shadow = LANDS[scene.background]
-    canvas.gradient(0, HORIZON, sky, haze)
-    canvas.gradient(HORIZON, SIZE, far, near)
-    DETAILS[scene.background](canvas, rng)
+    _gradient(pen, 0, HORIZON, sky, haze)
+    _gradient(pen, HORIZON, SIZE, far, near)
+    DETAILS[scene.background](pen, rng)
     for thing in sorted(scene.things, key=lambda thing: thing.box[3]):
         left, _, right, bottom = thing.box
         if thing.kind not in SKY:
-            canvas.shape("ellipse", [left - 2, bottom - 6, right + 2, bottom + 4], shadow)
-        _paint_thing(canvas, thing, mirrored=rng.random() < 0.5)
-    return canvas.image.reduce(SCALE)
+            _shape(pen, "ellipse", [left - 2, bottom - 6, right + 2, bottom + 4], shadow)
+        _paint_thing(pen, thing, mirrored=rng.random() < 0.5)
+    return image.reduce(SCALE)

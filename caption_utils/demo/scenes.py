@@ -65,11 +65,8 @@ def _sample_scene(background: str, count: int, rng: Random) -> Scene:
 
 def _sample_set(rng: Random) -> dict[str, Scene]:
     """File name → scene: backgrounds in turn; one, two or three things in the ratio 1 : 2 : 1."""
-    names = [f"scene_{i + 1:04}.jpg" for i in range(sum(SPLITS.values()))]
-    places = cycle(INHABITANTS)
-    return {
-        name: _sample_scene(place, rng.choice((1, 2, 2, 3)), rng) for name, place in zip(names, places, strict=False)
-    }
+    numbered = enumerate(islice(cycle(INHABITANTS), sum(SPLITS.values())), 1)
+    return {f"scene_{i:04}.jpg": _sample_scene(place, rng.choice((1, 2, 2, 3)), rng) for i, place in numbered}
 
 
 def _write_files(folder: Path, scenes: dict[str, Scene], rng: Random) -> None:
