@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -91,23 +92,8 @@ def test_official_without_lists_is_random_and_says_so(tmp_path):
     root = make(tmp_path / "toy")
     dataset = load_dataset(root, seed=3)
     assert dataset.notes == ["Split: random, by image, seed 3 (official lists asked for, none found)"]
+    assert dataset.scheme == "random"
     assert splits_of(dataset) == splits_of(load_dataset(root, split="random", seed=3))
-
-
-@pytest.mark.parametrize(
-    ("asked", "listed", "used"),
-    [
-        ("official", True, "official"),
-        ("official", False, "random"),
-        ("random", True, "random"),
-        ("first6k", True, "first6k"),
-    ],
-)
-def test_the_scheme_that_was_used(tmp_path, asked, listed, used):
-    root = make(tmp_path / "toy")
-    if listed:
-        (root / "trainImages.txt").write_text("\n".join(NAMES))
-    assert load_dataset(root, split=asked).scheme == used
 
 
 def test_lists_are_not_used_for_other_schemes(tmp_path):
@@ -116,6 +102,8 @@ def test_lists_are_not_used_for_other_schemes(tmp_path):
     dataset = load_dataset(root, split="first6k", seed=1)
     assert dataset.table["split"].value_counts().to_dict() == {"train": 32, "val": 8}
     assert dataset.notes == ["Split: first6k, by image, seed 1"]
+    for scheme in ("official", "random", "first6k"):
+        assert load_dataset(root, split=scheme).scheme == scheme
 
 
 def test_a_split_column_is_official_and_comes_before_lists(tmp_path):
@@ -217,18 +205,29 @@ def repo(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_demo_set_is_the_last_resort(repo):
+@pytest.mark.parametrize(
+    ("present", "setting", "note"),
+    [
+        ([], None, "demo at data/demo (the demo set, since no other was found)"),
+        (["data/flickr8k"], "demo", "demo at data/demo (found by CAPTION_DATA)"),
+        (["data/mine", "data/flickr8k"], "data/mine", "mine at data/mine (found by CAPTION_DATA)"),
+        (["data/flickr8k", "kaggle/flickr8k"], None, "flickr8k at data/flickr8k (found in the repository)"),
+    ],
+)
+def test_which_data_set_comes_first(repo, monkeypatch, present, setting, note):
+    for folder in present:
+        make(repo / folder)
+    if setting:
+        monkeypatch.setenv("CAPTION_DATA", setting if setting == "demo" else str(repo / setting))
     dataset = find_dataset()
-    assert dataset.name == "demo"
-    assert dataset.notes[0] == "Dataset: demo at data/demo (the demo set, since no other was found)"
+    assert dataset.name == note.split()[0]
+    assert dataset.notes[0] == f"Dataset: {note}"
     assert dataset.notes[1].startswith("Split: ")
 
 
-def test_caption_data_comes_first(repo, monkeypatch):
-    root = make(repo / "data" / "mine")
-    make(repo / "data" / "flickr8k")
-    monkeypatch.setenv("CAPTION_DATA", str(root))
-    assert find_dataset().notes[0] == "Dataset: mine at data/mine (found by CAPTION_DATA)"
+def test_an_empty_folder_in_the_repository_is_passed_over(repo):
+    (repo / "data" / "flickr8k").mkdir()
+    assert find_dataset().name == "demo"
 
 
 def test_a_folder_outside_the_repository_is_named_in_full(repo, monkeypatch, tmp_path_factory):
@@ -237,28 +236,11 @@ def test_a_folder_outside_the_repository_is_named_in_full(repo, monkeypatch, tmp
     assert find_dataset().notes[0] == f"Dataset: mine at {root} (found by CAPTION_DATA)"
 
 
-def test_caption_data_demo(repo, monkeypatch):
-    make(repo / "data" / "flickr8k")
-    monkeypatch.setenv("CAPTION_DATA", "demo")
-    assert find_dataset().notes[0] == "Dataset: demo at data/demo (found by CAPTION_DATA)"
-
-
 def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch):
     monkeypatch.setenv("CAPTION_DATA", "/no/such")
     with pytest.raises(InputError) as caught:
         find_dataset()
     assert str(caught.value) == "CAPTION_DATA=/no/such: no such folder; correct it, set demo or unset it"
-
-
-def test_the_repositorys_own_copy(repo):
-    make(repo / "kaggle" / "flickr8k")
-    make(repo / "data" / "flickr8k")
-    assert find_dataset().notes[0] == "Dataset: flickr8k at data/flickr8k (found in the repository)"
-
-
-def test_an_empty_folder_in_the_repository_is_passed_over(repo):
-    (repo / "data" / "flickr8k").mkdir()
-    assert find_dataset().name == "demo"
 
 
 def test_kaggles_input(repo):
@@ -294,10 +276,8 @@ def test_a_download_that_fails(repo, monkeypatch):
     )
 
 
-def test_no_data_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "repository", lambda: tmp_path)
-    monkeypatch.setattr(datasets, "KAGGLE_INPUT", tmp_path / "kaggle")
-    monkeypatch.delenv("CAPTION_DATA", raising=False)
+def test_no_data_at_all(repo):
+    shutil.rmtree(repo / "data")
     with pytest.raises(InputError) as caught:
         find_dataset()
-    assert str(caught.value) == ("no data set found; set CAPTION_DATA to a folder that holds captions.txt and Images")
+    assert str(caught.value) == "no data set found; set CAPTION_DATA to a folder that holds captions.txt and Images"
