@@ -249,7 +249,7 @@ def test_scenes_are_checked_for_what_is_true_and_where_it_is():
 
 
 def test_an_evaluation_on_scenes(tmp_path):
-    report = evaluate_model(write_model(tmp_path / "model", words="a ball"), DEMO, "val").report()
+    report = evaluate_model(write_model(tmp_path / "model", words="ball"), DEMO, "val").report()
     names = [f"pointing_{name}{end}" for name in ("hit", "mass", "chance", "absent") for end in ("", "_low", "_high")]
     expected = ["attention_images", "true", "true_low", "true_high", *names]
     assert list(report)[-len(expected) :] == expected

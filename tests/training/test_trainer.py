@@ -263,10 +263,10 @@ def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkey
 
 SIGNALLED = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/training"]
 from caption_utils.training import run as experiment
 from caption_utils.__main__ import main
-from test_training import demo_run
+from test_trainer import demo_run
 
 experiment.train_model = lambda data, out, *rest: demo_run(out, epochs=5000)  # it must not end before the signal
 sys.exit(main(["train", "--data", "demo", "--out", {folder!r}]))
@@ -309,9 +309,9 @@ def demo_run(folder, epochs=24):
 
 KILLED = """
 import os, random, signal, sys, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/training"]
 import torch._dynamo  # an optimiser's first step would load it in each child
-from test_training import demo_captions, demo_run, kill_within_a_save
+from test_trainer import demo_captions, demo_run, kill_within_a_save
 
 def last_save():
     return os.path.getmtime({state!r}) if os.path.exists({state!r}) else 0
