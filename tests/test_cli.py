@@ -241,7 +241,7 @@ def test_a_map_s_name_without_a_format_or_of_a_photo_is_one_line(out, message):
 
 @pytest.mark.slow
 def test_a_reader_who_has_seen_enough_sees_no_traceback(model, tmp_path):
-    names = "\n".join([PHOTO] * 40)  # with their attention more than a pipe holds
+    names = "\n".join([PHOTO] * 90)  # with their attention more than a pipe holds
     command = f"{sys.executable} -m caption_utils caption --model {model} --beam 1 --json - | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], input=names, capture_output=True, text=True)
     assert json.loads(done.stdout)["image"] == PHOTO
