@@ -15,6 +15,7 @@ from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.data.folders import pictures_in
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
+from caption_utils.runtime import sleep_while_waiting
 
 if TYPE_CHECKING:  # takes PyTorch
     from caption_utils.captioner import Caption
@@ -284,6 +285,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
+    sleep_while_waiting()
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)  # a photo's name may hold bytes that are no text

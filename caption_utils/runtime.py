@@ -72,6 +72,15 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
+def sleep_while_waiting() -> None:
+    """Let PyTorch's threads on a CPU sleep while they wait for each other, unless ``OMP_WAIT_POLICY`` is set already.
+
+    By default they spin, which makes training on a busy machine many times slower. For entry points, before anything
+    imports PyTorch: OpenMP reads the setting once, when it is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def seed_everything(seed: int) -> None:
     """Seed the generators of Python, NumPy and PyTorch (all devices)."""
     import numpy as np

@@ -1,5 +1,9 @@
 """Fixtures that several test files share: tiny data sets, a tiny encoder, the real one, a model folder."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as all that starts the project, before PyTorch is loaded
+
 import numpy as np
 import pytest
 import torch

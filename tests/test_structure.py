@@ -1,6 +1,7 @@
 """The package is laid out as the README says: rooms import from rooms above them, and opening one changes nothing."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -115,3 +116,20 @@ assert settings() == before, (before, settings())
 
 def test_imports_change_no_setting_of_the_process():
     run("-c", SETTINGS, *(name for name in MODULES if not name.endswith("__main__")))
+
+
+STARTED = """
+import os, runpy, sys
+sys.argv = ["caption_utils", "--help"]
+try:
+    runpy.run_module("caption_utils", run_name="__main__", alter_sys=True)
+except SystemExit:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_the_command_lets_waiting_threads_sleep_unless_told_otherwise(own):
+    outside = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    told = subprocess.run([sys.executable, "-c", STARTED], env=outside | own, cwd=ROOT, capture_output=True, text=True)
+    assert told.stdout.split()[-1] == own.get("OMP_WAIT_POLICY", "PASSIVE")

@@ -38,6 +38,7 @@ def install(*arguments):  # --no-deps: what the host preinstalled stays as it is
 
 if not find_spec("caption_utils"):
     sys.path.insert(0, str(locate()))
+importlib.import_module("caption_utils.runtime").sleep_while_waiting()
 if missing := absent():
     from caption_utils.runtime import host
 
