@@ -30,7 +30,10 @@ class SameConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
-        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
+        weight = self.weight
+        if height % 2 or width % 2:  # zeros before the kernel, not around the image: all four sides are padded alike
+            weight = F.pad(weight, (width % 2, 0, height % 2, 0))
+        return F.conv2d(x, weight, self.bias, stride, ((height + 1) // 2, (width + 1) // 2), 1, self.groups)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -51,10 +54,10 @@ class Block(nn.Module):
         self._project_conv, self._bn2 = SameConv(wide, outputs, 1), _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+        return y.add_(x) if self.residual else y
 
 
 class EfficientNetLite2(nn.Module):
@@ -74,8 +77,8 @@ class EfficientNetLite2(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, ``(B, 1280, S/32, S/32)``."""
-        x = F.relu6(self._bn0(self._conv_stem(x)))
-        return F.relu6(self._bn1(self._conv_head(self._blocks(x))))
+        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
+        return F.relu6(self._bn1(self._conv_head(self._blocks(x))), inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._fc(self.features(x).mean(dim=(2, 3)))

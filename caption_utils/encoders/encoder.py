@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
 from caption_utils.encoders.resnet import load_resnet101, resnet_features
@@ -46,15 +48,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.name, self.spec = name, spec
         self.size, self.grid, self.width = spec.size, spec.grid, spec.width
-        self.model = spec.load().eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.fingerprint = self._fingerprint()
-
-    def _fingerprint(self) -> str:
-        """Hash of weights and transform: equal fingerprints give equal features."""
-        digest = hashlib.blake2b(repr((self.name, self.size, self.spec.mean, self.spec.std)).encode(), digest_size=8)
-        for tensor in self.model.state_dict().values():
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        model = spec.load().eval().requires_grad_(False)
+        self.fingerprint = _fingerprint(name, spec, model)
+        self.model = fold_batch_norms(model).to(memory_format=torch.channels_last)
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
@@ -77,6 +73,24 @@ class Encoder(nn.Module):
         pair = self.spec.mean, self.spec.std
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in pair)
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _fingerprint(name: str, spec: EncoderSpec, model: nn.Module) -> str:
+    """Hash of transform and published weights: equal fingerprints give equal features."""
+    digest = hashlib.blake2b(repr((name, spec.size, spec.mean, spec.std)).encode(), digest_size=8)
+    for tensor in model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    """``model`` with every batch norm that follows a convolution made part of its weights and bias, for inference."""
+    for layer in list(model.modules()):
+        for (name, conv), (norm_name, norm) in pairwise(list(layer.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(layer, name, fuse_conv_bn_eval(conv, norm))
+                setattr(layer, norm_name, nn.Identity().eval())
+    return model
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:

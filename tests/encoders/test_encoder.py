@@ -6,7 +6,8 @@ from PIL import Image
 from torchvision.models import ResNet101_Weights
 
 from caption_utils.encoders import encoder as module
-from caption_utils.encoders.encoder import ENCODERS, Encoder, encoder_spec, load_encoder
+from caption_utils.encoders.efficientnet import load_efficientnet_lite2
+from caption_utils.encoders.encoder import ENCODERS, Encoder, encoder_spec, fold_batch_norms, load_encoder
 from caption_utils.errors import InputError
 
 CLASSES = ResNet101_Weights.IMAGENET1K_V2.meta["categories"]
@@ -38,6 +39,31 @@ def test_features_are_the_last_map_region_by_region_in_reading_order(encoder):
     torch.testing.assert_close(features.reshape(2, 7, 7, 1280), maps.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [224, 260])
+def test_without_its_batch_norms_the_network_computes_the_same(encoder, size):
+    published = load_efficientnet_lite2().eval()
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.model.features(images), published.features(images), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(encoder.model(images), published(images), atol=1e-4, rtol=1e-5)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in encoder.model.modules())
+
+
+def test_only_a_batch_norm_after_a_convolution_is_folded():
+    torch.manual_seed(0)
+    conv = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4))
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), conv, torch.nn.ReLU(), torch.nn.BatchNorm2d(4))
+    for norm in (model[0], conv[1], model[3]):
+        for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            values.uniform_(0.5, 2.0)
+    images = torch.randn(2, 3, 5, 5)
+    expected = model.eval()(images)
+    folded = fold_batch_norms(model)
+    torch.testing.assert_close(folded(images), expected)
+    assert [type(layer).__name__ for layer in folded] == ["BatchNorm2d", "Sequential", "ReLU", "BatchNorm2d"]
+    assert [type(layer).__name__ for layer in folded[1]] == ["Conv2d", "Identity"]
+
+
 def test_the_network_is_frozen(encoder):
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert not any(layer.training for layer in encoder.model.modules())
@@ -45,7 +71,7 @@ def test_the_network_is_frozen(encoder):
 
 
 def test_the_fingerprint_is_that_of_the_published_weights(encoder):
-    assert encoder.fingerprint == encoder._fingerprint() == "031d2ea2d8896519"
+    assert encoder.fingerprint == "031d2ea2d8896519"
 
 
 class Small(torch.nn.Module):

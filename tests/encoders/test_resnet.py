@@ -1,10 +1,12 @@
 import urllib.error
+from copy import deepcopy
 
 import pytest
 import torch
 from torchvision.models import resnet101
 
 from caption_utils.encoders.encoder import load_encoder
+from caption_utils.encoders.resnet import resnet_features
 from caption_utils.errors import InputError
 
 
@@ -24,10 +26,18 @@ def test_resnet_without_its_weights_says_what_to_do(monkeypatch, error):
 
 
 def test_resnet_features(monkeypatch):
-    monkeypatch.setattr("torchvision.models.resnet101", lambda weights: resnet101(weights=None))
+    torch.manual_seed(0)
+    published = resnet101(weights=None).eval()
+    for layer in published.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(std=0.1), layer.running_var.uniform_(0.8, 1.2)
+    monkeypatch.setattr("torchvision.models.resnet101", lambda weights: deepcopy(published))
     encoder = load_encoder("resnet101")
     images = torch.full((2, 3, 224, 224), 90, dtype=torch.uint8)
     features = encoder(images)
+    with torch.no_grad():
+        expected = resnet_features(published, encoder._normalized(images)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(features, expected, atol=1e-5 * expected.max().item(), rtol=1e-4)  # the norms are folded
     assert features.shape == (2, 49, 2048) == (2, encoder.grid**2, encoder.width)
     logits = encoder.model.fc(features.mean(dim=1))  # the network's own head is an average pool and one layer
     torch.testing.assert_close(logits.softmax(dim=1), encoder.classify(images), atol=1e-5, rtol=1e-3)
