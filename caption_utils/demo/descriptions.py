@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, permutations, product
 from random import Random
+from typing import NamedTuple
 
 from caption_utils.data.vocab import tokenize
 
@@ -32,8 +33,7 @@ class Scene:
     things: tuple[Thing, ...]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of thing: its width and height in pixels at scale 1, and how it is spoken of.
 
     ``verbs`` are for one and for several; the ``preposition``, if any, replaces that of the place.
@@ -72,40 +72,27 @@ MARGIN = 10  # pixels between a box and another box, or the middle of the pictur
 NEAR = 50  # pixels between two boxes that are still next to each other, at most
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """All things of one kind, or of one kind and colour, in a scene: "two red balls"."""
+class Phrase(NamedTuple):
+    """All things of one kind, or of one kind and colour, in a scene ("two red balls"), and the words that agree."""
 
-    kind: str
-    colour: str
     things: tuple[Thing, ...]
+    colour: str  # empty if none is named
+    noun: str
+    be: str
+    verb: str
+    preposition: str
 
     def __str__(self) -> str:
         words = f"{self.colour} {self.noun}".strip()
         count = "an" if len(self.things) == 1 and words[0] in "aeiou" else COUNTS[len(self.things)]
         return f"{count} {words}"
 
-    @property
-    def noun(self) -> str:
-        return self.kind if len(self.things) == 1 else KINDS[self.kind].plural
 
-    @property
-    def be(self) -> str:
-        return "is" if len(self.things) == 1 else "are"
-
-    @property
-    def verb(self) -> str:
-        return KINDS[self.kind].verbs[len(self.things) > 1]
-
-    @property
-    def preposition(self) -> str:
-        return KINDS[self.kind].preposition
-
-    @property
-    def shared_colour(self) -> str:
-        """The colour that all the things have in common, if any."""
-        colours = {thing.colour for thing in self.things}
-        return colours.pop() if len(colours) == 1 else ""
+def _phrase(scene: Scene, name: str, colour: str) -> Phrase:
+    things = tuple(thing for thing in scene.things if thing.kind == name and colour in ("", thing.colour))
+    kind, several = KINDS[name], len(things) > 1
+    noun, be = (kind.plural, "are") if several else (name, "is")
+    return Phrase(things, colour, noun, be, kind.verbs[several], kind.preposition)
 
 
 Condition = Callable[..., bool]  # of one, two or three phrases
@@ -135,6 +122,10 @@ def _next_to(a: Box, b: Box) -> bool:
     return 0 <= gap <= NEAR and 2 * shared >= min(a[3] - a[1], b[3] - b[1])
 
 
+def _colours(phrase: Phrase) -> set[str]:
+    return {thing.colour for thing in phrase.things}
+
+
 # manner of speaking -> templates, each with the condition on its phrases under which it is true
 MANNERS: dict[str, list[tuple[str, Condition]]] = {
     "place": [
@@ -160,22 +151,14 @@ MANNERS: dict[str, list[tuple[str, Condition]]] = {
         ("{a} {a.be} in the middle", _each(lambda a: abs(a[0] + a[2] - SIZE) <= 4 * MARGIN)),
         ("{a} {a.be} next to {b}", _each(_next_to)),
     ],
-    "colour": [("the {a.noun} {a.be} {a.shared_colour}", lambda a: not a.colour and bool(a.shared_colour))],
+    "colour": [("the {a.noun} {a.be} {a.things[0].colour}", lambda a: not a.colour and len(_colours(a)) == 1)],
 }
 
 
-def _phrases(scene: Scene) -> list[Phrase]:
-    """Every phrase whose count is exact in the scene, with and without colour."""
-    keys = dict.fromkeys((thing.kind, colour) for thing in scene.things for colour in (thing.colour, ""))
-    return [
-        Phrase(kind, colour, tuple(t for t in scene.things if t.kind == kind and colour in ("", t.colour)))
-        for kind, colour in keys
-    ]
-
-
 def _choices(scene: Scene, size: int) -> Iterator[tuple[Phrase, ...]]:
-    """Ordered choices of ``size`` phrases that share no thing."""
-    for chosen in permutations(_phrases(scene), size):
+    """Ordered choices of ``size`` phrases that share no thing. Counts are exact; colours are named or not."""
+    keys = dict.fromkeys((thing.kind, colour) for thing in scene.things for colour in (thing.colour, ""))
+    for chosen in permutations([_phrase(scene, *key) for key in keys], size):
         things = [thing for phrase in chosen for thing in phrase.things]
         if len(set(things)) == len(things):
             yield chosen

@@ -1,5 +1,7 @@
 """Scenes → pictures: every kind of thing and every background, drawn with Pillow."""
 
+import json
+from importlib.resources import files
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -27,87 +29,7 @@ TONES: dict[str, RGB] = {
     "glass": (206, 230, 244),
 }
 # kind -> shapes (method of ImageDraw, tone, coordinates in the unit box), painted in order
-SHAPES: dict[str, list[tuple[str, str, tuple[float, ...]]]] = {
-    "ball": [
-        ("ellipse", "main", (0, 0, 1, 1)),
-        ("ellipse", "white", (0, 0.37, 1, 0.63)),
-        ("ellipse", "light", (0.24, 0.08, 0.46, 0.24)),
-    ],
-    "house": [
-        ("rectangle", "wood", (0.7, 0.06, 0.82, 0.34)),
-        ("rectangle", "main", (0.08, 0.42, 0.92, 1)),
-        ("polygon", "dark", (0.5, 0, 1, 0.46, 0, 0.46)),
-        ("rectangle", "wood", (0.42, 0.64, 0.6, 1)),
-        ("rectangle", "glass", (0.17, 0.56, 0.33, 0.76)),
-        ("rectangle", "glass", (0.68, 0.56, 0.84, 0.76)),
-    ],
-    "tree": [
-        ("rectangle", "wood", (0.42, 0.6, 0.58, 1)),
-        ("ellipse", "main", (0, 0.3, 0.56, 0.76)),
-        ("ellipse", "main", (0.44, 0.3, 1, 0.76)),
-        ("ellipse", "main", (0.16, 0, 0.84, 0.6)),
-        ("ellipse", "light", (0.34, 0.12, 0.48, 0.22)),
-        ("ellipse", "light", (0.18, 0.42, 0.3, 0.5)),
-        ("ellipse", "light", (0.62, 0.4, 0.74, 0.48)),
-    ],
-    "car": [
-        ("polygon", "main", (0.16, 0.46, 0.3, 0, 0.72, 0, 0.86, 0.46)),
-        ("polygon", "glass", (0.25, 0.42, 0.34, 0.1, 0.48, 0.1, 0.48, 0.42)),
-        ("polygon", "glass", (0.54, 0.42, 0.54, 0.1, 0.68, 0.1, 0.77, 0.42)),
-        ("polygon", "main", (0, 0.5, 0.06, 0.42, 0.94, 0.42, 1, 0.52, 1, 0.8, 0, 0.8)),
-        ("ellipse", "white", (0.9, 0.48, 0.98, 0.62)),
-        ("ellipse", "black", (0.12, 0.6, 0.36, 1)),
-        ("ellipse", "black", (0.64, 0.6, 0.88, 1)),
-        ("ellipse", "white", (0.2, 0.73, 0.28, 0.87)),
-        ("ellipse", "white", (0.72, 0.73, 0.8, 0.87)),
-    ],
-    "umbrella": [
-        ("rectangle", "wood", (0.475, 0.04, 0.525, 1)),
-        ("halfdisc", "main", (0, 0, 1, 1.1)),
-        ("halfdisc", "light", (0.17, 0, 0.83, 1.1)),
-        ("halfdisc", "main", (0.34, 0, 0.66, 1.1)),
-    ],
-    "flower": [
-        ("rectangle", "leaf", (0.46, 0.5, 0.54, 1)),
-        ("ellipse", "leaf", (0.54, 0.76, 0.84, 0.9)),
-        ("ellipse", "leaf", (0.16, 0.7, 0.46, 0.84)),
-        ("ellipse", "main", (0.3, 0, 0.7, 0.36)),
-        ("ellipse", "main", (0.3, 0.32, 0.7, 0.68)),
-        ("ellipse", "main", (0, 0.17, 0.5, 0.49)),
-        ("ellipse", "main", (0.5, 0.17, 1, 0.49)),
-        ("ellipse", "white", (0.34, 0.22, 0.66, 0.45)),
-    ],
-    "boat": [
-        ("rectangle", "wood", (0.47, 0, 0.52, 0.7)),
-        ("polygon", "white", (0.56, 0.06, 0.94, 0.62, 0.56, 0.62)),
-        ("polygon", "main", (0.43, 0.1, 0.43, 0.62, 0.12, 0.62)),
-        ("polygon", "main", (0, 0.68, 1, 0.68, 0.82, 1, 0.18, 1)),
-    ],
-    "fish": [
-        ("ellipse", "dark", (0.34, 0, 0.62, 0.4)),
-        ("polygon", "main", (0.68, 0.5, 1, 0.08, 1, 0.92)),
-        ("ellipse", "main", (0, 0.08, 0.8, 1)),
-        ("polygon", "dark", (0.4, 0.5, 0.58, 0.4, 0.58, 0.72)),
-        ("ellipse", "white", (0.12, 0.32, 0.26, 0.54)),
-        ("ellipse", "black", (0.16, 0.38, 0.22, 0.48)),
-    ],
-    "kite": [
-        ("polygon", "main", (0.5, 0, 1, 0.34, 0.5, 0.76, 0, 0.34)),
-        ("polygon", "light", (0.5, 0, 1, 0.34, 0.5, 0.34)),
-        ("polygon", "light", (0, 0.34, 0.5, 0.34, 0.5, 0.76)),
-        ("polygon", "dark", (0.5, 0.76, 0.5, 0.84, 0.34, 0.86, 0.34, 0.78)),
-        ("polygon", "dark", (0.5, 0.84, 0.5, 0.92, 0.66, 0.94, 0.66, 0.86)),
-        ("polygon", "dark", (0.5, 0.92, 0.5, 1, 0.34, 1, 0.34, 0.94)),
-    ],
-    "balloon": [
-        ("polygon", "black", (0.3, 0.6, 0.7, 0.6, 0.6, 0.86, 0.4, 0.86)),
-        ("polygon", "glass", (0.36, 0.68, 0.64, 0.68, 0.58, 0.84, 0.42, 0.84)),
-        ("ellipse", "main", (0, 0, 1, 0.76)),
-        ("ellipse", "light", (0.2, 0, 0.8, 0.76)),
-        ("ellipse", "main", (0.36, 0, 0.64, 0.76)),
-        ("rectangle", "wood", (0.37, 0.84, 0.63, 1)),
-    ],
-}
+SHAPES: dict[str, list[list]] = json.loads(files(__package__).joinpath("shapes.json").read_text("utf-8"))
 # background -> colours of sky (top, horizon), land (horizon, bottom) and shadow
 LANDS: dict[str, tuple[RGB, RGB, RGB, RGB, RGB]] = {
     "meadow": ((150, 205, 240), (222, 240, 248), (176, 212, 124), (140, 190, 92), (116, 164, 78)),
@@ -204,7 +126,7 @@ def _paint_thing(pen: Pen, thing: Thing, mirrored: bool) -> None:
     dark, light = _mix(main, (0, 0, 0), 0.3), _mix(main, (255, 255, 255), 0.45)
     tones = TONES | {"main": main, "dark": dark, "light": light}
     left, top, right, bottom = thing.box
-    for method, tone, unit in SHAPES[thing.kind]:
+    for method, tone, *unit in SHAPES[thing.kind]:
         xs = [left + (1 - u if mirrored else u) * (right - left) for u in unit[::2]]
         ys = [top + v * (bottom - top) for v in unit[1::2]]
         if method != "polygon":
