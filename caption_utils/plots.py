@@ -12,7 +12,6 @@ from PIL import Image
 # Okabe and Ito's palette, told apart with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 WRAP = 42  # characters of a caption on a line
 DPI = 80
 FEW = 20  # points of a line that are marked
@@ -71,12 +70,13 @@ def lines(tables: Mapping[str, pd.DataFrame], log_x: bool = False, log_y: bool =
     """A panel for each y label → table: a line for each column over the index, whose name is the x label."""
     figure, axes = panels(len(tables), width=max(5.0, 4.0 * len(tables)))
     for ax, (ylabel, table) in zip(axes, tables.items(), strict=True):
-        _draw_lines(ax, table, ylabel)
+        draw_lines(ax, table, ylabel)
         ax.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     return figure
 
 
-def _draw_lines(ax: Axes, table: pd.DataFrame, ylabel: str) -> None:
+def draw_lines(ax: Axes, table: pd.DataFrame, ylabel: str) -> None:
+    """A line for each column of ``table`` over its index."""
     size = 4 if len(table) <= FEW else 0
     for column, colour, marker in zip(table, COLOURS, MARKERS, strict=False):
         ax.plot(table.index, table[column], color=colour, marker=marker, markersize=size, label=str(column))
@@ -89,45 +89,6 @@ def learning_curve(history: pd.DataFrame) -> Figure:
     """Training loss and validation perplexity over the epochs of a history as ``training.fit`` returns it."""
     by_epoch = history.set_index("epoch")
     return lines({"training loss": by_epoch[["train_loss"]], "validation perplexity": by_epoch[["val_perplexity"]]})
-
-
-def results(curves: Mapping[str, pd.DataFrame], scores: Mapping[str, pd.DataFrame]) -> Figure:
-    """Panels of lines, one for each y label → table of ``curves``; then bars of ``scores``, series beside series.
-
-    Each table of ``scores`` has a row for each score, and its ``value``, ``low`` and ``high``; bounds that are missing
-    are not drawn, and neither is a score that a series does not have.
-    """
-    figure = Figure((11, 3.4), dpi=DPI, layout="constrained")
-    ratios = [1] * len(curves) + [2]
-    *left, right = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
-    for ax, (ylabel, table) in zip(left, curves.items(), strict=True):
-        _draw_lines(ax, table, ylabel)
-    _draw_score_bars(right, scores)
-    return figure
-
-
-def _draw_score_bars(ax: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
-    labels = list(dict.fromkeys(label for table in scores.values() for label in table.index))
-    width = 0.84 / len(scores)
-    for i, (series, table) in enumerate(scores.items()):
-        table = table.reindex(labels)
-        place = np.arange(len(labels)) + (i - (len(scores) - 1) / 2) * width
-        bounds = np.abs(table[["low", "high"]].to_numpy().T - table["value"].to_numpy())  # (2, scores)
-        ax.bar(
-            place,
-            table["value"],
-            width,
-            yerr=bounds,
-            label=series,
-            color=COLOURS[i % len(COLOURS)],
-            hatch=HATCHES[i % len(HATCHES)],
-            edgecolor="white",
-            error_kw={"linewidth": 1.2, "capsize": 2},
-        )
-    ax.set_xticks(range(len(labels)), labels)
-    ax.set_ylabel("percent")
-    ax.legend(fontsize=8)
-    ax.grid(axis="y", alpha=0.3)
 
 
 def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figure:

@@ -79,29 +79,6 @@ def test_padding_is_light_where_a_caption_has_ended():
     assert [[cell == dark for cell in row] for row in picture.tolist()] == [[True] * 3, [True, False, False]]
 
 
-def scores_of(**rows):
-    return pd.DataFrame(rows, index=["value", "low", "high"]).T
-
-
-def test_results_set_scores_beside_one_another():
-    curve = pd.DataFrame({"a": [3.0, 2.0]}, index=pd.Index([1, 2], name="epoch"))
-    scores = {"ours": scores_of(bleu1=[60, 58, 63], cider=[50, 48, 52]), "theirs": scores_of(bleu1=[67, None, None])}
-    curves, bars = drawn(plots.results({"perplexity": curve}, scores)).axes
-    assert curves.get_ylabel() == "perplexity" and curves.lines[0].get_ydata().tolist() == [3, 2]
-    assert [tick.get_text() for tick in bars.get_xticklabels()] == ["bleu1", "cider"]
-    heights = [bar.get_height() for bar in bars.patches]
-    np.testing.assert_equal(heights, [60, 50, 67, np.nan])
-    assert bars.patches[0].get_x() < bars.patches[2].get_x() < bars.patches[1].get_x()
-    assert len({bar.get_hatch() for bar in bars.patches[::2]}) == 2
-
-
-def test_results_draw_the_bounds_that_there_are():
-    scores = {"ours": scores_of(bleu1=[60, 58, 63]), "theirs": scores_of(bleu1=[67, None, None])}
-    (axes,) = drawn(plots.results({}, scores)).axes
-    whiskers = [segment for bars in axes.collections for segment in bars.get_segments()]
-    assert [segment[:, 1].tolist() for segment in whiskers if len(segment)] == [[58, 63]]
-
-
 def test_a_word_tree_writes_a_shared_beginning_once():
     sentences = ["a red ball".split(), "the ball".split(), "a red car".split(), "a red ball lies".split()]
     (axes,) = drawn(plots.word_tree(sentences, ["1st", "2nd", "3rd", "4th"])).axes

@@ -1,22 +1,27 @@
-"""``python tools/figure.py``: draw the README's figures, captions.jpg and results.svg in results/figures."""
+"""``python tools/figure.py``: draw the figures of the README and of results/README.md, in results/figures."""
 
 import io
+from collections.abc import Mapping
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import skimage
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from caption_utils.app.heatmaps import attention_figure
 from caption_utils.captioner import Captioner
 from caption_utils.data.images import load_image
-from caption_utils.plots import results
+from caption_utils.plots import COLOURS, DPI, draw_lines
 from caption_utils.runtime import repository
 from caption_utils.training.zoo import default_model
 
 RESULTS = repository() / "results"
 PHOTOGRAPHS = ("astronaut.png", "camera.png")
 COLUMNS = 8
+HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 DATA, SEARCH = "flickr8k", "beam 5"
 SCORES = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "meteor": "METEOR"}
 
@@ -49,6 +54,45 @@ def draw_results() -> None:
     }
     matplotlib.rcParams["svg.hashsalt"] = "results"
     results(tables, measured() | published()).savefig(RESULTS / "figures" / "results.svg", metadata={"Date": None})
+
+
+def results(curves: Mapping[str, pd.DataFrame], scores: Mapping[str, pd.DataFrame]) -> Figure:
+    """Panels of lines, one for each y label → table of ``curves``; then bars of ``scores``, series beside series.
+
+    Each table of ``scores`` has a row for each score, and its ``value``, ``low`` and ``high``; bounds that are missing
+    are not drawn, and neither is a score that a series does not have.
+    """
+    figure = Figure((11, 3.4), dpi=DPI, layout="constrained")
+    ratios = [1] * len(curves) + [2]
+    *left, right = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
+    for ax, (ylabel, table) in zip(left, curves.items(), strict=True):
+        draw_lines(ax, table, ylabel)
+    _draw_score_bars(right, scores)
+    return figure
+
+
+def _draw_score_bars(ax: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
+    labels = list(dict.fromkeys(label for table in scores.values() for label in table.index))
+    width = 0.84 / len(scores)
+    for i, (series, table) in enumerate(scores.items()):
+        table = table.reindex(labels)
+        place = np.arange(len(labels)) + (i - (len(scores) - 1) / 2) * width
+        bounds = np.abs(table[["low", "high"]].to_numpy().T - table["value"].to_numpy())  # (2, scores)
+        ax.bar(
+            place,
+            table["value"],
+            width,
+            yerr=bounds,
+            label=series,
+            color=COLOURS[i % len(COLOURS)],
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+            error_kw={"linewidth": 1.2, "capsize": 2},
+        )
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_ylabel("percent")
+    ax.legend(fontsize=8)
+    ax.grid(axis="y", alpha=0.3)
 
 
 def measured() -> dict[str, pd.DataFrame]:
