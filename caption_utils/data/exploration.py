@@ -1,24 +1,15 @@
-"""What captions tell before any model is trained: their words, how well people agree, what a vocabulary leaves out.
+"""What captions tell before any model is trained: their words, how well people agree, what a vocabulary leaves out."""
 
-``python -m caption_utils.data.exploration DIR`` writes two of these tables for a data set into ``results/exploration``.
-"""
-
-import argparse
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from random import Random
 
 import pandas as pd
 from pycocoevalcap.bleu.bleu import Bleu
 
-from caption_utils.data.datasets import CaptionDataset, load_dataset
-from caption_utils.data.vocab import UNK, Vocabulary, tokenize
-from caption_utils.errors import InputError
-from caption_utils.files import replacing
-from caption_utils.runtime import repository
+from caption_utils.data.vocab import UNK, Vocabulary
 
 THRESHOLDS = (1, 2, 3, 5, 10, 20, 50, 100)
 DETERMINERS = "a an the one two three four five six seven several some many his her their its another".split()
@@ -58,14 +49,14 @@ def human_bleu(images: Sequence[Sequence[Tokens]], vocab: Vocabulary | None = No
     """Corpus BLEU-1 to 4 of people, in percent: each image's k-th caption against its others, one row for each k.
 
     ``images`` holds the tokenised captions of each image. With ``vocab``, words that it lacks become ``<unk>`` in the
-    scored captions (never in the references), as for any model with that vocabulary.
+    scored captions (never in the references), as for any model with that vocabulary. No row if no image has two.
     """
-    rows = {}
-    for k in range(max(map(len, images))):
-        chosen = [captions for captions in images if k < len(captions) and len(captions) > 1]
+    rows, images = {}, [captions for captions in images if len(captions) > 1]
+    for k in range(max(map(len, images), default=0)):
+        chosen = [captions for captions in images if k < len(captions)]
         scored = [[w if vocab is None or w in vocab.ids else UNK for w in captions[k]] for captions in chosen]
         rows[k + 1] = _corpus_bleu(scored, [[*captions[:k], *captions[k + 1 :]] for captions in chosen])
-    return pd.DataFrame(rows).T.rename_axis("k")
+    return pd.DataFrame(rows, index=[f"bleu{n}" for n in range(1, 5)]).T.rename_axis("k")
 
 
 def _corpus_bleu(scored: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
@@ -129,35 +120,3 @@ def threshold_table(
             "unknown_if_counted": unknown_percent(val, Vocabulary(all_counts, min_count)),
         }
     return pd.DataFrame(rows).T.rename_axis("min_count").astype({"words": int})
-
-
-def write_tables(dataset: CaptionDataset, folder: Path) -> None:
-    """``<name>_human_bleu.csv`` (validation images) and ``<name>_vocabulary.csv`` into ``folder``.
-
-    The second is ``threshold_table`` with one more column, ``people_bleu4``: the mean BLEU-4 of people who know only
-    the words of that vocabulary.
-    """
-    val = dataset.split("val")
-    people = [[tokenize(text) for text in val.captions_of(name)] for name in val.image_names]
-    train = [tokenize(text) for text in dataset.split("train").table["caption"]]
-    counts = Counter(word for tokens in train for word in tokens)
-    table = threshold_table(train, [tokens for captions in people for tokens in captions])
-    table["people_bleu4"] = [human_bleu(people, Vocabulary(counts, n))["bleu4"].mean() for n in table.index]
-    for name, values in {"human_bleu": human_bleu(people), "vocabulary": table}.items():
-        with replacing(folder / f"{dataset.name}_{name}.csv") as temporary:
-            values.round(4).to_csv(temporary, lineterminator="\n")
-
-
-def main() -> None:
-    """Run ``python -m caption_utils.data.exploration DIR``."""
-    parser = argparse.ArgumentParser(description="Write the tables of a data set into results/exploration.")
-    parser.add_argument("data", help="data set: folder or caption file")
-    try:
-        folder = (repository() or Path.cwd()) / "results" / "exploration"
-        write_tables(load_dataset(parser.parse_args().data, require_images=False), folder)
-    except InputError as error:
-        raise SystemExit(str(error)) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from caption_utils.data import exploration
-from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.vocab import Vocabulary, tokenize
 from caption_utils.metrics.scores import bleu
 from caption_utils.runtime import repository
@@ -57,6 +56,15 @@ def test_an_image_with_one_caption_is_not_scored():
     pd.testing.assert_frame_equal(exploration.human_bleu([*images, [["alone"]]]), exploration.human_bleu(images))
 
 
+def test_people_who_said_one_thing_each_have_no_bleu():
+    scores = exploration.human_bleu(tokenized([["a dog"], ["a cat"]]))
+    assert (
+        scores.empty
+        and list(scores.columns) == ["bleu1", "bleu2", "bleu3", "bleu4"]
+        and np.isnan(scores["bleu4"].mean())
+    )
+
+
 def test_unknown_words_match_nothing_though_references_keep_them():
     images = tokenized([["a red dog", "a red dog"]])
     vocab = Vocabulary({"a": 5, "dog": 5}, 1)
@@ -102,18 +110,6 @@ def test_threshold_table():
     assert table["unknown_if_counted"].tolist() == pytest.approx([0, 100 / 7])
 
 
-def test_write_tables(tmp_path):
-    rows = [("1.jpg", text, "val") for text in IMAGES[0]] + [("2.jpg", text, "train") for text in IMAGES[1]]
-    table = pd.DataFrame(rows, columns=["image", "caption", "split"])
-    exploration.write_tables(CaptionDataset("toy", tmp_path, tmp_path, table), tmp_path / "out")
-    people = pd.read_csv(tmp_path / "out" / "toy_human_bleu.csv", index_col="k")
-    expected = exploration.human_bleu(tokenized(IMAGES[:1]))
-    np.testing.assert_allclose(people, expected, atol=1e-4)
-    through = pd.read_csv(tmp_path / "out" / "toy_vocabulary.csv", index_col="min_count")["people_bleu4"]
-    assert through[1] < expected["bleu4"].mean()
-    assert through[100] < 1e-4
-
-
 def test_the_stored_tables_of_flickr8k_are_whole():
     folder = repository() / "results" / "exploration"
     assert pd.read_csv(folder / "flickr8k_human_bleu.csv", index_col="k").shape == (5, 4)
@@ -121,9 +117,3 @@ def test_the_stored_tables_of_flickr8k_are_whole():
     assert tuple(table.index) == exploration.THRESHOLDS
     assert list(table.columns) == [*exploration.threshold_table(TRAIN, VAL, [1]).columns, "people_bleu4"]
     assert table["words"].is_monotonic_decreasing and table["unknown_val"].is_monotonic_increasing
-
-
-def test_command_line_names_a_missing_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["exploration", str(tmp_path / "none")])
-    with pytest.raises(SystemExit, match="none"):
-        exploration.main()
