@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
+from caption_utils.prefetch import prefetch
 
 HASHED_SIDE = 64  # pixels; the hash looks at 32
 BLOCK = 1024  # rows of the distance matrix held at a time
@@ -19,8 +19,9 @@ BLOCK = 1024  # rows of the distance matrix held at a time
 
 def fingerprint(paths: list[Path]) -> pd.DataFrame:
     """SHA-256 ``digest`` and ``phash`` (64 values, 1 or -1) of each file; ``None`` where unreadable."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return pd.DataFrame(list(pool.map(_fingerprint, paths)), columns=["digest", "phash"], dtype=object)
+    threads = os.cpu_count() or 1
+    found = list(prefetch(_fingerprint, paths, threads, ahead=threads))
+    return pd.DataFrame(found, columns=["digest", "phash"], dtype=object)
 
 
 def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
