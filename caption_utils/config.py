@@ -1,23 +1,61 @@
 """Every setting of a decoder, of a training run and of a search. Importing them loads no PyTorch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any
 
 from caption_utils.errors import InputError
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
 BEAMS = 5
 LENGTH_PENALTY = 0.7  # a compromise on validation images: BLEU-4 wants less, ROUGE-L wants more
-NO_REPEAT = 3  # words; raises every score on validation images a little
+
+
+def within(low: float, high: float, default: float) -> Any:
+    """A field whose values go from ``low`` to ``high``."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def one_of(*choices: str) -> Any:
+    """A field that has one of these values, the first unless told otherwise."""
+    return field(default=choices[0], metadata={"choices": choices})
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class Settings:
+    """What all settings share: ``InputError`` is raised for a value that ``within`` or ``one_of`` does not allow."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, choices = getattr(self, each.name), each.metadata.get("choices", ())
+            low, high = each.metadata.get("range", (value, value))
+            if choices and value not in choices:
+                raise InputError(f"{each.name} {value!r} is unknown; choose one of {', '.join(choices)}")
+            if not low <= value <= high:
+                raise InputError(f"{each.name}={value} is out of range; choose a value from {low} to {high:g}")
+
+
+def constant(progress: float, warmup: float) -> float:
+    """The same rate throughout."""
+    return 1.0
+
+
+def one_cycle(progress: float, warmup: float) -> float:
+    """Up along a half cosine for the ``warmup`` share of the run, then down along another to nothing (Smith 2018)."""
+    if progress < warmup:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warmup)) / 2
+    return (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+
+
+SCHEDULES = {"constant": constant, "one_cycle": one_cycle}
+
+
+@dataclass(frozen=True)
+class DecoderConfig(Settings):
     """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
 
     ``region_dim``, unless 0, is the width to which features are first projected. ``dropout`` falls on embeddings and
-    output vectors, ``feature_dropout`` on features and their projection.
+    output vectors, ``feature_dropout`` on features and their projection. Raises ``InputError`` for values out of range.
     """
 
     vocab_size: int
@@ -25,12 +63,12 @@ class DecoderConfig:
     attention: str = "bahdanau"
     score: str = "general"
     input_feeding: bool = False
-    embed_dim: int = 512
-    hidden_dim: int = 256
-    attention_dim: int = 256
-    region_dim: int = 0
-    dropout: float = 0.5
-    feature_dropout: float = 0.0
+    embed_dim: int = within(1, 1e5, 512)
+    hidden_dim: int = within(1, 1e5, 256)
+    attention_dim: int = within(1, 1e5, 256)
+    region_dim: int = within(0, 1e5, 0)
+    dropout: float = within(0, 0.99, 0.5)
+    feature_dropout: float = within(0, 0.99, 0.0)
     deep_output: bool = False
     tie_weights: bool = False
 
@@ -51,7 +89,7 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best.
 
     A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient. ``precision``
@@ -59,70 +97,35 @@ class TrainConfig:
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
-    Raises ``InputError`` for an unknown schedule or precision.
+    Raises ``InputError`` for an unknown schedule or precision and for a value out of range.
     """
 
-    epochs: int = 20
-    images_per_batch: int = 32
-    accumulate: int = 1
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup: float = 0.15
-    label_smoothing: float = 0.0
-    distillation: float = 0.0
-    doubly_stochastic: float = 0.0
-    clip_norm: float = 5.0
-    patience: int = 5
+    epochs: int = within(1, 1e6, 20)
+    images_per_batch: int = within(1, 1e6, 32)
+    accumulate: int = within(1, 1e6, 1)
+    learning_rate: float = within(0, 1, 3e-4)
+    weight_decay: float = within(0, 1e3, 0.0)
+    schedule: str = one_of(*SCHEDULES)
+    warmup: float = within(0, 0.99, 0.15)
+    label_smoothing: float = within(0, 0.99, 0.0)
+    distillation: float = within(0, 1, 0.0)
+    doubly_stochastic: float = within(0, 1e3, 0.0)
+    clip_norm: float = within(0, 1e6, 5.0)
+    patience: int = within(1, 1e6, 5)
     mirror: bool = False
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}")
-
-
-def constant(progress: float, warmup: float) -> float:
-    """The same rate throughout."""
-    return 1.0
-
-
-def one_cycle(progress: float, warmup: float) -> float:
-    """Up along a half cosine for the ``warmup`` share of the run, then down along another to nothing (Smith 2018)."""
-    if progress < warmup:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warmup)) / 2
-    return (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
-
-
-def cosine(progress: float, warmup: float) -> float:
-    """Down along a half cosine to nothing."""
-    return one_cycle(progress, 0.0)
-
-
-SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
+    precision: str = one_of("auto", "float32", "bfloat16", "float16")
+    seed: int = within(0, 2**32 - 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constraints:
-    """``min_length`` to ``max_length`` words, and no run of ``no_repeat_ngram`` words twice; 0 allows repetition.
+class Constraints(Settings):
+    """At most ``max_length`` words, and no run of ``no_repeat_ngram`` words twice; 0 allows repetition.
 
-    A caption that no word may continue ends, be it shorter than ``min_length``. Raises ``InputError`` for values out
-    of range.
+    Raises ``InputError`` for values out of range.
     """
 
-    min_length: int = 1
-    max_length: int = MAX_LENGTH
-    no_repeat_ngram: int = 0
-
-    def __post_init__(self) -> None:
-        if self.min_length < 1:
-            raise InputError(f"min_length={self.min_length}: a caption has words; choose 1 or more")
-        if self.max_length < self.min_length:
-            raise InputError(f"max_length={self.max_length}: choose {self.min_length}, the min_length, or more")
-        if self.no_repeat_ngram < 0:
-            raise InputError(f"no_repeat_ngram={self.no_repeat_ngram}: choose 0, which allows repetition, or more")
+    max_length: int = within(1, 1000, MAX_LENGTH)
+    no_repeat_ngram: int = within(0, 1000, 0)
 
 
 @dataclass(frozen=True)
@@ -130,19 +133,14 @@ class SearchConfig(Constraints):
     """``beams`` partial hypotheses are kept for each image; one is greedy search.
 
     Captions rank by log-probability divided by ``length ** length_penalty``: 0 is the model's own score, 1 its score
-    per token. No three words come twice in a caption (Paulus et al. 2018), unless ``no_repeat_ngram`` says otherwise.
+    per token. No three words come twice in a caption (Paulus et al. 2018), which raises every score on validation
+    images a little, unless ``no_repeat_ngram`` says otherwise.
     """
 
-    beams: int = BEAMS
-    length_penalty: float = LENGTH_PENALTY
-    no_repeat_ngram: int = field(default=NO_REPEAT, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.beams <= 1000:
-            raise InputError(f"beam={self.beams}: choose 1, which is greedy search, or more, up to 1000")
-        if not 0 <= self.length_penalty <= 2:
-            raise InputError(f"length_penalty={self.length_penalty}: choose a value from 0, which is none, to 2")
+    beams: int = within(1, 1000, BEAMS)
+    length_penalty: float = within(0, 2, LENGTH_PENALTY)
+    _: KW_ONLY
+    no_repeat_ngram: int = within(0, 1000, 3)
 
 
 # The settings of the notebooks, the same for both attentions: the demo set in a minute, and Flickr8k for real
@@ -170,26 +168,4 @@ NOTEBOOKS = {
         "deep_output": True,
         "tie_weights": True,
     },
-}
-
-# What a setting may be, from and to
-RANGES = {
-    "embed_dim": (1, 1e5),
-    "hidden_dim": (1, 1e5),
-    "attention_dim": (1, 1e5),
-    "region_dim": (0, 1e5),
-    "dropout": (0, 0.99),
-    "feature_dropout": (0, 0.99),
-    "epochs": (1, 1e6),
-    "images_per_batch": (1, 1e6),
-    "accumulate": (1, 1e6),
-    "learning_rate": (0, 1),
-    "weight_decay": (0, 1e3),
-    "warmup": (0, 0.99),
-    "label_smoothing": (0, 0.99),
-    "distillation": (0, 1),
-    "doubly_stochastic": (0, 1e3),
-    "clip_norm": (0, 1e6),
-    "patience": (1, 1e6),
-    "seed": (0, 2**32 - 1),
 }

@@ -96,4 +96,4 @@ def may_follow(ids, words, limits):
     if n:
         said = [ids[i : i + n] for i in range(len(ids) - n + 1)]
         free = [word for word in words if (*ids, word)[-n:] not in said]
-    return free if free and len(ids) < limits.min_length else [*free, EOS]
+    return [*free, EOS] if ids else free

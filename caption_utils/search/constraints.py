@@ -17,16 +17,13 @@ def next_scores(logits: Tensor, ids: Tensor, constraints: Constraints) -> Tensor
     """
     scores = logits.float().log_softmax(dim=-1).nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
     scores[..., NEVER_SAID] = -torch.inf
-    length = ids.shape[-1] - 1
+    words = ids[..., 1:]
     end = scores[..., Vocabulary.eos].clone()
-    if length == constraints.max_length:
+    if words.shape[-1] == constraints.max_length:
         scores.fill_(-torch.inf)
     elif constraints.no_repeat_ngram:
-        _forbid_repetition(scores, ids[..., 1:], constraints.no_repeat_ngram)
-    if length < constraints.min_length:
-        scores[..., Vocabulary.eos] = -torch.inf
-        end = end.masked_fill(scores.amax(dim=-1) > -torch.inf, -torch.inf)
-    scores[..., Vocabulary.eos] = end
+        _forbid_repetition(scores, words, constraints.no_repeat_ngram)
+    scores[..., Vocabulary.eos] = end if words.shape[-1] else -torch.inf  # a caption has at least one word
     return scores
 
 

@@ -604,14 +604,13 @@ def shape(name, warmup=0.25, steps=100):
 
 def test_schedules_have_their_shapes():
     assert shape("constant") == [1.0] * 101
-    cosine, one_cycle = shape("cosine"), shape("one_cycle")
+    cosine, one_cycle = shape("one_cycle", warmup=0), shape("one_cycle")
     assert (cosine[0], cosine[50], cosine[100]) == pytest.approx((1, 0.5, 0))
     assert cosine == sorted(cosine, reverse=True)
     assert (one_cycle[0], one_cycle[25], one_cycle[100]) == pytest.approx((0.04, 1, 0))
     assert one_cycle[:26] == sorted(one_cycle[:26])
     assert one_cycle[25:] == sorted(one_cycle[25:], reverse=True)
     assert max(abs(a - b) for a, b in zip(one_cycle, one_cycle[1:], strict=False)) < 0.07
-    assert shape("one_cycle", warmup=0) == cosine
 
 
 def test_the_learning_rate_follows_the_schedule(run, tmp_path):
@@ -622,7 +621,7 @@ def test_the_learning_rate_follows_the_schedule(run, tmp_path):
 
 
 def test_an_unknown_schedule_is_told_the_known_ones(run, tmp_path):
-    with pytest.raises(InputError, match="schedule 'linear' is unknown; choose one of constant, cosine, one_cycle"):
+    with pytest.raises(InputError, match="schedule 'linear' is unknown; choose one of constant, one_cycle"):
         run(tmp_path, replace(CONFIG, schedule="linear"))
 
 
