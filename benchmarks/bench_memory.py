@@ -71,7 +71,7 @@ def train(folder: Path) -> None:
     vocab = Vocabulary({f"w{i}": 1 for i in range(WORDS)}, min_count=1)
     decoder = build_decoder(DecoderConfig(len(vocab), WIDTH, embed_dim=16, hidden_dim=16, attention_dim=16))
     batches = CaptionBatches(RandomCaptions(list(store.row)), store, vocab)
-    trainer = Trainer(Model(decoder, vocab, "random", "0"), TrainConfig(), folder, batches)
+    trainer = Trainer(Model(decoder, vocab, "random", "0"), TrainConfig(), folder, batches, batches)
     peaks, start = memory(), time.perf_counter()
     for share in batches.shuffled(1):
         trainer.train_step(share)

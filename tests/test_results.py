@@ -33,6 +33,8 @@ def test_a_shipped_model_is_small_and_fits_the_encoder(folder):
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
     model = load_model(folder)
     assert load_encoder(model.encoder).fingerprint == model.fingerprint
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["vocabulary"] == model.vocab.fingerprint()
 
 
 def test_a_shipped_model_s_curve_ends_where_its_configuration_says(folder):

@@ -1,5 +1,6 @@
 """Text → tokens → ids, and back."""
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -29,6 +30,11 @@ def tokenize(text: str) -> list[str]:
     return [token for token in tokens if any(map(str.isalnum, token))]
 
 
+def has_word(text: str) -> bool:
+    """Whether ``tokenize`` finds any token, told at once."""
+    return any(map(str.isalnum, unicodedata.normalize("NFKC", text)))
+
+
 def detokenize(tokens: Sequence[str]) -> str:
     """Tokens to readable text: clitics such as ``'s`` and ``n't`` are joined to their word again."""
     return CLITIC.sub("", " ".join(tokens))
@@ -54,6 +60,10 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def fingerprint(self) -> str:
+        """Hash of the words in the order of their ids."""
+        return hashlib.blake2b(repr(self.words).encode(), digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """``[<bos>, ids of the tokens, <eos>]``; a token outside the vocabulary becomes ``<unk>``."""
@@ -83,5 +93,5 @@ class Vocabulary:
             return cls(stored["counts"], stored["min_count"])
         except OSError:
             raise InputError(f"{path}: no vocabulary here; point to a model folder that training wrote") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: not a vocabulary ({error}); restore the file or train again") from None

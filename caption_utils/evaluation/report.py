@@ -3,14 +3,16 @@
 import csv
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caption_utils.captioner import Caption, Captioner
 from caption_utils.config import BEAMS
 from caption_utils.data.datasets import CaptionDataset
+from caption_utils.data.layouts import summary
 from caption_utils.data.splits import LISTS
 from caption_utils.demo.scenes import Scene, load_scenes
 from caption_utils.encoders.store import extract
@@ -86,15 +88,16 @@ def evaluate_model(
     """Measure a model folder on one split: perplexity by teacher forcing, all else on freely decoded captions.
 
     ``data`` is split as the model's training data was. With the official lists it needs the photos, captions and list
-    of this one split alone. Raises ``InputError`` as reading model and data does, and where only chance could tell the
-    split's photos from those of the training.
+    of this one split alone. Photos that the model was trained on are left out, but for ``train``. Raises
+    ``InputError`` as reading model and data does, and where only chance could tell the split's photos from those of
+    the training.
     """
     start = time.perf_counter()
     captioner = Captioner.load(folder, device())
     model, scheme = captioner.model, str(captioner.model.training.get("split", "official"))
     whole = read_dataset(data, scheme)
     _refuse_chance(whole, scheme, split)
-    dataset = whole.split(split)
+    dataset = whole.split(split) if split == "train" else _unseen(whole.split(split), model)
     batches = CaptionBatches(dataset, extract(dataset, captioner.encoder), model.vocab, BATCH, device())
     found = [best for batch in batches.in_order() for best, *_ in captioner.captions(batch.features, beams)]
     captions = [caption.text for caption in found]
@@ -155,6 +158,16 @@ def _refuse_chance(dataset: CaptionDataset, scheme: str, split: str) -> None:
         )
 
 
+def _unseen(dataset: CaptionDataset, model: Model) -> CaptionDataset:
+    """Without the photos that the model was trained on, which it tells. Raises ``InputError`` if none is left."""
+    seen = list(filter(model.saw, dataset.image_names))
+    if len(seen) == len(dataset.image_names):
+        raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split; take others")
+    if seen:
+        print(f"Photos that the model was trained on (left out): {summary(seen)}", file=sys.stderr)
+    return replace(dataset, table=dataset.table[~dataset.table["image"].isin(seen)])
+
+
 def _about(folder: str | Path, model: Model, beams: int) -> dict[str, object]:
     return {
         "model": Path(folder).name,
@@ -167,12 +180,13 @@ def _about(folder: str | Path, model: Model, beams: int) -> dict[str, object]:
 
 
 def _scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, Score], dict[str, str]]:
-    """Scores by name, and why METEOR is missing, if it is."""
+    """Scores by name, and why others are missing."""
     scores = caption_scores(captions, references)
+    missing = {} if "cider" in scores else {"cider": "needs two images, to tell common words from rare ones"}
     try:
-        return scores | {"meteor": meteor(captions, references)}, {}
+        return scores | {"meteor": meteor(captions, references)}, missing
     except InputError as reason:
-        return scores, {"meteor": str(reason)}
+        return scores, missing | {"meteor": str(reason)}
 
 
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:

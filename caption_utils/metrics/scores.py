@@ -25,14 +25,14 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
 
     By the papers' scorer, ``pycocoevalcap``. BLEU (Papineni et al. 2002) is a score of the whole corpus; NLTK's differs
     where captions have fewer than four words. ROUGE-L (Lin 2004) and CIDEr (Vedantam et al. 2015) are means over
-    images; resampled images keep CIDEr's document frequencies, which are those of all references given.
+    images; resampled images keep CIDEr's document frequencies, which are those of all references given. A single image
+    has no CIDEr: all its words are in all references.
     """
     texts = tokenized(captions, references)
-    return {
-        **_bleu(*texts),
-        "rouge_l": mean_score(100 * Rouge().compute_score(*texts)[1]),
-        "cider": mean_score(100 * Cider().compute_score(*texts)[1]),
-    }
+    scores = {**_bleu(*texts), "rouge_l": mean_score(100 * Rouge().compute_score(*texts)[1])}
+    if len(captions) > 1:
+        scores["cider"] = mean_score(100 * Cider().compute_score(*texts)[1])
+    return scores
 
 
 def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:

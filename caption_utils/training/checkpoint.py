@@ -1,10 +1,13 @@
 """Model folders: weights as safetensors, everything else as JSON, nothing that can run code.
 
-A model folder holds ``model.safetensors`` (float16), ``config.json`` (decoder, encoder and how it was trained) and
-``vocab.json``. Training adds ``last.safetensors``, from which it resumes, and ``log.csv``.
+A model folder holds ``model.safetensors`` (float16), ``config.json`` (decoder, encoder, how and on which photos it was
+trained) and ``vocab.json``. Training adds ``last.safetensors``, from which it resumes, and ``log.csv``.
 """
 
+import base64
+import hashlib
 import json
+import unicodedata
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,17 +33,31 @@ RENAMED = {
     "project.1.": "project.",
 }
 WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
+DIGEST = 6  # bytes of a photo's name
 
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder with all that is needed to use it. ``training`` tells how it came about."""
+    """A decoder with all that is needed to use it. ``training`` tells how it came about; ``trained_on`` holds digests
+    of its training photos' names, none in older folders.
+    """
 
     decoder: Decoder
     vocab: Vocabulary
     encoder: str
     fingerprint: str
     training: dict[str, Any] = field(default_factory=dict)
+    trained_on: frozenset[bytes] = frozenset()
+
+    def saw(self, photo: str) -> bool:
+        """Whether it was trained on a photo of this name."""
+        return name_digest(photo) in self.trained_on
+
+
+def name_digest(photo: str) -> bytes:
+    """What ``Model.trained_on`` keeps of a photo's name, however a file system spells its accents."""
+    spelled = unicodedata.normalize("NFC", photo).encode(errors="surrogatepass")
+    return hashlib.blake2b(spelled, digest_size=DIGEST).digest()
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -60,7 +77,9 @@ def save_model(folder: str | Path, model: Model) -> None:
     config = {
         "decoder": asdict(model.decoder.config),
         "encoder": {"name": model.encoder, "fingerprint": model.fingerprint},
+        "vocabulary": model.vocab.fingerprint(),
         "training": model.training,
+        "trained_on": base64.b64encode(b"".join(sorted(model.trained_on))).decode(),
     }
     write_json(folder / CONFIG, config)
     tied = {"output.weight"} if model.decoder.config.tie_weights else set()
@@ -71,8 +90,8 @@ def save_model(folder: str | Path, model: Model) -> None:
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     """Read a model folder, the decoder ready for evaluation in float32.
 
-    Raises ``InputError`` for a missing or damaged file, and for weights, configuration and vocabulary that differ in
-    size.
+    Raises ``InputError`` for a missing or damaged file, for weights, configuration and vocabulary that differ in size,
+    and for other words than the model's.
     """
     folder = Path(folder)
     _refuse_pickles(folder)
@@ -81,7 +100,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     try:
         decoder = build_decoder(DecoderConfig(**config["decoder"]))
         encoder = str(config["encoder"]["name"]), str(config["encoder"]["fingerprint"])
-        training = dict(config.get("training", {}))
+        training, digests = dict(config.get("training", {})), base64.b64decode(config.get("trained_on", ""))
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -91,8 +110,11 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
             f"{folder / VOCAB}: {len(vocab)} words, but the model was trained with {decoder.config.vocab_size}; "
             "restore the vocabulary that belongs to it"
         )
+    if config.get("vocabulary", words := vocab.fingerprint()) != words:
+        raise InputError(f"{folder / VOCAB}: other words than the model's; restore the vocabulary that belongs to it")
     load_weights(decoder, folder)
-    return Model(decoder.to(device).eval(), vocab, *encoder, training)
+    trained_on = frozenset(digests[start : start + DIGEST] for start in range(0, len(digests), DIGEST))
+    return Model(decoder.to(device).eval(), vocab, *encoder, training, trained_on)
 
 
 def load_weights(decoder: Decoder, folder: Path) -> None:
@@ -161,7 +183,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(_inside(path.parent, path.name).read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); restore the file or train again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a JSON object is expected; restore the file or train again")

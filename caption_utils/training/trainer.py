@@ -48,9 +48,16 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Model, config: TrainConfig, folder: Path, batches: CaptionBatches, teachers: Sequence[Decoder] = ()
+        self,
+        model: Model,
+        config: TrainConfig,
+        folder: Path,
+        batches: CaptionBatches,
+        val: CaptionBatches,
+        teachers: Sequence[Decoder] = (),
     ):
-        self.model, self.config, self.folder, self.batches, self.teachers = model, config, folder, batches, teachers
+        self.model, self.config, self.folder, self.batches = model, config, folder, batches
+        self.val, self.teachers = val, teachers
         self.forward = teacher_forcing(model.decoder, batches.device)
         self.processes = join_processes()
         self.parameters = list(model.decoder.parameters())
@@ -70,11 +77,11 @@ class Trainer:
 
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
-        words = hashlib.blake2b(repr(self.model.vocab.words).encode(), digest_size=8).hexdigest()
         data = {
             "encoder": self.model.fingerprint,
-            "vocabulary": words,
+            "vocabulary": self.model.vocab.fingerprint(),
             "captions": self.batches.fingerprint(),
+            "validation": self.val.fingerprint(),
             "teachers": [weights_digest(teacher) for teacher in self.teachers],
         }
         return {**asdict(self.model.decoder.config), **asdict(self.config), **data}
@@ -93,10 +100,10 @@ class Trainer:
         waited = self.history and len(self.history) - self.best()["epoch"] >= self.config.patience
         return len(self.history) >= self.config.epochs or bool(waited)
 
-    def run_epoch(self, val: CaptionBatches) -> None:
+    def run_epoch(self) -> None:
         """Train for an epoch, validate and save."""
         row = self.train_epoch()
-        found = torch.tensor(perplexity(self.result, val.in_order()), dtype=torch.float64, device=val.device)
+        found = torch.tensor(perplexity(self.result, self.val.in_order()), dtype=torch.float64, device=self.val.device)
         self.history.append({**row, "val_perplexity": broadcast(found).item()})
         if self.processes.is_main_process:
             self.save()
@@ -244,12 +251,12 @@ def fit(
     Several processes (``parallel``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
     leaves weights and folder as they were after the last whole epoch, and is raised again.
     """
-    trainer = Trainer(model, config, Path(folder), train, teachers)
+    trainer = Trainer(model, config, Path(folder), train, val, teachers)
     trainer.resume()
     with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []):
         try:
             while not trainer.finished():
-                trainer.run_epoch(val)
+                trainer.run_epoch()
         except KeyboardInterrupt:
             trainer.resume()
             trainer.say(f"interrupted: {folder} keeps {len(trainer.history)} epochs; the same call goes on from there")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from caption_utils.data.vocab import SPECIALS, Vocabulary, detokenize, tokenize
+from caption_utils.data.vocab import SPECIALS, Vocabulary, detokenize, has_word, tokenize
 from caption_utils.errors import InputError
 
 
@@ -90,12 +90,27 @@ def test_save_and_load_give_the_same_vocabulary(tmp_path):
         b'{"counts": [1], "min_count": 1}',
         b'{"counts": {"a": "b"}, "min_count": 1}',
         b"\xff\xfe",
+        b"[" * 3000,
+        b'{"counts": {"a": ' + b"1" * 5000 + b'}, "min_count": 1}',
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "vocab.json").write_bytes(content)
     with pytest.raises(InputError, match=r"vocab\.json: not a vocabulary \(.*\); restore the file or train again"):
         Vocabulary.load(tmp_path / "vocab.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "...", "!? -- '' .", "🙂 🙂", "™", "a", "№", "é", "犬", "２", "½", "_", "\u037a", "'s"]
+)
+def test_a_text_has_a_word_if_it_has_a_token(text):
+    assert has_word(text) == bool(tokenize(text))
+
+
+def test_a_fingerprint_tells_words_and_their_order():
+    words = [Vocabulary({"a": 2, "b": 1}, 1), Vocabulary({"a": 1, "b": 2}, 1), Vocabulary({"a": 2, "c": 1}, 1)]
+    assert len({vocabulary.fingerprint() for vocabulary in words}) == 3
+    assert words[0].fingerprint() == Vocabulary({"a": 9, "b": 8}, 2).fingerprint()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -16,7 +16,7 @@ from caption_utils.data.vocab import Vocabulary, tokenize
 from caption_utils.demo.scenes import DEMO
 from caption_utils.errors import InputError
 from caption_utils.evaluation import report as evaluation
-from caption_utils.evaluation.occlusion import deletion_score, deletion_test
+from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
 from caption_utils.evaluation.report import (
     SCORES,
     append_row,
@@ -28,7 +28,7 @@ from caption_utils.evaluation.report import (
 from caption_utils.metrics.bootstrap import mean_score
 from caption_utils.metrics.scores import bleu
 from caption_utils.model.decoder import build_decoder
-from caption_utils.training.checkpoint import Model, load_model, save_model
+from caption_utils.training.checkpoint import Model, load_model, name_digest, save_model
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +39,13 @@ def fake(monkeypatch, cache, fake_encoder, no_java):
     return fake_encoder
 
 
-def write_model(folder, seed=0, split="official", words="a red green blue white half and beside"):
+def write_model(folder, seed=0, split="official", words="a red green blue white half and beside", trained_on=()):
     torch.manual_seed(seed)
     vocab = Vocabulary.build([words], min_count=1)
     decoder = build_decoder(DecoderConfig(len(vocab), 6, embed_dim=8, hidden_dim=8, attention_dim=8)).eval()
     torch.nn.init.normal_(decoder.output.weight, std=2.0)  # so that it says more than one thing
-    save_model(folder, Model(decoder, vocab, "fake", "f4ce", {"seed": seed, "split": split}))
+    seen = frozenset(map(name_digest, trained_on))
+    save_model(folder, Model(decoder, vocab, "fake", "f4ce", {"seed": seed, "split": split}, seen))
     return folder
 
 
@@ -187,6 +188,26 @@ def test_a_model_of_a_random_split_needs_no_lists(tmp_path, data_folder):
     assert (row["scheme"], row["images"]) == ("random", 1)
 
 
+@pytest.mark.filterwarnings("error")
+def test_photos_that_the_model_was_trained_on_are_left_out_and_told(tmp_path, data_folder, capsys):
+    """The validation images are 2, 6 and 10; of a single image CIDEr is missing."""
+    model = write_model(tmp_path / "model", trained_on=["0.png", "2.png", "6.png", "gone.png"])
+    found = evaluate_model(model, data_folder, "val")
+    assert "Photos that the model was trained on (left out): 2 (2.png, 6.png)\n" in capsys.readouterr().err
+    assert found.images == ["10.png"] and found.row()["images"] == 1
+    assert found.row()["cider"] is None
+    assert found.missing["cider"] == "needs two images, to tell common words from rare ones"
+    for split, images in (("train", 6), ("test", 3)):
+        assert evaluate_model(model, data_folder, split).row()["images"] == images
+        assert "left out" not in capsys.readouterr().err
+
+
+def test_a_split_of_nothing_but_training_photos_is_refused(tmp_path, data_folder):
+    model = write_model(tmp_path / "model", trained_on=["2.png", "6.png", "10.png"])
+    with pytest.raises(InputError, match="data: the model was trained on all 3 photos of this split; take others"):
+        evaluate_model(model, data_folder, "val")
+
+
 def only_test_images(whole, folder, lists=("testImages.txt",), captions="test"):
     """A folder with the test images of another and what is needed to measure on them."""
     dataset = load_dataset(whole)
@@ -222,7 +243,7 @@ def test_photographs_are_put_to_the_deletion_test(model, data_folder, fake, monk
     table = deletion_test(
         Captioner(load_model(model), fake), [data_folder / "Images" / name for name in ("2.png", "6.png")]
     )
-    low, high = deletion_score(table, 2).interval()
+    low, high = deletion_scores(table, 2)["difference"].interval()
     assert report["attention_images"] == 2
     assert (report["fall_difference"], report["fall_difference_low"], report["fall_difference_high"]) == pytest.approx(
         (100 * (table["attended"] - table["random"]).mean(), low, high), abs=1e-4

@@ -81,6 +81,11 @@ def test_a_resample_is_what_the_scorer_gives_of_the_images_drawn():
         assert scores["cider"].resampled(6, seed=5)[k] == pytest.approx(cider)
 
 
+def test_one_image_has_no_cider():
+    """Every word is in the references of all images there are, so none weighs anything: not 0, but no score."""
+    assert list(caption_scores(["a dog"], [["a dog", "one dog"]])) == ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l"]
+
+
 def test_case_and_punctuation_earn_nothing():
     plain = bleu(CAPTIONS, REFERENCES)
     dressed = bleu([f"{c.capitalize()} ." for c in CAPTIONS], [[f"{r} !" for r in texts] for texts in REFERENCES])

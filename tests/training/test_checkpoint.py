@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from caption_utils.training.checkpoint import (
     WEIGHTS,
     Model,
     load_model,
+    name_digest,
     read_json,
     refuse_pickle,
     save_model,
@@ -87,6 +89,7 @@ def change_config(folder, change):
         (lambda c: c["decoder"].update(dropout=5), r"config\.json: dropout=5 is out of range"),
         (lambda c: c.update(decoder=[]), r"config\.json: setting missing or unknown"),
         (lambda c: c.update(encoder="fake"), r"config\.json: setting missing or unknown"),
+        (lambda c: c.update(trained_on="abc"), r"config\.json: setting missing or unknown"),
         (lambda c: c.update(training="none"), r"config\.json: setting missing or unknown"),
         (lambda c: c.pop("encoder"), r"config\.json: setting missing or unknown \('encoder'\)"),
     ],
@@ -102,6 +105,26 @@ def test_another_model_s_vocabulary_is_refused(folder):
     Vocabulary.build(["a dog"], min_count=1).save(folder / VOCAB)
     with pytest.raises(InputError, match=r"vocab\.json: 6 words, but the model was trained with \d\d; restore"):
         load_model(folder)
+
+
+def test_as_many_other_words_are_refused(folder, vocab):
+    Vocabulary({f"{word}x": count for word, count in vocab.counts.items()}, 1).save(folder / VOCAB)
+    with pytest.raises(InputError, match=r"vocab\.json: other words than the model's; restore the vocabulary that"):
+        load_model(folder)
+
+
+def test_a_model_knows_the_names_of_its_training_photos(model, tmp_path):
+    photos = ["a.jpg", "sub/ä.jpg", *(f"{i}.jpg" for i in range(2000))]
+    save_model(tmp_path, replace(model, trained_on=frozenset(map(name_digest, photos))))
+    again = load_model(tmp_path)
+    assert all(map(again.saw, photos)) and again.saw("sub/a\u0308.jpg")
+    assert not any(again.saw(f"{i}.png") for i in range(2000)) and not again.saw("ä.jpg")
+    assert (tmp_path / CONFIG).stat().st_size < 20_000
+
+
+def test_a_folder_of_an_older_version_knows_neither_words_nor_photos(folder):
+    change_config(folder, lambda config: [config.pop(name) for name in ("vocabulary", "trained_on")])
+    assert not load_model(folder).saw("a.jpg")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +161,9 @@ def test_a_truncated_file_is_named(folder, name, keep):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"[1]", b'"a"', b"\xff", b"{'a': 1}", b'{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"[1]", b'"a"', b"\xff", b"{'a': 1}", b'{"a":' * 100_000, b'{"a": ' + b"1" * 5000 + b"}"]
+)
 def test_what_is_no_json_object_is_named(tmp_path, content):
     (tmp_path / CONFIG).write_bytes(content)
     with pytest.raises(InputError, match=r"config\.json: .*; restore the file or train again"):

@@ -677,7 +677,7 @@ def test_the_scale_of_the_loss_is_part_of_the_state(make_decoder, make_batches, 
         run(tmp_path / "cut", config)
     monkeypatch.undo()
     model = Model(make_decoder(), vocab, "fake", "f4ce", {"data": "tiny"})
-    trainer = Trainer(model, config, tmp_path / "cut", make_batches(2, mirror=True))
+    trainer = Trainer(model, config, tmp_path / "cut", make_batches(2, mirror=True), make_batches())
     before = trainer.scaler.get_scale()
     trainer.resume()
     assert trainer.scaler.state_dict()["_growth_tracker"] + math.log2(before / trainer.scaler.get_scale()) == 6
