@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from caption_utils.data.datasets import CaptionDataset
 from caption_utils.encoders.encode import encode
 from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
-from caption_utils.files import replacing
 from caption_utils.runtime import writable_dir
 
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
+SAMPLE = 1 << 14  # bytes of a photo, at its beginning, middle and end
+ALL = slice(None)
 
 
 class FeatureStore:
@@ -31,9 +33,12 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path):
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        self.folder, self.encoder, self.fingerprint = folder, index["encoder"], index["fingerprint"]
-        self.row = {name: i for i, name in enumerate(index["names"])}
+        """Raises ``InputError`` if a file of it is damaged."""
+        try:
+            names = json.loads((folder / "index.json").read_text(encoding="utf-8"))["names"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _damaged(folder / "index.json", error) from None
+        self.folder, self.row = folder, {name: i for i, name in enumerate(names)}
         self.array: Any = _mapped(folder / "features.npy", "r")  # (images, N, D), of NumPy or of PyTorch
 
     def __len__(self) -> int:
@@ -59,20 +64,23 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
-def extract(dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False) -> FeatureStore:
+def extract(
+    dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False, rows: slice = ALL
+) -> FeatureStore:
     """The store of ``dataset``'s images through ``encoder``; only rows that are missing are computed.
 
-    ``mirror`` stores the features of the left-right mirrored images instead. The store's folder lies in ``cache`` (by
-    default the writable data folder) under a name made from encoder, weights, transform and files, so that a change in
-    any of them makes a new store. Raises ``InputError`` naming the images that cannot be decoded, after the rest.
+    ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store,
+    each its own ``rows``: it is whole when all have returned. Its folder lies in ``cache`` (by default the writable
+    data folder) under a name made from encoder, weights, transform and what the files hold, so that a change in any of
+    them makes a new store. Raises ``InputError`` naming the images that cannot be decoded, after the rest.
     """
     names = dataset.image_names
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
     if not (folder / "index.json").exists():
         _create(folder, names, encoder)
-    missing = np.flatnonzero(~_mapped(folder / "done.npy", "r"))
-    if len(missing):
-        _fill(folder, {row: dataset.path(names[row]) for row in missing.tolist()}, encoder, mirror)
+    done = _mapped(folder / "done.npy", "r")
+    if missing := {row: dataset.path(names[row]) for row in range(len(names))[rows] if not done[row]}:
+        _fill(folder, missing, encoder, mirror, quiet=bool(rows.start))
     return FeatureStore(folder)
 
 
@@ -84,28 +92,38 @@ def _key(dataset: CaptionDataset, encoder: Encoder, mirror: bool) -> str:
 
 
 def _stamp(path: Path) -> str:
+    """The size of a file and a digest of samples of its bytes: of all, up to three times ``SAMPLE``."""
+    digest = hashlib.blake2b(digest_size=8)
     try:
-        status = path.stat()
-    except OSError:  # a link that leads nowhere; reading the picture says so
+        if not path.is_file():  # a link that leads nowhere, or a pipe; reading the picture says so
+            return "unreadable"
+        with path.open("rb", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            last = max(0, size - SAMPLE)
+            for start in (0, last // 2, last):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
+    except OSError:
         return "unreadable"
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{size} {digest.hexdigest()}"
 
 
 def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
-    """An empty store; ``index.json`` comes last, so a folder that has it is complete."""
-    path, shape = folder / "features.npy", (len(names), encoder.grid**2, encoder.width)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
-        _reserve(path)
-        np.save(folder / "done.npy", np.zeros(len(names), dtype=bool))
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink()
-        raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
+    """An empty store, whole or not at all; of several processes that make it at once, the first one's stays."""
+    made, shape = folder.with_name(f"{folder.name}.{uuid4().hex}"), (len(names), encoder.grid**2, encoder.width)
     index = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "names": names}
-    with replacing(folder / "index.json") as temporary:
-        temporary.write_text(json.dumps(index), encoding="utf-8")
+    try:
+        made.mkdir(parents=True)
+        np.lib.format.open_memmap(made / "features.npy", mode="w+", dtype=np.float16, shape=shape).flush()
+        _reserve(made / "features.npy")
+        np.save(made / "done.npy", np.zeros(len(names), dtype=bool))
+        (made / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        made.rename(folder)
+    except OSError as error:
+        if not (folder / "index.json").exists():
+            raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _reserve(path: Path) -> None:
@@ -119,19 +137,24 @@ def _mapped(path: Path, mode: Literal["r", "r+"]) -> np.ndarray:
     try:
         return np.load(path, mmap_mode=mode)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete its folder to have it computed again") from None
+        raise _damaged(path, error) from None
 
 
-def _fill(folder: Path, images: dict[int, Path], encoder: Encoder, mirror: bool) -> None:
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: damaged ({error}); delete its folder to have it computed again")
+
+
+def _fill(folder: Path, images: dict[int, Path], encoder: Encoder, mirror: bool, quiet: bool) -> None:
     """Compute the rows of ``images``, marking each as done after it is written."""
     features, done = _mapped(folder / "features.npy", "r+"), _mapped(folder / "done.npy", "r+")
     damaged: list[str] = []
     encoded = encode(encoder, images.values(), mirror)
-    progress = tqdm(encoded, total=len(images), desc=f"{encoder.name} features", unit="image")
+    progress = tqdm(encoded, total=len(images), desc=f"{encoder.name} features", unit="image", disable=quiet)
     for row, found in zip(images, progress, strict=True):
         if isinstance(found, InputError):
             damaged.append(str(found))
         else:
             features[row], done[row] = found.half().cpu().numpy(), True
     if damaged:
-        raise InputError(f"{len(damaged)} of {len(images)} images cannot be read: {'; '.join(damaged[:3])}")
+        more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise InputError(f"{len(damaged)} of {len(images)} images cannot be read: {'; '.join(damaged[:3])}{more}")

@@ -6,7 +6,6 @@ A process that was started alone imports none of it, so that a notebook can stil
 import atexit
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
@@ -17,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-LONGEST_WAIT = timedelta(days=1)  # the others wait while the main process extracts features
+LONGEST_WAIT = timedelta(days=1)  # for the last to have extracted its features
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class OneProcess:
     num_processes: ClassVar[int] = 1
     is_main_process: ClassVar[bool] = True
     device: ClassVar[None] = None
-    main_process_first = staticmethod(nullcontext)
+    wait_for_everyone = staticmethod(lambda: None)
 
 
 def join_processes() -> "OneProcess | PartialState":

@@ -21,7 +21,7 @@ from caption_utils.model.decoder import Decoder, build_decoder
 from caption_utils.plots import learning_curve
 from caption_utils.runtime import device, seed_everything
 from caption_utils.training.batches import CaptionBatches
-from caption_utils.training.checkpoint import Model, load_model
+from caption_utils.training.checkpoint import Model, load_model, name_digest
 from caption_utils.training.processes import join_processes
 from caption_utils.training.trainer import fit
 
@@ -61,13 +61,16 @@ def train_model(
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
     seed_everything(config.seed)
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
-    with processes.main_process_first():
-        seen, held_out = extract(train, encoder).to(place), extract(val, encoder).to(place)
-        mirrored = extract(train, encoder, mirror=True).to(place) if config.mirror else None
-    batches = CaptionBatches(train, seen, vocab, config.images_per_batch, place, mirrored, config.seed)
+    mine = slice(processes.process_index, None, processes.num_processes)
+    seen, held_out = extract(train, encoder, rows=mine), extract(val, encoder, rows=mine)
+    mirrored = extract(train, encoder, mirror=True, rows=mine) if config.mirror else None
+    processes.wait_for_everyone()
+    mirrored = mirrored.to(place) if mirrored else None
+    batches = CaptionBatches(train, seen.to(place), vocab, config.images_per_batch, place, mirrored, config.seed)
     source = {"data": dataset.name, "split": dataset.scheme, "teachers": [Path(folder).name for folder in teachers]}
-    model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source)
-    history = fit(model, batches, CaptionBatches(val, held_out, vocab, BATCH, place), config, out, decoders)
+    trained_on = frozenset(map(name_digest, train.image_names))
+    model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source, trained_on)
+    history = fit(model, batches, CaptionBatches(val, held_out.to(place), vocab, BATCH, place), config, out, decoders)
     if processes.is_main_process:
         _save_curve(history, Path(out))
     return history
