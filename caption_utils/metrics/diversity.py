@@ -1,9 +1,9 @@
 """Whether captions say more than a few safe sentences: what no score against references tells."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from statistics import fmean
 
 from caption_utils.data.vocab import tokenize
 
@@ -19,23 +19,14 @@ def diversity(captions: Sequence[str], training: Iterable[str]) -> dict[str, flo
     twice.
     """
     tokens, known = [tokenize(caption) for caption in captions], {_letters(text) for text in training}
-    copies = sum(_letters(caption) in known for caption in captions)
     return {
-        "distinct": _percent(len(set(map(tuple, tokens))), tokens),
+        "distinct": 100 * len(set(map(tuple, tokens))) / len(tokens),
         "words_used": len({token for caption in tokens for token in caption}),
-        "mean_length": sum(map(len, tokens)) / len(tokens),
-        "training_copies": _percent(copies, tokens) if known else None,
-        "repeated_bigram": _percent(sum(map(_repeats, tokens)), tokens),
+        "mean_length": fmean(map(len, tokens)),
+        "training_copies": 100 * fmean(_letters(caption) in known for caption in captions) if known else None,
+        "repeated_bigram": 100 * fmean(len(set(pairwise(words))) < len(words) - 1 for words in tokens),
     }
-
-
-def _repeats(tokens: Sequence[str]) -> bool:
-    return any(count > 1 for count in Counter(pairwise(tokens)).values())
 
 
 def _letters(text: str) -> str:
     return NO_LETTER.sub("", text.lower())
-
-
-def _percent(count: int, whole: Sequence) -> float:
-    return 100 * count / len(whole)

@@ -29,7 +29,8 @@ def meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Scor
     Raises ``InputError``, which says why in one line, if there is no Java runtime or the scorer fails.
     """
     gold, spoken = tokenized(captions, references)
-    lines = [" ||| ".join(_plain(text) for text in ["SCORE", *gold[i], *spoken[i]]) for i in gold]
+    bar = "|||"  # separates a line's parts, so that none may hold it
+    lines = [f" {bar} ".join(text.replace(bar, " ") for text in ["SCORE", *gold[i], *spoken[i]]) for i in gold]
     return Score(_without_whole_chunks(_statistics(lines)), aggregate)
 
 
@@ -55,11 +56,6 @@ def _without_whole_chunks(rows: np.ndarray) -> np.ndarray:
     matches = rows[:, 4:20].reshape(-1, 8, 2).sum(axis=1)  # words of caption and reference
     whole = (matches == rows[:, :2]).all(axis=1) & (rows[:, 20] == 1)
     return np.where(whole[:, None] & (np.arange(SIZE) == 20), 0.0, rows)
-
-
-def _plain(text: str) -> str:
-    """Without the mark that separates a line's parts."""
-    return text.replace("|||", " ")
 
 
 def _statistics(lines: Sequence[str]) -> np.ndarray:
