@@ -20,11 +20,11 @@ def truth(captions: Sequence[str], scenes: Sequence[Scene]) -> Score:
 
 
 def grounding(
-    tokens: Sequence[Sequence[str]], alphas: Sequence[Tensor | np.ndarray], scenes: Sequence[Scene]
+    tokens: Sequence[Sequence[str]], maps: Sequence[Tensor | np.ndarray], scenes: Sequence[Scene]
 ) -> pd.DataFrame:
     """A row for each word that names a kind of thing: whether attention was on such a thing when it was said.
 
-    ``tokens`` are the words of a caption for each scene, ``alphas`` their attention, ``(T, N)`` or ``(T, H', W')``.
+    ``tokens`` are the words of a caption for each scene, ``maps (T, H', W')`` their attention.
 
     - ``hit``: the pointing game (Zhang et al. 2016, without their tolerance): 1 if the peak of the attention, upsampled
       bicubically to the picture, lies in a box of that kind; a peak of several pixels counts by the share inside.
@@ -35,11 +35,10 @@ def grounding(
     plurals mean all. Where the scene has no such thing, there is nothing to look at, and the three are missing.
     """
     rows = []
-    for image, (words, alpha, scene) in enumerate(zip(tokens, alphas, scenes, strict=True)):
-        squares = _squares(torch.as_tensor(alpha), len(words))
+    for image, (words, attention, scene) in enumerate(zip(tokens, maps, scenes, strict=True)):
         for position, kind in mentions(words).items():
             boxes = [thing.box for thing in scene.things if thing.kind == kind]
-            shares = _shares(squares[position], _area(boxes)) if boxes else (np.nan,) * 3
+            shares = _shares(torch.as_tensor(attention[position]).float(), _area(boxes)) if boxes else (np.nan,) * 3
             rows.append((image, position, words[position], kind, *shares))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -52,13 +51,6 @@ def grounding_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
     present = table.dropna(subset="chance")
     scores = {name: grouped_mean(100 * present[name], present["image"], images) for name in ("hit", "mass", "chance")}
     return scores | {"absent": grouped_mean(100.0 * table["chance"].isna(), table["image"], images)}
-
-
-def _squares(alphas: Tensor, words: int) -> Tensor:
-    """Attention as maps ``(T, H', W')``."""
-    flat = alphas.reshape(words, -1).float()
-    side = round(flat.shape[1] ** 0.5)
-    return flat.reshape(words, side, side)
 
 
 def _area(boxes: Sequence[Box]) -> Tensor:
