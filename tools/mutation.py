@@ -74,12 +74,12 @@ FAULTS = [
     Fault("data/images.py", "6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90"),
     Fault("data/images.py", 'image.size, "white"', 'image.size, "black"'),
     Fault("data/duplicates.py", "distance <= max_distance", "distance < max_distance"),
-    Fault("data/folders.py", "if path.suffix.lower() in", "if path.suffix in"),
-    Fault("data/layouts.py", "if caption and image:", "if caption:"),
+    Fault("data/folders.py", "if file.suffix.lower() in", "if file.suffix in"),
+    Fault("data/layouts.py", "if not image or text", "if text"),
     Fault(
         "data/exploration.py", "unknown_percent(val, Vocabulary(all_counts", "unknown_percent(val, Vocabulary(counts"
     ),
-    Fault("data/datasets.py", '~table["image"].isin(missing)', '~table["image"].isin(missing[1:])'),
+    Fault("data/datasets.py", "matched - len(table)", "len(read.rows) - len(table)"),
     Fault("demo/scenes.py", "HORIZON if kind in SKY else SIZE - 8", "HORIZON if kind in SKY else SIZE - 9"),
     Fault("demo/descriptions.py", "spoken == sentence.replace", "spoken in sentence.replace"),
     Fault(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from caption_utils.data.duplicates import close_pairs, fingerprint
-from caption_utils.data.folders import KAGGLE_INPUT, find_images, find_kaggle_layout
-from caption_utils.data.layouts import find_caption_file, read_captions, summary
-from caption_utils.data.splits import SPLITS, first6k_split, listed_split, random_split
+from caption_utils.data.folders import KAGGLE_INPUT, find_images
+from caption_utils.data.layouts import find_caption_file, find_layout, read_captions, summary
+from caption_utils.data.splits import FEWEST, SPLITS, first6k_split, listed_split, random_split
 from caption_utils.errors import InputError
 from caption_utils.runtime import repository
 
@@ -42,7 +42,8 @@ class CaptionDataset:
         table = self.table[self.table["split"] == name].reset_index(drop=True)
         if table.empty:
             present = ", ".join(split for split in SPLITS if split in set(self.table["split"]))
-            raise InputError(f"split {name!r} of {self.name} has no images; choose one of: {present}")
+            few = f" (that takes {FEWEST[name]} in all)" if self.scheme == "random" and name in FEWEST else ""
+            raise InputError(f"split {name!r} of {self.name} has no images{few}; choose one of: {present}")
         return replace(self, table=table)
 
     @property
@@ -110,8 +111,8 @@ def load_dataset(
     """Read a folder (or its caption file) of any layout in ``layouts``.
 
     The split is by image. ``official`` takes it from the file itself, else from lists (``*trainImages.txt``, …), else
-    draws a ``random`` one, 80/10/10. ``first6k`` takes the first 6,000 images, 80/20 into train and val. Rows whose
-    photo is missing are dropped and counted in ``notes``; with ``require_images=False``, no photo is looked for.
+    draws a ``random`` one, about 80/10/10. ``first6k`` takes the first 6,000 images, 80/20 into train and val. Rows
+    whose photo is missing are dropped and counted in ``notes``; with ``require_images=False``, no photo is looked for.
     Raises ``InputError`` for anything that cannot be read.
     """
     if split not in SCHEMES:
@@ -122,30 +123,42 @@ def load_dataset(
     read = read_captions(file)
     table = pd.DataFrame(read.rows, columns=["image", "caption", "split"], dtype="str")
     notes, images, missing = read.notes, file.parent, list[str]()
+    dropped = {reason: len(numbers) for reason, numbers in read.dropped.items()}
     if require_images and len(table):
-        images, missing = _match_images(file, table, notes)
-        table = table[~table["image"].isin(missing)]
-    table, scheme = _assign_split(table, split, seed, file, notes)
+        table, images, missing = _match_images(file, table, notes)
+        dropped["without a photo"] = len(read.rows) - len(table)
+    matched = len(table)
+    table, scheme = _assign_split(table, split, seed, root, file, notes)
+    dropped["in no split"] = matched - len(table)
     if table.empty:
         raise InputError(f"{file}: no usable row; check that the file is complete")
+    notes.append(_sum(len(table), dropped))
     return CaptionDataset(read.name or root.name, root, images, table, notes, missing, scheme)
 
 
-def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Path, list[str]]:
+def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Path, list[str]]:
+    """The rows whose photo is there, called as the photo is; where the photos are; the names of the missing ones."""
     names = list(table["image"].unique())
-    folder, present = find_images(file, names)
-    missing = [name for name in names if name not in present]
+    folder, found, others = find_images(file, names)
+    missing = [name for name in names if name not in found]
     _note(notes, missing, "Captioned images without a file (rows dropped)")
-    _note(notes, sorted(present.difference(names)), "Image files without a caption (not used)")
-    return folder, missing
+    _note(notes, others, "Image files without a caption (not used)")
+    return table.assign(image=table["image"].map(found)).dropna(subset="image"), folder, missing
+
+
+def _sum(kept: int, dropped: dict[str, int]) -> str:
+    """What became of the rows; the numbers add up to those of the file."""
+    reasons = [f"{number} {reason}" for reason, number in dropped.items() if number]
+    lost = f", {sum(dropped.values())} dropped ({', '.join(reasons)})" if reasons else ""
+    return f"Rows: {kept + sum(dropped.values())} read, {kept} kept{lost}"
 
 
 def _assign_split(
-    table: pd.DataFrame, scheme: str, seed: int, file: Path, notes: list[str]
+    table: pd.DataFrame, scheme: str, seed: int, root: Path, file: Path, notes: list[str]
 ) -> tuple[pd.DataFrame, str]:
     """The rows of images that are in a split, and the scheme that was used."""
     images = list(table["image"].unique())
-    assigned = _official_split(table, images, file, notes) if scheme == "official" else {}
+    assigned = _official_split(table, images, root, file, notes) if scheme == "official" else {}
     if not assigned:
         why = " (official lists asked for, none found)" if scheme == "official" else ""
         scheme = "random" if scheme == "official" else scheme
@@ -156,7 +169,7 @@ def _assign_split(
     return table.dropna(subset="split").reset_index(drop=True), scheme
 
 
-def _official_split(table: pd.DataFrame, images: list[str], file: Path, notes: list[str]) -> dict[str, str]:
+def _official_split(table: pd.DataFrame, images: list[str], root: Path, file: Path, notes: list[str]) -> dict[str, str]:
     """Image → split by the caption file, else by the lists; empty if neither tells."""
     given = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
     twice = given.loc[given["image"].duplicated(), "image"]
@@ -165,9 +178,8 @@ def _official_split(table: pd.DataFrame, images: list[str], file: Path, notes: l
     if len(given):
         notes.append(f"Split: official, given by {file.name}")
         return dict(zip(given["image"], given["split"], strict=True))
-    assigned, lists = listed_split(file.parent, set(images))
+    assigned = listed_split(root, set(images), notes)
     if assigned:
-        notes.append(f"Split: official, lists {', '.join(path.name for path in lists)}")
         _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
     return assigned
 
@@ -199,9 +211,9 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
             raise InputError(f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it")
         return chosen, "found by CAPTION_DATA", None
     if not setting:
-        if local.is_dir() and any(local.iterdir()):
+        if any(local.glob("[!.]*")):
             return local, "found in the repository", None
-        if found := find_kaggle_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
+        if found := find_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
             return found, f"found under {KAGGLE_INPUT}", None
         if download:
             return _download(), "downloaded from Kaggle", "flickr8k"

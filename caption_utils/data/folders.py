@@ -1,83 +1,142 @@
 """Which folders hold photos, data sets or models. Folders are listed; no photo is asked for one by one."""
 
+import math
 import os
 import posixpath
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
 from caption_utils.errors import InputError
 
-IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images", "flickr30k-images")
+IMAGE_SUFFIXES = tuple(  # of all that ``load_image`` reads
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .heic .heics .heif .heifs .hif .avif .avifs "
+    ".jp2 .j2k .j2c .jpc .jpf .jpx".split()
+)
 KAGGLE_INPUT = Path("/kaggle/input")  # where Kaggle attaches data sets and models
 MOST_ENTRIES = 200  # enough of a folder to find the data set or model in it
 
 
-def walk(folder: Path, depth: int, most: int | None = None) -> Iterator[Path]:
-    """``folder``, its subfolders, theirs, and so on: level by level, ``depth`` levels down, hidden folders left out.
+def listing(folder: Path, most: int | None = None) -> tuple[list[os.DirEntry], list[os.DirEntry]]:
+    """Subfolders and files by name, without what is hidden or what macOS adds to archives; the first ``most`` of all.
+
+    Raises ``InputError`` if the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry for entry in islice(found, most) if not _hidden(entry.name)), key=os.fspath)
+    except (OSError, ValueError) as error:  # ValueError: no path at all
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"{folder}: cannot be listed ({reason}); check its permissions") from None
+    folders, files = list[os.DirEntry](), list[os.DirEntry]()
+    for entry in entries:
+        is_folder = os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+        (folders if is_folder else files).append(entry)
+    return folders, files
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Its files by name, without hidden ones; none if it cannot be listed."""
+    try:
+        return list(map(Path, listing(folder)[1]))
+    except InputError:
+        return []
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def walk(folder: Path, depth: float, most: int | None = None) -> Iterator[Path]:
+    """``folder``, its subfolders, theirs, and so on: level by level, ``depth`` levels down, each folder once.
 
     With ``most``, only that many entries of each folder are read: thousands of photos then cost nothing.
     """
-    level = [folder]
+    level, seen = [folder], {os.path.realpath(folder)}
     yield folder
-    for _ in range(depth):
-        level = [sub for above in level for sub in subfolders(above, most)]
+    while level and depth > 0:
+        subfolders = list[Path]()
+        for above in level:
+            with suppress(InputError):
+                subfolders += map(Path, listing(above, most)[0])
+        below = {os.path.realpath(folder): folder for folder in subfolders}
+        level = [sub for real, sub in below.items() if real not in seen]
         yield from level
+        seen, depth = seen | below.keys(), depth - 1
 
 
-def subfolders(folder: Path, most: int | None = None) -> list[Path]:
-    """Sorted, without hidden ones, from the first ``most`` entries; empty if the folder cannot be listed."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [Path(entry.path) for entry in islice(entries, most) if entry.is_dir()]
-    except OSError:
-        return []
-    return sorted(path for path in found if not path.name.startswith("."))
-
-
-def find_images(file: Path, names: Iterable[str]) -> tuple[Path, set[str]]:
-    """The folder that holds most of ``names``, and its images, written as in ``names``.
+def find_images(file: Path, names: Iterable[str]) -> tuple[Path, dict[str, str], list[str]]:
+    """The folder that holds most of ``names``, what each of them is called in it, and its other images.
 
     Looks up to two levels below the folder of the caption file ``file``, then in well-known folders beside it.
     Raises ``InputError`` if no folder holds any of ``names``.
     """
-    wanted, best, present = set(names), file.parent, set[str]()
+    names, best, found, others = set(names), file.parent, dict[str, str](), list[str]()
+    below = {posixpath.dirname(way) for name in names for way in spellings(name)}
     beside = (folder for name in IMAGE_FOLDERS for folder in walk(file.parent.parent / name, depth=1))
     for folder in chain(walk(file.parent, depth=2), beside):
-        found = _images_in(folder, wanted)
-        if len(found & wanted) > len(present & wanted):
-            best, present = folder, found
-        if wanted <= present:
+        present = _files_below(folder, below)
+        here = {name: real for name in names if (real := spelled_as_in(present, name))}
+        if len(here) > len(found):
+            best, found, others = folder, here, _images(present.difference(here.values()))
+        if len(found) == len(names):
             break
-    if not present:
-        raise InputError(f"{file}: found none of its {len(wanted)} images; put them into Images beside it")
-    return best, present
+    if not found:
+        raise InputError(f"{file}: found none of its {len(names)} images; put them into Images beside it")
+    return best, found, others
 
 
-def _images_in(folder: Path, wanted: set[str]) -> set[str]:
+def spelled_as_in(present: Collection[str], name: str) -> str | None:
+    """The one of ``present`` that a table or list means by ``name``."""
+    return name if name in present else next((way for way in spellings(name) if way in present), None)
+
+
+def spellings(name: str) -> list[str]:
+    r"""Paths that ``name`` may mean: itself, with ``\`` read as ``/``, its accents composed or apart (NFC, NFD)."""
+    slashed = name.replace("\\", "/")
+    accents = [] if name.isascii() else [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(map(posixpath.normpath, [name, slashed, *accents])))
+
+
+def _files_below(folder: Path, below: set[str]) -> set[str]:
     present = set[str]()
-    for below in {posixpath.dirname(name) for name in wanted}:
+    for path in below:
         try:
-            paths = [posixpath.join(below, file) for file in os.listdir(folder / below)]
-        except OSError:
+            present.update(posixpath.join(path, file) for file in os.listdir(folder / path))
+        except (OSError, ValueError):  # ValueError: no path at all
             continue
-        present.update(path for path in paths if path in wanted or path.lower().endswith(IMAGE_SUFFIXES))
     return present
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, sorted, not those in its subfolders. Raises ``InputError`` if there are none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def _images(paths: Iterable[str]) -> list[str]:
+    return sorted(p for p in paths if p.lower().endswith(IMAGE_SUFFIXES) and not _hidden(posixpath.basename(p)))
+
+
+def pictures_at(path: Path, recursive: bool = False) -> list[Path]:
+    """A folder's pictures by name, if ``recursive`` also those below it; ``path`` itself where nothing can be listed.
+
+    Raises ``InputError`` if a folder holds no picture.
+    """
+    try:
+        files = _files_at(path, recursive)
+    except InputError:
+        return [path]
+    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise InputError(f"{folder}: holds no picture; name a folder with files such as photo.jpg")
+        raise InputError(f"{path}: holds no picture; name a folder with files such as photo.jpg")
     return found
 
 
-def find_kaggle_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
-    """The first folder, at most ``depth`` levels below ``base``, with ``captions.txt`` and a folder of images."""
-    for folder in walk(base, depth, MOST_ENTRIES):
-        images = any((folder / name).is_dir() for name in IMAGE_FOLDERS)
-        if images and (folder / "captions.txt").is_file() and folder.resolve() != skip:
-            return folder
-    return None
+def others_at(folder: Path, recursive: bool = False) -> int:
+    """How many files ``pictures_at`` leaves out, those not counted that are hidden."""
+    return sum(file.suffix.lower() not in IMAGE_SUFFIXES for file in _files_at(folder, recursive))
+
+
+def _files_at(folder: Path, recursive: bool) -> list[Path]:
+    """Raises ``InputError`` if the folder itself cannot be listed; those below it that cannot be are left alone."""
+    files = list(map(Path, listing(folder)[1]))
+    below = islice(walk(folder, math.inf if recursive else 0), 1, None)
+    return files + [file for place in below for file in files_in(place)]

@@ -5,58 +5,81 @@ A layout is told by a file's content: a table with a header (Kaggle's ``image,ca
 Karpathy's JSON, or JSON lines.
 """
 
-import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from ast import literal_eval
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-from caption_utils.data.folders import subfolders
+from caption_utils.data.folders import IMAGE_FOLDERS, MOST_ENTRIES, files_in, listing, walk
+from caption_utils.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, column
+from caption_utils.data.vocab import has_word
 from caption_utils.errors import InputError
 
-KNOWN_NAMES = ("captions.txt", "Flickr8k.token.txt", "results.csv", "results_20130124.token")
+KNOWN_NAMES = ("captions.txt", "flickr8k.token.txt", "results.csv", "results_20130124.token")
 SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
 SPLIT_NAMES = {"": "", "train": "train", "restval": "train", "test": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "dev", "validation"), "val")
-FLICKR30K = {"image_name": "image", "comment": "caption"}  # its names of columns
+MISSING = {"nan", "NaN", "null", "NULL", "None", "<NA>"}  # what is written in place of no caption
 USE_KARPATHY = "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO"
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
-CUT_OFF = "without a caption (dropped; if the file was cut off, download it again)"
+EMPTY = "without an image name or a word in the caption"
+CUT_OFF = "cut off before the caption"
 
 TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
-KARPATHY = re.compile(r'"(images|dataset)"\s*:')
 NUMBERED = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")
-ROW_START = re.compile(r'"?[^",\t]+\.(jpe?g|png|gif|bmp|webp)"?[,\t]', re.IGNORECASE)
-LONGEST_RECORD = 20  # lines that one quoted caption may span
+ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+LIST = re.compile(rf"\[ ?(?:(?:{ITEM}),? ?)+\]")
 
 
 @dataclass
 class CaptionFile:
-    """What a caption file holds: rows in file order, its data set's ``name`` where it gives one, notes on oddities."""
+    """What a caption file holds: rows in file order, its data set's ``name`` where it gives one, notes on oddities.
+
+    ``dropped`` gives the reason for each row that was left out, and the numbers of the rows' lines or images.
+    """
 
     path: Path
     name: str = ""
     rows: list[tuple[str, str, str]] = field(default_factory=list)  # image, caption, split ("" where none is given)
     notes: list[str] = field(default_factory=list)
-    empty: int = 0
+    dropped: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, image: str, caption: str, split: str = "") -> None:
-        """A row, white space in the caption collapsed; one without an image name or a caption is only counted."""
-        caption, known = " ".join(caption.split()), SPLIT_NAMES.get(split.strip().lower())
-        if caption and image:
-            if known is None:
+    def add(self, number: int, image: str, caption: str, split: str = "") -> None:
+        """A row, white space in the caption collapsed; one for each item of a list; dropped if it says nothing."""
+        image, known = image.strip(), SPLIT_NAMES.get(split.strip().lower())
+        for item in _items(" ".join(caption.split())):
+            text = " ".join(item.split())
+            if not image or text in MISSING or not has_word(text):
+                self.drop(number, EMPTY)
+            elif known is None:
                 raise InputError(f"{self.path}: split {split!r} of {image} is unknown; use train, val or test")
-            self.rows.append((image, caption, known))
-        else:
-            self.empty += 1
+            else:
+                self.rows.append((image, text, known))
 
-    def note_lines(self, numbers: Sequence[int], what: str) -> None:
-        """Note what is odd about some lines, if there are any."""
-        if numbers:
-            self.notes.append(f"{self.path.name}: lines {what}: {summary(numbers, 'line ')}")
+    def drop(self, number: int, reason: str) -> None:
+        self.dropped.setdefault(reason, []).append(number)
+
+
+def _items(text: str) -> list[str]:
+    """The text itself, or the items of a list that became text when a table was written."""
+    if LIST.fullmatch(text):
+        with suppress(SyntaxError, ValueError):  # no list after all
+            return [literal_eval(item).encode(errors="replace").decode() for item in re.findall(ITEM, text)]
+    return [text]
+
+
+def find_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
+    """The first folder, at most ``depth`` levels below ``base``, with a caption file and a folder of images."""
+    for folder in walk(base, depth, MOST_ENTRIES):
+        if folder.resolve() != skip and any((folder / name).is_dir() for name in IMAGE_FOLDERS):
+            with suppress(InputError):
+                find_caption_file(folder)
+                return folder
+    return None
 
 
 def find_caption_file(root: Path) -> Path:
@@ -68,7 +91,7 @@ def find_caption_file(root: Path) -> Path:
         return root
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; point to the folder that holds captions.txt and Images")
-    for folders in ([root], subfolders(root)):
+    for folders in ([root], map(Path, listing(root)[0])):
         found = [path for folder in folders for path in _caption_files(folder)]
         if len(found) > 1:
             names = ", ".join(str(path.relative_to(root)) for path in found[:4])
@@ -79,18 +102,21 @@ def find_caption_file(root: Path) -> Path:
 
 
 def _caption_files(folder: Path) -> list[Path]:
-    for name in KNOWN_NAMES:
-        if (folder / name).is_file():
-            return [folder / name]
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    return [path for path in files if _reader(path)]
+    """Those that have a well-known name, or else a known layout; what cannot be read is left alone."""
+    files = [path for path in files_in(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    named = [path for name in KNOWN_NAMES for path in files if path.name.lower() == name]
+    found = named[:1]
+    for path in [] if named else files:
+        with suppress(InputError):
+            found += [path] if _reader(path) else []
+    return found
 
 
 def read_captions(path: Path) -> CaptionFile:
     """The rows of a caption file of any layout.
 
-    Raises ``InputError`` for an empty file, an unknown layout, an encoding other than UTF-8, damaged JSON or
-    an unknown split.
+    Raises ``InputError`` for an empty file, an unknown layout, an encoding other than UTF-8 and UTF-16, damaged JSON
+    or an unknown split.
     """
     reader = _reader(path)
     if not reader:
@@ -99,143 +125,126 @@ def read_captions(path: Path) -> CaptionFile:
         raise InputError(f"{path}: no caption file (expected {LAYOUTS}); add the header line image,caption")
     file = CaptionFile(path)
     reader(file, read_text(path))
-    if file.empty:
-        file.notes.append(f"{path.name}: rows with an empty caption or image name (dropped): {file.empty}")
+    where = "images " if reader is _read_karpathy else "line "
+    for reason, numbers in file.dropped.items():
+        file.notes.append(f"{path.name}: rows dropped ({reason}): {summary(numbers, where)}")
     return file
 
 
-def read_text(path: Path) -> str:
-    """UTF-8 text without byte-order mark, line ends as ``\\n``. Raises ``InputError`` for other encodings."""
-    data = path.read_bytes()
+def read_text(path: Path, most: int = -1, errors: str = "strict") -> str:
+    """UTF-8 text, or UTF-16 with its byte-order mark, of the first ``most`` bytes; line ends as ``\\n``.
+
+    Raises ``InputError`` for a file that cannot be read, and with ``errors="strict"`` for other encodings.
+    """
     try:
-        text = data.decode("utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(most)
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig", errors)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}: line {line} is not UTF-8; save the file as UTF-8 and try again") from None
+        what = f"line {line} is not {error.encoding.upper()}"
+        raise InputError(f"{path}: {what}; save the file as UTF-8 and try again") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _reader(path: Path) -> Callable[[CaptionFile, str], None] | None:
     """The function that reads this file's layout, told by its first kilobytes; ``None`` if it has none."""
-    with path.open("rb") as file:
-        head = file.read(1 << 16).decode("utf-8-sig", errors="replace").lstrip()
-    first = re.split(r"[\r\n]", head, maxsplit=1)[0]
+    head = read_text(path, 1 << 16, errors="replace").lstrip()
+    first = head.split("\n", 1)[0]
     if head.startswith("{"):
-        if KARPATHY.search(head):
-            return _read_karpathy
-        return _read_json_lines if '"image"' in first and '"caption"' in first else None
+        keys = re.findall(r'"(\w+)"\s*:', first)
+        if "images" not in keys and column(IMAGE_COLUMNS, keys) and column(CAPTION_COLUMNS, keys):
+            return _read_json_lines
+        return _read_karpathy if re.search(r'"(images|dataset)"\s*:', head) else None
     if TOKEN_LINE.match(first):
         return _read_tokens
-    return _read_table if _header(first)[1] else None
-
-
-def _header(line: str) -> tuple[str, list[str]]:
-    """Delimiter and lower-case column names of a caption table; no column if the line is no header of one."""
-    for delimiter in "|\t,":
-        cells = [cell.strip().strip('"').lower() for cell in line.split(delimiter)]
-        names = [cell if (usual := FLICKR30K.get(cell, cell)) in cells else usual for cell in cells]
-        if "image" in names and "caption" in names:
-            return delimiter, names
-    return "", []
+    return _read_table if Table.of(first) else None
 
 
 def _read_tokens(file: CaptionFile, text: str) -> None:
-    odd = []
     for number, line in enumerate(text.split("\n"), 1):
         if match := TOKEN_LINE.fullmatch(line):
-            file.add(match["image"].strip(), match["caption"])
+            file.add(number, match["image"], match["caption"])
         elif line.strip():
-            odd.append(number)
-    file.note_lines(odd, CUT_OFF)
+            file.drop(number, CUT_OFF)
 
 
 def _read_table(file: CaptionFile, text: str) -> None:
     lines = text.split("\n")
     start = next(number for number, line in enumerate(lines) if line.strip())
-    delimiter, names = _header(lines[start])
-    caption_at, odd, repaired = names.index("caption"), [], []
-    for number, cells in _records(lines, start + 1, delimiter):
-        cells = _merge_extra(cells, len(names), caption_at, delimiter)
-        if delimiter == "|" and len(cells) == caption_at and (match := NUMBERED.fullmatch(cells[-1])):
+    table = Table.of(lines[start])
+    assert table  # or another reader would have been chosen
+    repaired = []
+    for number, cells in table.rows(lines, start + 1):
+        if table.delimiter == "|" and len(cells) == table.caption and (match := NUMBERED.fullmatch(cells[-1])):
             cells.append(match["caption"])
             repaired.append(number)
-        row = dict(zip(names, cells, strict=False))
-        if "image" in row and "caption" in row:
-            file.add(row["image"].strip(), row["caption"], row.get("split", ""))
+        if len(cells) > max(table.image, table.caption):
+            split = cells[table.split] if 0 <= table.split < len(cells) else ""
+            file.add(number, cells[table.image], cells[table.caption], split)
         else:
-            odd.append(number)
-    file.note_lines(repaired, "without the last '|' (repaired: the caption follows the number)")
-    file.note_lines(odd, CUT_OFF)
-
-
-def _records(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every record from ``lines[start]`` on; blank lines are skipped."""
-    while start < len(lines):
-        end = start + 1 if delimiter == "|" else _end_of_record(lines, start)
-        if record := "\n".join(lines[start:end]).strip("\n "):
-            yield start + 1, _cells(record, delimiter)
-        start = end
-
-
-def _end_of_record(lines: list[str], start: int) -> int:
-    """A quoted caption may hold line breaks; a quotation mark never closed must not swallow other rows."""
-    if lines[start].count('"') % 2:
-        for number, line in enumerate(islice(lines, start + 1, start + LONGEST_RECORD), start + 1):
-            if ROW_START.match(line):
-                break
-            if line.count('"') % 2:
-                return number + 1
-    return start + 1
-
-
-def _cells(record: str, delimiter: str) -> list[str]:
-    if '"' in record and record.count('"') % 2 == 0 and delimiter != "|":
-        with suppress(csv.Error):
-            return next(csv.reader([record], delimiter=delimiter))
-    return record.split(delimiter)
-
-
-def _merge_extra(cells: list[str], width: int, caption_at: int, delimiter: str) -> list[str]:
-    """Delimiters beyond the header's belong to an unquoted caption."""
-    if len(cells) <= width:
-        return cells
-    end = caption_at + len(cells) - width + 1
-    return [*cells[:caption_at], delimiter.join(cells[caption_at:end]), *cells[end:]]
+            file.drop(number, CUT_OFF)
+    if repaired:
+        what = "without the last '|' (repaired: the caption follows the number)"
+        file.notes.append(f"{file.path.name}: lines {what}: {summary(repaired, 'line ')}")
 
 
 def summary(items: Sequence, prefix: str = "") -> str:
     """Count and the first three: ``"5 (a, b, c, …)"``."""
-    return f"{len(items)} ({prefix}{', '.join(map(str, items[:3]))}{', …' if len(items) > 3 else ''})"
+    shown = f"{len(items)} ({prefix}{', '.join(map(str, items[:3]))}{', …' if len(items) > 3 else ''})"
+    return shown.encode(errors="backslashreplace").decode()  # names may hold bytes that are no text
 
 
 def _read_json_lines(file: CaptionFile, text: str) -> None:
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            file.add(str(row["image"] or ""), str(row["caption"] or ""), str(row.get("split") or ""))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{file.path}: line {number} lacks image or caption; correct or delete it") from None
+        if line.strip():
+            for row in _json_rows(file.path, number, line):
+                file.add(number, *row)
+
+
+def _json_rows(path: Path, number: int, line: str) -> list[tuple[str, str, str]]:
+    """Image, caption and split, as often as the line has captions."""
+    try:
+        row = {key: value for key, value in json.loads(line).items() if not isinstance(value, dict)}
+        image, split = _text(row[column(IMAGE_COLUMNS, row)]), _text(row.get("split"))
+        return [(image, caption, split) for caption in _texts(row[column(CAPTION_COLUMNS, row)])]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path}: line {number} lacks image or caption, as text; correct or delete it") from None
+
+
+def _text(value: object) -> str:
+    """A string from JSON, nothing for null and NaN. Raises ``TypeError`` for anything else."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError
+    return value.encode(errors="replace").decode()  # half a surrogate pair could not be written
+
+
+def _texts(value: object) -> list[str]:
+    """A caption, or all of a list, as one that is missing if there is none."""
+    return [_text(item) for item in value or [None]] if isinstance(value, list) else [_text(value)]
 
 
 def _read_karpathy(file: CaptionFile, text: str) -> None:
     """Karpathy & Fei-Fei 2015: ``images[].{filepath?, filename, split, sentences[].{raw, tokens}}``."""
     try:
         content = json.loads(text, object_hook=_sentence_or_object)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{file.path}: damaged JSON at {where}; download the file again") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{file.path}: damaged JSON ({error}); download the file again") from None
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise InputError(f"{file.path}: holds no list of images; {USE_KARPATHY}")
     file.name = str(content.get("dataset") or "")
     for number, entry in enumerate(content["images"]):
         try:
-            name = "/".join(filter(None, (entry.get("filepath"), entry["filename"])))
-            for sentence in entry["sentences"]:
-                file.add(name, sentence, str(entry.get("split") or ""))
+            name = "/".join(filter(None, (_text(entry.get("filepath")), _text(entry["filename"]))))
+            captions, split = _texts(entry["sentences"]), _text(entry.get("split"))
         except (KeyError, TypeError, AttributeError):
             raise InputError(f"{file.path}: images[{number}] lacks filename or sentences; {USE_KARPATHY}") from None
+        for caption in captions:
+            file.add(number, name, caption, split)
 
 
 def _sentence_or_object(entry: dict) -> object:

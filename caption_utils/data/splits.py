@@ -1,10 +1,9 @@
 """Train, validation and test splits, always by image, so that no photo is in two of them."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from caption_utils.data.folders import walk
+from caption_utils.data.folders import files_in, spelled_as_in, walk
 from caption_utils.data.layouts import read_text
 from caption_utils.errors import InputError
 
@@ -12,50 +11,79 @@ SPLITS = ("train", "val", "test")
 LIST_ENDS = {"trainImages.txt": "train", "devImages.txt": "val", "testImages.txt": "test"}
 LISTS = {split: f"Flickr_8k.{end}" for end, split in LIST_ENDS.items()}
 FIRST = 6000
+LEFT_OUT = 0.05  # of the photos, by lists beside the data set; the official ones leave 1 % of Flickr8k out
+FEWEST = {"train": 1, "val": 2, "test": 3}  # images of which a random split has that part
+FEW = 20  # images, of which chance would leave some split without any
 
 
 def shuffled(images: list[str], seed: int) -> list[str]:
     """A permutation that depends on names and seed alone, not on file order, platform or library version."""
-    return sorted(images, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    return sorted(images, key=lambda name: _digest(name, seed))
 
 
 def random_split(images: list[str], seed: int) -> dict[str, str]:
-    """Image → split, 80/10/10."""
-    return _cut(shuffled(images, seed), {"train": 0.8, "val": 0.9, "test": 1.0})
+    """Image → split, about 80/10/10, by a digest of its name alone: no image moves when others come or go.
+
+    Fewer than ``FEW`` images, and those of which a split would get none, are ranked by that digest instead.
+    """
+    assigned = {name: _split_at(int.from_bytes(_digest(name, seed)[:8]) / 2**64) for name in images}
+    ranked = len(images) < FEW or len(set(assigned.values())) < len(SPLITS)
+    return _ranked(shuffled(images, seed), {"val": 0.1, "test": 0.1}) if ranked else assigned
 
 
 def first6k_split(images: list[str], seed: int) -> dict[str, str]:
     """Image → split for the first 6,000 images in file order, 80/20 into train and val; the others are left out."""
-    return _cut(shuffled(images[:FIRST], seed), {"train": 0.8, "val": 1.0})
+    return _ranked(shuffled(images[:FIRST], seed), {"val": 0.2})
 
 
-def _cut(images: list[str], ends: dict[str, float]) -> dict[str, str]:
-    assigned, start = {}, 0
-    for split, share in ends.items():
-        end = round(share * len(images))
+def _digest(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
+
+
+def _split_at(place: float) -> str:
+    """The split of an image at ``place``, 0 to 1."""
+    return "train" if place < 0.8 else "test" if place < 0.9 else "val"
+
+
+def _ranked(images: list[str], shares: dict[str, float]) -> dict[str, str]:
+    """The last images to the splits of ``shares``, at least one each while one is left to train on, the rest to it."""
+    assigned, end = dict.fromkeys(images, "train"), len(images)
+    for split, share in shares.items():
+        start = max(1, end - max(1, round(share * len(images))))
         assigned.update(dict.fromkeys(images[start:end], split))
-        start = end
+        end = start
     return assigned
 
 
-def listed_split(folder: Path, images: set[str]) -> tuple[dict[str, str], list[Path]]:
-    """Image → split by the official lists, and the paths of the lists; both empty if no list names any of ``images``.
+def listed_split(root: Path, images: set[str], notes: list[str]) -> dict[str, str]:
+    """Image → split by the official lists, which ``notes`` then names; empty if no list tells.
 
-    Looks in ``folder``, its subfolders, its parent and the parent's subfolders, and takes the lists of the first of
-    them that has one which names some of ``images``. Lists may be incomplete. Raises ``InputError`` if two lists put
-    an image into different splits.
+    Looks up to two levels below the data set's folder ``root``, then in its parent and beside it, and takes the lists
+    of the first place with one that names some of ``images``; those outside ``root`` only if they leave out hardly any.
+    Lists that cannot be read are left alone. Raises ``InputError`` if two lists put an image into different splits.
     """
-    for place in dict.fromkeys([*walk(folder, 1), *walk(folder.parent, 1)]):
-        lists = {path: names for path, names in _lists_in(place) if not images.isdisjoint(names)}
-        if lists:
-            return _assign(lists), list(lists)
-    return {}, []
+    inside = list(walk(root, 2))
+    for place in dict.fromkeys([*inside, *walk(root.parent, 1)]):
+        found = {
+            path: _names_in(path, images, notes if place in inside else [])
+            for path in files_in(place)
+            if path.name.endswith(tuple(LIST_ENDS))
+        }
+        lists = {path: names for path, names in found.items() if not images.isdisjoint(names)}
+        if lists and (place in inside or len(images.difference(*lists.values())) <= LEFT_OUT * len(images)):
+            shown = (path.relative_to(root) if place in inside else path for path in lists)
+            notes.append(f"Split: official, lists {', '.join(map(str, shown))}")
+            return _assign(lists)
+    return {}
 
 
-def _lists_in(place: Path) -> Iterator[tuple[Path, list[str]]]:
-    for path in sorted(place.glob("*Images.txt")):
-        if path.name.endswith(tuple(LIST_ENDS)):
-            yield path, [name for line in read_text(path).split("\n") if (name := line.strip())]
+def _names_in(path: Path, images: set[str], notes: list[str]) -> list[str]:
+    try:
+        lines = filter(None, map(str.strip, read_text(path).split("\n")))
+    except InputError as error:
+        notes.append(f"List left alone: {error}")
+        return []
+    return [spelled_as_in(images, line) or line for line in lines]
 
 
 def _assign(lists: dict[Path, list[str]]) -> dict[str, str]:

@@ -49,9 +49,17 @@ def test_the_interface(tmp_path):
 def test_split_restricts_to_one(tmp_path):
     dataset = load_dataset(make(tmp_path / "toy"))
     train = dataset.split("train")
-    assert len(train.image_names) == 16
+    assert 0 < len(train.image_names) < 20
     assert set(train.image_names) == {name for name, split in splits_of(dataset).items() if split == "train"}
-    assert list(train.table.index) == list(range(32))
+    assert list(train.table.index) == list(range(2 * len(train.image_names)))
+
+
+@pytest.mark.parametrize(("images", "split", "needed"), [(1, "val", 2), (1, "test", 3), (2, "test", 3)])
+def test_too_few_images_for_a_split_are_told_how_many_it_takes(tmp_path, images, split, needed):
+    dataset = load_dataset(make(tmp_path / "toy", NAMES[:images]))
+    message = rf"^split '{split}' of toy has no images \(that takes {needed} in all\); choose one of: train(, val)?$"
+    with pytest.raises(InputError, match=message):
+        dataset.split(split)
 
 
 @pytest.mark.parametrize("name", ["test", "valid"])
@@ -85,13 +93,17 @@ def test_official_lists_may_be_incomplete(tmp_path):
         "Split: official, lists devImages.txt, trainImages.txt",
         "Listed images without a caption or a file: 1 (gone.jpg)",
         "Images in no split (rows dropped): 1 (4.jpg)",
+        "Rows: 10 read, 8 kept, 2 dropped (2 in no split)",
     ]
 
 
 def test_official_without_lists_is_random_and_says_so(tmp_path):
     root = make(tmp_path / "toy")
     dataset = load_dataset(root, seed=3)
-    assert dataset.notes == ["Split: random, by image, seed 3 (official lists asked for, none found)"]
+    assert dataset.notes == [
+        "Split: random, by image, seed 3 (official lists asked for, none found)",
+        "Rows: 40 read, 40 kept",
+    ]
     assert dataset.scheme == "random"
     assert splits_of(dataset) == splits_of(load_dataset(root, split="random", seed=3))
 
@@ -101,7 +113,7 @@ def test_lists_are_not_used_for_other_schemes(tmp_path):
     (root / "trainImages.txt").write_text("\n".join(NAMES))
     dataset = load_dataset(root, split="first6k", seed=1)
     assert dataset.table["split"].value_counts().to_dict() == {"train": 32, "val": 8}
-    assert dataset.notes == ["Split: first6k, by image, seed 1"]
+    assert dataset.notes[0] == "Split: first6k, by image, seed 1"
     for scheme in ("official", "random", "first6k"):
         assert load_dataset(root, split=scheme).scheme == scheme
 
@@ -112,7 +124,11 @@ def test_a_split_column_is_official_and_comes_before_lists(tmp_path):
     (root / "captions.txt").write_text("image,caption,split\n0.jpg,A,test\n1.jpg,B,val\n2.jpg,C,\n")
     dataset = load_dataset(root)
     assert splits_of(dataset) == {"0.jpg": "test", "1.jpg": "val"}
-    assert dataset.notes == ["Split: official, given by captions.txt", "Images in no split (rows dropped): 1 (2.jpg)"]
+    assert dataset.notes == [
+        "Split: official, given by captions.txt",
+        "Images in no split (rows dropped): 1 (2.jpg)",
+        "Rows: 3 read, 2 kept, 1 dropped (1 in no split)",
+    ]
 
 
 def test_an_image_in_two_splits(tmp_path):
@@ -192,6 +208,46 @@ def test_existence_is_checked_by_listing(tmp_path, monkeypatch):
     assert listed.count(str(root / "Images")) == 1
 
 
+def test_what_became_of_every_row_is_told(tmp_path):
+    root = make(tmp_path / "toy", NAMES[:5], present=NAMES[:4])
+    rows = ['0.jpg,A tv 21" wide,train', "1.jpg,A dog,val", "2.jpg,,val", "3.jpg,A cat,", "4.jpg,A cow,test", "5.j"]
+    (root / "captions.txt").write_text("\n".join(["image,caption,split", *rows]))
+    dataset = load_dataset(root)
+    assert dataset.image_names == NAMES[:2]
+    assert dataset.notes[-1] == (
+        "Rows: 6 read, 2 kept, 4 dropped (1 without an image name or a word in the caption, "
+        "1 cut off before the caption, 1 without a photo, 1 in no split)"
+    )
+
+
+def test_a_photo_with_two_spellings_is_one_photo(tmp_path):
+    root = make(tmp_path / "toy", ["é.jpg"], images="Images/sub")
+    names = ["sub/é.jpg", "sub\\é.jpg", "./sub/é.jpg", "sub/e\u0301.jpg"]
+    (root / "captions.txt").write_text("image,caption\n" + "".join(f"{name},A dog\n" for name in names))
+    assert load_dataset(root).captions_of("sub/é.jpg") == ["A dog"] * 4
+    table = "".join(f"{name},A dog,{split}\n" for name, split in zip(names, ["val", "test"], strict=False))
+    (root / "captions.txt").write_text("image,caption,split\n" + table)
+    fails(f"{root / 'captions.txt'}: sub/é.jpg is in two splits; give all its rows the same one", root)
+
+
+def test_a_neighbour_s_lists_decide_nothing(tmp_path):
+    root = make(tmp_path / "toy", NAMES[:10])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\nelse.jpg\n")
+    (tmp_path / "other" / "Flickr_8k.devImages.txt").write_bytes(b"\xff2.jpg\n")
+    assert (load_dataset(root).scheme, len(load_dataset(root).image_names)) == ("random", 10)
+    (root / "devImages.txt").write_bytes(b"\xff2.jpg\n")
+    reason = "line 1 is not UTF-8; save the file as UTF-8 and try again"
+    assert load_dataset(root).notes[0] == f"List left alone: {root / 'devImages.txt'}: {reason}"
+
+
+def test_a_name_that_is_no_text_is_told_all_the_same(tmp_path):
+    root = make(tmp_path / "toy")
+    (root / "Images" / os.fsdecode(b"\xe9.jpg")).touch()
+    note = next(note for note in load_dataset(root).notes if "without a caption" in note)
+    assert note == "Image files without a caption (not used): 1 (\\udce9.jpg)"
+
+
 # Finding a data set
 
 
@@ -227,6 +283,7 @@ def test_which_data_set_comes_first(repo, monkeypatch, present, setting, note):
 
 def test_an_empty_folder_in_the_repository_is_passed_over(repo):
     (repo / "data" / "flickr8k").mkdir()
+    (repo / "data" / "flickr8k" / ".DS_Store").touch()
     assert find_dataset().name == "demo"
 
 
@@ -241,6 +298,21 @@ def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch):
     with pytest.raises(InputError) as caught:
         find_dataset()
     assert str(caught.value) == "CAPTION_DATA=/no/such: no such folder; correct it, set demo or unset it"
+
+
+@pytest.mark.parametrize(
+    ("captions", "images"),
+    [
+        ("Flickr8k_text/Flickr8k.token.txt", "Flickr8k_Dataset/Flicker8k_Dataset"),
+        ("results.csv", "flickr30k_images"),
+        ("Captions.txt", "Images"),
+    ],
+)
+def test_kaggles_other_layouts(repo, captions, images):
+    root = make(repo / "kaggle" / "owner" / "set", images=images)
+    (root / captions).parent.mkdir(exist_ok=True)
+    shutil.move(root / "captions.txt", root / captions)
+    assert find_dataset().root == root
 
 
 def test_kaggles_input(repo):

@@ -1,6 +1,10 @@
-import pytest
+import unicodedata
 
-from caption_utils.data.folders import find_images, find_kaggle_layout, pictures_in, walk
+import pytest
+from PIL import Image
+
+from caption_utils.data.folders import IMAGE_SUFFIXES, find_images, others_at, pictures_at, walk
+from caption_utils.data.images import FORMATS
 from caption_utils.errors import InputError
 
 
@@ -26,9 +30,8 @@ def touch(*paths):
 def test_images_are_found_by_content(tmp_path, folder):
     images = (tmp_path / "data" / folder).resolve()
     touch(images / "a.jpg", images / "b.JPG", images / "notes.md", tmp_path / "data" / "other" / "c.jpg")
-    found, present = find_images(tmp_path / "data" / "captions.txt", ["a.jpg", "z.jpg"])
-    assert found == images
-    assert present == {"a.jpg", "b.JPG"}
+    found = find_images(tmp_path / "data" / "captions.txt", ["a.jpg", "z.jpg"])
+    assert found == (images, {"a.jpg": "a.jpg"}, ["b.JPG"])
 
 
 def test_the_folder_with_most_of_the_images_wins(tmp_path):
@@ -39,9 +42,8 @@ def test_the_folder_with_most_of_the_images_wins(tmp_path):
 def test_nested_paths(tmp_path):
     touch(tmp_path / "images" / "val2014" / "a.jpg", tmp_path / "images" / "train2014" / "a.jpg")
     names = ["val2014/a.jpg", "train2014/a.jpg", "val2014/b.jpg"]
-    found, present = find_images(tmp_path / "dataset_coco.json", names)
-    assert found == tmp_path / "images"
-    assert present == {"val2014/a.jpg", "train2014/a.jpg"}
+    found = find_images(tmp_path / "dataset_coco.json", names)
+    assert found == (tmp_path / "images", {name: name for name in names[:2]}, [])
 
 
 def test_photos_of_another_data_set_are_left_alone(tmp_path):
@@ -54,15 +56,61 @@ def test_photos_of_another_data_set_are_left_alone(tmp_path):
     )
 
 
+def test_every_suffix_that_can_be_read_is_one_of_a_picture():
+    Image.init()
+    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS | {"MPO"}}
+    assert readable | {".heic", ".heif", ".hif"} <= set(IMAGE_SUFFIXES)
+
+
 def test_the_pictures_of_a_folder_by_name(tmp_path):
-    touch(*(tmp_path / name for name in ("b.PNG", "a.jpg", "notes.txt", "inner/c.png")))
+    hidden = ("._a.jpg", ".thumbs/a.jpg", "__MACOSX/a.jpg")
+    touch(*(tmp_path / name for name in ("b.PNG", "a.jpg", "c.jfif", "notes.txt", "movie.mp4", "inner/c.png", *hidden)))
     (tmp_path / "folder.jpg").mkdir()
-    assert pictures_in(tmp_path) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]
+    assert pictures_at(tmp_path) == [tmp_path / "a.jpg", tmp_path / "b.PNG", tmp_path / "c.jfif"]
+    assert others_at(tmp_path) == 2
+
+
+def test_pictures_in_subfolders_when_asked(tmp_path):
+    touch(*(tmp_path / name for name in ("b.png", "y/1.jpg", "y/z/0.jpg", "y/z/notes.txt", "x/2.tif", ".git/3.jpg")))
+    (tmp_path / "y" / "up").symlink_to(tmp_path)  # in a circle
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    found = pictures_at(tmp_path, recursive=True)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.png", "x/2.tif", "y/1.jpg", "y/z/0.jpg"]
+    assert others_at(tmp_path, recursive=True) == 2  # the notes, and the link to itself
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "x" * 300, "nowhere/photo.jpg"])
+def test_what_is_no_folder_stands_for_itself(tmp_path, name):
+    assert pictures_at(tmp_path / name) == [tmp_path / name]
 
 
 def test_a_folder_without_pictures_is_one_line(tmp_path):
+    touch(tmp_path / ".a.jpg", tmp_path / "inner" / "b.jpg")
     with pytest.raises(InputError, match=f"^{tmp_path}: holds no picture; name a folder with files such as photo.jpg$"):
-        pictures_in(tmp_path)
+        pictures_at(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("other", ["NFC", "NFD"])
+def test_names_are_read_as_they_are_meant(tmp_path, form, other):
+    real = [unicodedata.normalize(form, name) for name in ("Fotos/Straße é.jpg", "Fotos/ñ/2.jpg", "odd\\name.jpg")]
+    touch(*(tmp_path / "Images" / name for name in real))
+    written = [
+        unicodedata.normalize(other, name) for name in ("Fotos\\Straße é.jpg", "./Fotos//ñ/2.jpg", "odd\\name.jpg")
+    ]
+    folder, found, others = find_images(tmp_path / "captions.txt", [*written, "gone.jpg", "\0.jpg", "\ud800.jpg"])
+    assert (folder, others) == (tmp_path / "Images", [])
+    assert [found.get(name) for name in written] == real and len(found) == 3
+
+
+def test_an_exact_name_comes_first(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD"))
+    touch(tmp_path / composed, tmp_path / apart, tmp_path / "._é.jpg", tmp_path / "other.jfif")
+    assert find_images(tmp_path / "captions.txt", [apart]) == (
+        tmp_path,
+        {apart: apart},
+        sorted([composed, "other.jfif"]),
+    )
 
 
 def test_a_walk_goes_level_by_level_and_leaves_hidden_folders_out(tmp_path):
@@ -70,24 +118,3 @@ def test_a_walk_goes_level_by_level_and_leaves_hidden_folders_out(tmp_path):
     below = [path.relative_to(tmp_path).as_posix() for path in walk(tmp_path, depth=2)]
     assert below == [".", "a", "b", "a/c", "b/d"]
     assert list(walk(tmp_path, depth=2, most=0)) == list(walk(tmp_path, depth=0)) == [tmp_path]
-
-
-@pytest.mark.parametrize("below", ["", "flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])
-def test_search_finds_nested_folders(tmp_path, below):
-    touch(tmp_path / below / "captions.txt", tmp_path / below / "Images" / "a.jpg")
-    assert find_kaggle_layout(tmp_path, depth=4) == tmp_path / below
-
-
-def test_search_needs_captions_and_images_and_is_bounded(tmp_path):
-    touch(tmp_path / "x" / "captions.txt", tmp_path / "y" / "Images" / "a.jpg")
-    touch(tmp_path / "1/2/3/4/5" / "captions.txt", tmp_path / "1/2/3/4/5" / "Images" / "a.jpg")
-    assert find_kaggle_layout(tmp_path, depth=4) is None
-
-
-def test_search_skips_a_folder(tmp_path):
-    touch(tmp_path / "demo" / "captions.txt", tmp_path / "demo" / "Images" / "a.jpg")
-    assert find_kaggle_layout(tmp_path, depth=4, skip=tmp_path / "demo") is None
-
-
-def test_search_of_a_missing_folder(tmp_path):
-    assert find_kaggle_layout(tmp_path / "kaggle", depth=4) is None

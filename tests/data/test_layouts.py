@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from caption_utils.data.layouts import find_caption_file, read_captions
+from caption_utils.data.layouts import find_caption_file, find_layout, read_captions
 from caption_utils.errors import InputError
 
 
@@ -81,15 +81,15 @@ def test_open_quotation_marks_swallow_no_rows(tmp_path):
 def test_last_line_cut_before_its_comma(tmp_path):
     captions = read(tmp_path, "image,caption\na.jpg,A dog\nb.j")
     assert rows(captions) == [("a.jpg", "A dog")]
+    assert captions.notes == ["captions.txt: rows dropped (cut off before the caption): 1 (line 3)"]
+
+
+def test_captions_without_a_word_are_dropped_and_counted(tmp_path):
+    captions = read(tmp_path, 'image,caption\na.jpg,\nb.jpg,A cat\nc.jpg," "\n\nd.jpg,...\ne.jpg,🙂 !\nf.jpg,№\n')
+    assert rows(captions) == [("b.jpg", "A cat"), ("f.jpg", "№")]
     assert captions.notes == [
-        "captions.txt: lines without a caption (dropped; if the file was cut off, download it again): 1 (line 3)"
+        "captions.txt: rows dropped (without an image name or a word in the caption): 4 (line 2, 4, 6, …)"
     ]
-
-
-def test_empty_captions_are_dropped_and_counted(tmp_path):
-    captions = read(tmp_path, 'image,caption\na.jpg,\nb.jpg,A cat\nc.jpg," "\n\n')
-    assert rows(captions) == [("b.jpg", "A cat")]
-    assert captions.notes == ["captions.txt: rows with an empty caption or image name (dropped): 2"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_flickr30k_results_and_its_malformed_row(tmp_path):
 def test_original_distribution(tmp_path):
     captions = read(tmp_path, "a.jpg#0\tA dog , wet .\r\nb.jpg.1#4\tA cat .\r\nc.jpg#1", "Flickr8k.token.txt")
     assert rows(captions) == [("a.jpg", "A dog , wet ."), ("b.jpg.1", "A cat .")]
-    assert captions.notes[0].startswith("Flickr8k.token.txt: lines without a caption (dropped;")
+    assert captions.notes[0].startswith("Flickr8k.token.txt: rows dropped (cut off")
     assert captions.notes[0].endswith(": 1 (line 3)")
 
 
@@ -141,7 +141,70 @@ def test_karpathy(tmp_path):
     assert [split for *_, split in captions.rows] == ["train", "train", "test"]
 
 
+# JSON lines
+
+
+@pytest.mark.parametrize("key", ["caption", "captions", "text"])
+def test_a_list_of_captions_is_a_row_for_each(tmp_path, key):
+    lines = [
+        {
+            "image": {"bytes": None},
+            "filename": "a.jpg",
+            key: ["A dog .", "It's \n one"],
+            "sentids": [0, 1],
+            "split": "val",
+        },
+        {"file_name": "b.jpg", key: "A cat", "split": None},
+    ]
+    captions = read(tmp_path, "\n".join(map(json.dumps, lines)), "metadata.jsonl")
+    assert captions.rows == [("a.jpg", "A dog .", "val"), ("a.jpg", "It's one", "val"), ("b.jpg", "A cat", "")]
+
+
+@pytest.mark.parametrize("nothing", ["NaN", "null", '[null, NaN, ""]', "[]", '"nan"', '"?"'])
+def test_a_caption_that_is_missing_is_dropped_and_counted(tmp_path, nothing):
+    line = '{{"image": "{}.jpg", "caption": {}}}\n'
+    captions = read(tmp_path, line.format("a", '"A dog"') + line.format("b", nothing), "mine.jsonl")
+    assert rows(captions) == [("a.jpg", "A dog")]
+    assert list(captions.dropped.values()) == [[2] * (3 if nothing.startswith("[n") else 1)]
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path):
+    assert rows(read(tmp_path, r'{"image": "a.jpg", "caption": "A \ud83d dog"}')) == [("a.jpg", "A ? dog")]
+
+
+def test_json_lines_may_have_any_other_key(tmp_path):
+    line = '{"dataset": "mine", "image": "a.jpg", "caption": "A dog"}'
+    assert rows(read(tmp_path, f"{line}\n{line}")) == [("a.jpg", "A dog")] * 2
+
+
+# Encodings and names
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("text", ["image,caption\na.jpg,Ein Café\n", "a.jpg#0\tEin Café\r\n", json.dumps(KARPATHY)])
+def test_text_with_a_byte_order_mark(tmp_path, encoding, text):
+    path = write(tmp_path / "captions.txt", text, encoding)
+    assert rows(read_captions(path)) == rows(read(tmp_path, text, "plain.txt"))
+    assert find_caption_file(path.parent) == path
+
+
+def test_big_endian_text(tmp_path):
+    path = write(tmp_path / "captions.txt", "\ufeffimage,caption\na.jpg,A dog", "utf-16-be")
+    assert rows(read_captions(path)) == [("a.jpg", "A dog")]
+
+
 # What cannot be read
+
+
+def test_utf_16_that_is_damaged_names_its_encoding(tmp_path):
+    path = write(tmp_path / "captions.txt", "image,caption\na.jpg,A dog\n".encode("utf-16") + b"\x00\xd8")
+    fails(path, f"{path}: line 3 is not UTF-16-LE; save the file as UTF-8 and try again")
+
+
+def test_a_file_that_opens_but_cannot_be_read(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.symlink_to("/proc/self/mem")
+    fails(path, f"{path}: cannot be read (Input/output error); check its permissions")
 
 
 @pytest.mark.parametrize("text", ["a.jpg,A dog\n", "picture,text\na.jpg,A dog\n", "\n\n", "{}"])
@@ -169,15 +232,49 @@ def test_unknown_split(tmp_path):
     fails(path, f"{path}: split 'holdout' of a.jpg is unknown; use train, val or test")
 
 
-@pytest.mark.parametrize("line", ['{"image": "b.jpg"}', "[1]", '{"image": "b.jpg", "capt'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"image": "b.jpg"}',
+        "[1]",
+        '{"image": "b.jpg", "capt',
+        '{"image": "b.jpg", "caption": {"raw": "A dog"}}',
+        '{"image": {"path": "b.jpg"}, "caption": "A dog"}',
+        '{"image": "b.jpg", "caption": [["A dog"]]}',
+        '{"image": "b.jpg", "caption": 7}',
+        '{"image": "b.jpg", "caption": ' + "[" * 3000 + "]" * 3000 + "}",
+        '{"image": "b.jpg", "caption": ' + "9" * 5000 + "}",
+    ],
+    ids=range(9),
+)
 def test_damaged_json_lines(tmp_path, line):
     path = write(tmp_path / "mine.jsonl", '{"image": "a.jpg", "caption": "A dog"}\n' + line)
-    fails(path, f"{path}: line 2 lacks image or caption; correct or delete it")
+    fails(path, f"{path}: line 2 lacks image or caption, as text; correct or delete it")
 
 
 def test_damaged_karpathy(tmp_path):
     path = write(tmp_path / "dataset_coco.json", json.dumps(KARPATHY)[:60])
-    fails(path, f"{path}: damaged JSON at line 1, column 56; download the file again")
+    fails(
+        path,
+        f"{path}: damaged JSON (Unterminated string starting at: line 1 column 56 (char 55)); download the file again",
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 3000 + "]" * 3000, "9" * 5000, '[{"filename": "a", "sentences": [{"tokens": [1]}]}]']
+)
+def test_json_that_python_cannot_hold(tmp_path, value):
+    path = write(tmp_path / "dataset_coco.json", f'{{"images": {value}}}')
+    with pytest.raises(InputError, match=f"^{path}: damaged JSON ") as caught:
+        read_captions(path)
+    assert str(caught.value).endswith("); download the file again")
+
+
+@pytest.mark.parametrize("raw", ["null", "NaN", '"..."'])
+def test_karpathy_s_images_without_a_caption_are_counted(tmp_path, raw):
+    images = f'[{{"filename": "a.jpg", "sentences": []}}, {{"filename": "b.jpg", "sentences": [{{"raw": {raw}}}]}}]'
+    captions = read(tmp_path, f'{{"images": {images}}}')
+    assert (captions.rows, list(captions.dropped.values())) == ([], [[0, 1]])
 
 
 def test_json_that_is_not_karpathys(tmp_path):
@@ -217,9 +314,20 @@ def test_files_are_found_by_content(tmp_path, name, text):
     assert find_caption_file(path) == path
 
 
-def test_well_known_names_come_first(tmp_path):
+@pytest.mark.parametrize("name", ["Flickr8k.token.txt", "Captions.txt", "CAPTIONS.TXT", "Results.csv"])
+def test_well_known_names_come_first(tmp_path, name):
     write(tmp_path / "Flickr8k.lemma.token.txt", "a.jpg#0\tA dog\n")
-    path = write(tmp_path / "Flickr8k.token.txt", "a.jpg#0\tA dog\n")
+    path = write(tmp_path / name, "a.jpg#0\tA dog\n")
+    assert find_caption_file(tmp_path) == path
+
+
+def test_files_that_are_hidden_or_cannot_be_read_are_left_alone(tmp_path):
+    for name in ("._captions.txt", ".old.csv", "__MACOSX/captions.txt"):
+        write(tmp_path / name, "image,caption\na.jpg,A dog\n")
+    (tmp_path / "all.csv").symlink_to("/proc/self/mem")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = write(tmp_path / "text" / "mine.csv", "image,caption\na.jpg,A dog\n")
     assert find_caption_file(tmp_path) == path
 
 
@@ -240,3 +348,37 @@ def test_no_single_caption_file(tmp_path, files, message):
     with pytest.raises(InputError) as caught:
         find_caption_file(root)
     assert str(caught.value) == f"{root}: {message}"
+
+
+KAGGLE = [
+    ("captions.txt", "Images"),
+    ("Captions.txt", "images"),
+    ("Flickr8k_text/Flickr8k.token.txt", "Flickr8k_Dataset/Flicker8k_Dataset"),
+    ("Flickr_TextData/Flickr8k.token.txt", "Images"),
+    ("results.csv", "flickr30k_images"),
+    ("mine.jsonl", "Images"),
+    ("dataset_flickr8k.json", "Flicker8k_Dataset"),
+    ("flickr_annotations_30k.csv", "flickr30k-images"),
+]
+
+
+@pytest.mark.parametrize("below", ["flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])
+@pytest.mark.parametrize(("captions", "images"), KAGGLE)
+def test_search_finds_whatever_can_be_read(tmp_path, below, captions, images):
+    root = tmp_path / below
+    (root / images).mkdir(parents=True)
+    (root / images / "a.jpg").touch()
+    write(root / captions, json.dumps(KARPATHY) if captions.endswith("json") else '{"image": "a.jpg", "caption": "A"}')
+    write(tmp_path / ".hidden" / "captions.txt", "image,caption\n")
+    write(tmp_path / "alone" / "captions.txt", "image,caption\n")
+    (tmp_path / "photos" / "Images").mkdir(parents=True)
+    assert find_layout(tmp_path, depth=4) == root
+    assert find_caption_file(root) == root / captions
+
+
+def test_search_is_bounded_and_skips_a_folder(tmp_path):
+    for folder in ("1/2/3/4/5", "demo"):
+        write(tmp_path / folder / "captions.txt", "image,caption\n")
+        (tmp_path / folder / "Images").mkdir()
+    assert find_layout(tmp_path, depth=4, skip=tmp_path / "demo") is None
+    assert find_layout(tmp_path / "missing", depth=4) is None

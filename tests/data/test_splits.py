@@ -1,3 +1,6 @@
+import unicodedata
+from pathlib import Path
+
 import pytest
 
 from caption_utils.data.splits import first6k_split, listed_split, random_split, shuffled
@@ -10,9 +13,32 @@ def counts(assigned):
     return {split: list(assigned.values()).count(split) for split in ("train", "val", "test")}
 
 
-def test_random_is_80_10_10():
-    assigned = random_split([f"{i}.jpg" for i in range(1000)], seed=0)
-    assert counts(assigned) == {"train": 800, "val": 100, "test": 100}
+def test_random_is_about_80_10_10():
+    found = counts(random_split([f"{i}.jpg" for i in range(8000)], seed=0))
+    assert found == pytest.approx({"train": 6400, "val": 800, "test": 800}, abs=90)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_photo_s_split_depends_on_its_own_name_alone(seed):
+    names = [f"IMG_{i:04}.jpg" for i in range(1000)]
+    assigned = random_split(names, seed)
+    for few in (names[300:], names[::-3], [*names[:40], "new.jpg"]):
+        again = random_split(few, seed)
+        assert {name: again[name] for name in few if name in assigned} == {n: assigned[n] for n in few if n in assigned}
+
+
+@pytest.mark.parametrize("images", [*range(1, 30), 40, 60])
+def test_every_split_of_a_small_set_has_an_image_where_there_are_enough(images):
+    for seed in range(20):
+        found = counts(random_split([f"{i}.jpg" for i in range(images)], seed))
+        assert [found[split] > 0 for split in ("train", "val", "test")] == [True, images > 1, images > 2]
+        assert sum(found.values()) == images and found["train"] >= max(found.values())
+        first = counts(first6k_split([f"{i}.jpg" for i in range(images)], seed))
+        assert (first["train"] > 0, first["val"] > 0) == (True, images > 1)
+
+
+def test_a_name_that_is_no_text_has_a_split():
+    assert random_split(["\ud800.jpg"], 0) == {"\ud800.jpg": "train"}
 
 
 def test_first6k_leaves_the_rest_out():
@@ -31,27 +57,60 @@ def test_a_known_permutation():
     assert shuffled(["a", "b", "c", "d"], 0) == ["c", "b", "d", "a"]
 
 
-@pytest.mark.parametrize("place", ["data", "data/text", ".", "text"])
-def test_lists_are_found_nearby(tmp_path, place):
+def write_list(folder, content, name="Flickr_8k.trainImages.txt"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / name
+
+
+@pytest.mark.parametrize("place", ["", "text", "a/text"])
+def test_lists_in_the_data_set_s_folder_may_be_incomplete(tmp_path, place):
+    write_list(tmp_path / place, b"\xef\xbb\xbf1.jpg\r\n2.jpg\r\n\r\n")
+    write_list(tmp_path / place, "3.jpg", "Flickr_8k.devImages.txt")
+    assert listed_split(tmp_path, set(NAMES), notes := []) == {"1.jpg": "train", "2.jpg": "train", "3.jpg": "val"}
+    shown = [str(Path(place) / f"Flickr_8k.{split}Images.txt") for split in ("dev", "train")]
+    assert notes == [f"Split: official, lists {', '.join(shown)}"]
+
+
+@pytest.mark.parametrize("place", [".", "lists"])
+@pytest.mark.parametrize(("listed", "photos"), [(10, 10), (8, 10), (99, 100), (90, 100)])
+def test_lists_beside_the_data_set_count_only_if_they_cover_its_photos(tmp_path, place, listed, photos):
     (tmp_path / "data").mkdir()
-    (tmp_path / place).mkdir(exist_ok=True)
-    (tmp_path / place / "Flickr_8k.trainImages.txt").write_bytes(b"\xef\xbb\xbf1.jpg\r\n2.jpg\r\n\r\n")
-    (tmp_path / place / "Flickr_8k.devImages.txt").write_text("3.jpg")
-    assigned, lists = listed_split(tmp_path / "data", set(NAMES))
-    assert assigned == {"1.jpg": "train", "2.jpg": "train", "3.jpg": "val"}
-    assert [path.name for path in lists] == ["Flickr_8k.devImages.txt", "Flickr_8k.trainImages.txt"]
+    path = write_list(tmp_path / place, "".join(f"{i}.jpg\n" for i in range(listed)))
+    found = listed_split(tmp_path / "data", {f"{i}.jpg" for i in range(photos)}, notes := [])
+    covers = listed / photos > 0.95
+    assert len(found) == (listed if covers else 0)
+    assert notes == ([f"Split: official, lists {path}"] if covers else [])
 
 
 def test_lists_of_another_data_set_are_left_alone(tmp_path):
     (tmp_path / "data").mkdir()
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "trainImages.txt").write_text("other.png\n")
-    assert listed_split(tmp_path / "data", set(NAMES)) == ({}, [])
+    write_list(tmp_path / "demo", "other.png\n", "trainImages.txt")
+    assert listed_split(tmp_path / "data", set(NAMES), []) == {}
+
+
+@pytest.mark.parametrize("place", ["data", "data/text", "other", "."])
+def test_lists_that_are_hidden_or_cannot_be_read_are_left_alone(tmp_path, place):
+    (tmp_path / "data").mkdir()
+    write_list(tmp_path / place, b"\0\5\x16\7", "._devImages.txt")
+    write_list(tmp_path / place / "__MACOSX", "1.jpg\n")
+    latin = write_list(tmp_path / place, "1.jpg\né.jpg\n".encode("latin-1"))
+    (tmp_path / place / "testImages.txt").symlink_to("/proc/self/mem")  # opens, but cannot be read
+    assert listed_split(tmp_path / "data", set(NAMES), notes := []) == {}
+    reason = f"{latin}: line 2 is not UTF-8; save the file as UTF-8 and try again"
+    assert notes[:1] == ([f"List left alone: {reason}"] if "data" in place else [])
+    assert len(notes) == (2 if "data" in place else 0)
+
+
+def test_a_list_may_write_names_otherwise_than_the_folder(tmp_path):
+    write_list(tmp_path, unicodedata.normalize("NFC", "Images\\é.jpg\n./2.jpg\n"))
+    decomposed = unicodedata.normalize("NFD", "Images/é.jpg")
+    assert listed_split(tmp_path, {decomposed, "2.jpg"}, []) == {decomposed: "train", "2.jpg": "train"}
 
 
 def test_an_image_in_two_lists(tmp_path):
-    (tmp_path / "devImages.txt").write_text("1.jpg\n")
-    (tmp_path / "trainImages.txt").write_text("1.jpg\n2.jpg\n")
+    write_list(tmp_path, "1.jpg\n", "devImages.txt")
+    path = write_list(tmp_path, "1.jpg\n2.jpg\n", "trainImages.txt")
     with pytest.raises(InputError) as caught:
-        listed_split(tmp_path, set(NAMES))
-    assert str(caught.value) == (f"{tmp_path / 'trainImages.txt'}: 1.jpg is also listed for val; keep it in one list")
+        listed_split(tmp_path, set(NAMES), [])
+    assert str(caught.value) == f"{path}: 1.jpg is also listed for val; keep it in one list"
