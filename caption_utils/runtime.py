@@ -42,6 +42,13 @@ def device() -> "torch.device":
         return torch.device("cpu")
 
 
+def sent(value: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """``value`` on the device. A copy to a GPU starts from pinned memory, and nobody waits for it."""
+    if device.type != "cuda" or value.is_cuda:
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
 def repository() -> Path | None:
     """The folder with ``pyproject.toml`` and ``caption_utils``; ``None`` if the package alone is here."""
     folder = Path(__file__).resolve().parent.parent

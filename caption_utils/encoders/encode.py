@@ -1,4 +1,4 @@
-"""Pictures to features: the encoder works on a batch while threads decode the next."""
+"""Pictures to features: threads decode pictures and encode batches ahead of their use."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,10 +13,13 @@ from caption_utils.data.images import Source, load_image
 from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
 from caption_utils.prefetch import prefetch
+from caption_utils.runtime import sent
 
 T = TypeVar("T")
 
-BATCH = 16  # images; on a CPU larger batches leave the cache and run slower
+BATCH = 4  # images; on a CPU larger batches leave the cache and run slower
+BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, or for the search, those of the other compute
+AHEAD = 32  # images; what is decoded and what is encoded before it is asked for
 MOST_THREADS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
 
 
@@ -26,10 +29,12 @@ def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) ->
     ``mirror`` encodes the left-right mirrored pictures instead.
     """
     threads = min(max(2, (os.cpu_count() or 2) // 2), MOST_THREADS)
-    pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead=BATCH)
+    pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead=AHEAD)
+    batches = iter(lambda: list(islice(pixels, BATCH)), [])
     device = next(encoder.parameters()).device
-    while batch := list(islice(pixels, BATCH)):
-        yield from map_stacked(lambda images: encoder(images.to(device)), batch)  # (B, 3, S, S) → (B, N, D)
+    work = partial(map_stacked, lambda images: encoder(sent(images, device)))  # (B, 3, S, S) → (B, N, D)
+    for features in prefetch(work, batches, BATCHES_AT_ONCE, ahead=AHEAD // BATCH):
+        yield from features
 
 
 def _pixels(encoder: Encoder, mirror: bool, source: Source) -> Tensor | InputError:

@@ -44,6 +44,9 @@ ENCODERS = {
 class Encoder(nn.Module):
     """A frozen network: images ``(B, 3, S, S)`` to features ``(B, N, D)``, N = grid · grid regions in reading order."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, spec: EncoderSpec):
         super().__init__()
         self.name, self.spec = name, spec
@@ -51,6 +54,8 @@ class Encoder(nn.Module):
         model = spec.load().eval().requires_grad_(False)
         self.fingerprint = _fingerprint(name, spec, model)
         self.model = fold_batch_norms(model).to(memory_format=torch.channels_last)
+        for part, values in {"mean": spec.mean, "std": spec.std}.items():
+            self.register_buffer(part, torch.tensor(values)[:, None, None] * 255, persistent=False)
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
@@ -60,9 +65,10 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images as bytes ``(B, 3, S, S)`` to float32 features ``(B, N, D)``."""
-        maps = self.spec.features(self.model, self._normalized(images))  # (B, D, H', W')
-        return maps.flatten(2).transpose(1, 2)  # (B, N, D)
+        """Images as bytes ``(B, 3, S, S)`` to float32 features ``(B, N, D)``; a GPU computes them in float16."""
+        with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
+            maps = self.spec.features(self.model, self._normalized(images))  # (B, D, H', W')
+        return maps.flatten(2).transpose(1, 2).float()  # (B, N, D)
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> Tensor:
@@ -70,9 +76,7 @@ class Encoder(nn.Module):
         return self.model(self._normalized(images)).softmax(dim=1)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        pair = self.spec.mean, self.spec.std
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in pair)
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 def _fingerprint(name: str, spec: EncoderSpec, model: nn.Module) -> str:

@@ -19,7 +19,7 @@ from caption_utils.data.datasets import CaptionDataset
 from caption_utils.encoders.encode import encode
 from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
-from caption_utils.runtime import writable_dir
+from caption_utils.runtime import sent, writable_dir
 
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
 SAMPLE = 1 << 14  # bytes of a photo, at its beginning, middle and end
@@ -45,7 +45,10 @@ class FeatureStore:
         return len(self.row)
 
     def __getitem__(self, names: Sequence[str]) -> Tensor:
-        return torch.as_tensor(self.array[[self.row[name] for name in names]])
+        rows = torch.tensor([self.row[name] for name in names], dtype=torch.long)
+        if isinstance(self.array, Tensor):
+            return self.array.index_select(0, sent(rows, self.array.device))
+        return torch.from_numpy(self.array[rows.numpy()])
 
     def to(self, device: torch.device) -> "FeatureStore":
         """The same features in the memory of a GPU, if half of what is free there holds them; else this store."""

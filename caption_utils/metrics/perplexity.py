@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from caption_utils.metrics.bootstrap import Score, ratio
@@ -23,15 +24,18 @@ def likelihood(decoder: Decoder, batches: Iterable[Batch]) -> Score:
     """``perplexity`` as a score of the images in their order: negative log-likelihood and tokens of each."""
     was_training = decoder.training
     decoder.eval()
-    rows = []
-    for batch in batches:
-        logits, _ = decoder(batch.features, batch.tokens, batch.owner)
-        losses = F.cross_entropy(logits, batch.targets, reduction="none").double()  # (P,)
-        image = torch.cat([batch.owner[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,)
-        summands = torch.stack([losses, torch.ones_like(losses)], dim=1)
-        rows.append(summands.new_zeros(len(batch.features), 2).index_add(0, image, summands).cpu())
+    rows = torch.cat([sums_of_images(decoder, batch) for batch in batches])  # nobody waits for a GPU before the end
     decoder.train(was_training)
-    return Score(torch.cat(rows).numpy(), _perplexity)
+    return Score(rows.cpu().numpy(), _perplexity)
+
+
+def sums_of_images(decoder: Decoder, batch: Batch) -> Tensor:
+    """Negative log-likelihood and tokens of each image of a batch, ``(G, 2)``."""
+    logits, _ = decoder(batch.features, batch.tokens, batch.owner)
+    losses = F.cross_entropy(logits, batch.targets, reduction="none").double()  # (P,)
+    image = torch.cat([batch.owner[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,)
+    summands = torch.stack([losses, torch.ones_like(losses)], dim=1)
+    return summands.new_zeros(len(batch.features), 2).index_add(0, image, summands)
 
 
 def _perplexity(sums: np.ndarray) -> np.ndarray:

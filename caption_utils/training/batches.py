@@ -14,6 +14,7 @@ from caption_utils.data.vocab import Vocabulary
 from caption_utils.encoders.store import FeatureStore
 from caption_utils.model.decoder import Batch
 from caption_utils.prefetch import prefetch
+from caption_utils.runtime import sent
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -95,15 +96,13 @@ class CaptionBatches:
     def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
         features = self.store[[self.names[i] for i in chosen]]
         if self.mirrored and any(flip):
-            mirrored = self.mirrored[[self.names[i] for i, f in zip(chosen, flip, strict=True) if f]]
-            features[flip] = mirrored.to(features.device)
+            rows = [row for row, flipped in enumerate(flip) if flipped]
+            mirrored = self.mirrored[[self.names[chosen[row]] for row in rows]]
+            features.index_copy_(0, sent(torch.tensor(rows), features.device), sent(mirrored, features.device))
         return features
 
     def _placed(self, value: Tensor) -> Tensor:
-        """On the device; a copy to a GPU starts from pinned memory, and nobody waits for it."""
-        if self.device.type == "cuda" and not value.is_cuda:
-            value = value.pin_memory()
-        return value.to(self.device, non_blocking=True)
+        return sent(value, self.device)
 
     def _made_ahead(self, make: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         """``make`` of each item; for a GPU the next while it works on this one. A CPU has no time to spare."""

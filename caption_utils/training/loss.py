@@ -42,8 +42,9 @@ def caption_loss(
 
 def attention_of_captions(alphas: Tensor, batch: Batch) -> Tensor:
     """What each region gets over a whole caption, ``(B, N)``: the sum of the ``alphas (P, N)`` of its steps."""
-    caption = torch.cat([torch.arange(size) for size in batch.tokens.batch_sizes.tolist()])  # (P,), whose each step is
-    return alphas.new_zeros(len(batch.owner), alphas.shape[1]).index_add(0, caption.to(alphas.device), alphas)
+    captions = torch.arange(len(batch.owner), device=alphas.device)
+    caption = torch.cat([captions[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,), whose each step is
+    return alphas.new_zeros(len(captions), alphas.shape[1]).index_add(0, caption, alphas)
 
 
 @torch.no_grad()
