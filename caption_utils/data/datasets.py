@@ -117,7 +117,7 @@ def load_dataset(
     """
     if split not in SCHEMES:
         raise InputError(f"split={split!r} is unknown; use one of {', '.join(SCHEMES)}")
-    root = Path(root).expanduser().resolve()
+    root = Path(os.path.realpath(os.path.expanduser(root)))
     file = find_caption_file(root)
     root = file.parent if root == file else root
     read = read_captions(file)
@@ -206,8 +206,8 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     repo, setting = repository() or Path.cwd(), os.environ.get("CAPTION_DATA", "")
     demo, local = repo / "data" / "demo", repo / "data" / "flickr8k"
     if setting and setting != "demo":
-        chosen = Path(setting).expanduser()
-        if not chosen.exists():
+        chosen = Path(os.path.expanduser(setting))
+        if not os.path.exists(chosen):
             raise InputError(f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it")
         return chosen, "found by CAPTION_DATA", None
     if not setting:

@@ -6,6 +6,7 @@ Karpathy's JSON, or JSON lines.
 """
 
 import json
+import os
 import re
 from ast import literal_eval
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -75,7 +76,7 @@ def _items(text: str) -> list[str]:
 def find_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
     """The first folder, at most ``depth`` levels below ``base``, with a caption file and a folder of images."""
     for folder in walk(base, depth, MOST_ENTRIES):
-        if folder.resolve() != skip and any((folder / name).is_dir() for name in IMAGE_FOLDERS):
+        if folder.resolve() != skip and any(os.path.isdir(folder / name) for name in IMAGE_FOLDERS):
             with suppress(InputError):
                 find_caption_file(folder)
                 return folder
@@ -87,9 +88,9 @@ def find_caption_file(root: Path) -> Path:
 
     Raises ``InputError`` if there is none, or several of which none has a well-known name.
     """
-    if root.is_file():
+    if os.path.isfile(root):
         return root
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"{root}: no such folder; point to the folder that holds captions.txt and Images")
     for folders in ([root], map(Path, listing(root)[0])):
         found = [path for folder in folders for path in _caption_files(folder)]
@@ -103,7 +104,7 @@ def find_caption_file(root: Path) -> Path:
 
 def _caption_files(folder: Path) -> list[Path]:
     """Those that have a well-known name, or else a known layout; what cannot be read is left alone."""
-    files = [path for path in files_in(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in files_in(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path)]
     named = [path for name in KNOWN_NAMES for path in files if path.name.lower() == name]
     found = named[:1]
     for path in [] if named else files:

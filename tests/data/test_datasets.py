@@ -293,11 +293,19 @@ def test_a_folder_outside_the_repository_is_named_in_full(repo, monkeypatch, tmp
     assert find_dataset().notes[0] == f"Dataset: mine at {root} (found by CAPTION_DATA)"
 
 
-def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch):
-    monkeypatch.setenv("CAPTION_DATA", "/no/such")
+@pytest.mark.parametrize("setting", ["/no/such", "~nobody-of-that-name/data", "x" * 300])
+def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch, setting):
+    monkeypatch.setenv("CAPTION_DATA", setting)
     with pytest.raises(InputError) as caught:
         find_dataset()
-    assert str(caught.value) == "CAPTION_DATA=/no/such: no such folder; correct it, set demo or unset it"
+    assert str(caught.value) == f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it"
+
+
+def test_a_folder_that_cannot_be_one(tmp_path):
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for root in ("~nobody-of-that-name/data", "x" * 300, tmp_path / "round"):
+        with pytest.raises(InputError, match="no such folder; point to the folder that holds captions.txt and Images$"):
+            load_dataset(root)
 
 
 @pytest.mark.parametrize(
