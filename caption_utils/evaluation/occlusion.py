@@ -14,28 +14,23 @@ from torch.nn.utils.rnn import pack_sequence
 from caption_utils.captioner import Captioner
 from caption_utils.data.images import Source, load_image
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.errors import InputError
 from caption_utils.metrics.bootstrap import Score, grouped_mean
 from caption_utils.search.beam import beam_search
 
 GREY = 128
-SHARE = 0.2  # of the regions, deleted unless told otherwise
+SHARE = 0.2  # of the regions
 COLUMNS = ("image", "position", "word", "probability", "attended", "random")
 
 
-def deletion_test(
-    captioner: Captioner, photos: Sequence[Source], regions: int | None = None, draws: int = 5, seed: int = 0
-) -> pd.DataFrame:
+def deletion_test(captioner: Captioner, photos: Sequence[Source], draws: int = 5, seed: int = 0) -> pd.DataFrame:
     """A row for each word of the greedy caption of each photo: its probability, and how far two deletions lower it.
 
-    ``attended``: the fall when the ``regions`` most attended for this word are grey, by default a fifth of them all;
-    ``random``: the mean fall over ``draws`` choices of as many regions out of all. The photo is encoded anew each time,
-    and the words before are those of the caption (teacher forcing). Encodes each photo once for each word and draw, and
-    two times more.
-
-    Raises ``InputError`` for a photo that cannot be read and for more regions than there are.
+    ``attended``: the fall when the fifth of the regions that is most attended for this word is grey; ``random``: the
+    mean fall over ``draws`` choices of as many regions out of all. The photo is encoded anew each time, and the words
+    before are those of the caption (teacher forcing). Encodes each photo once for each word and draw, and two times
+    more. Raises ``InputError`` for a photo that cannot be read.
     """
-    regions = _count(regions, captioner.encoder.grid**2)
+    regions = max(1, round(SHARE * captioner.encoder.grid**2))
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for image, photo in enumerate(photos):
@@ -51,24 +46,14 @@ def deletion_test(
 
 def deletion_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
     """In percentage points over all words of ``images`` photos, the mean falls ``attended`` and ``random``, and their
-    ``difference``, which is ``deletion_score``.
+    ``difference``: above 0 if attention is on what matters.
     """
-    falls = {name: grouped_mean(100 * table[name], table["image"], images) for name in ("attended", "random")}
-    return falls | {"difference": deletion_score(table, images)}
-
-
-def deletion_score(table: pd.DataFrame, images: int) -> Score:
-    """Mean of ``attended - random`` over all words, in percentage points: above 0 if attention is on what matters."""
-    return grouped_mean(100 * (table["attended"] - table["random"]), table["image"], images)
-
-
-def _count(regions: int | None, present: int) -> int:
-    """How many of the ``present`` regions are deleted."""
-    if regions is None:
-        return max(1, round(SHARE * present))
-    if not 1 <= regions <= present:
-        raise InputError(f"regions={regions}: the encoder sees {present} of them; choose 1 to {present}")
-    return regions
+    falls = {
+        "attended": table["attended"],
+        "random": table["random"],
+        "difference": table["attended"] - table["random"],
+    }
+    return {name: grouped_mean(100 * values, table["image"], images) for name, values in falls.items()}
 
 
 def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator) -> Tensor:

@@ -6,9 +6,8 @@ from PIL import Image
 from caption_utils.captioner import Captioner
 from caption_utils.config import DecoderConfig
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.errors import InputError
 from caption_utils.evaluation import occlusion as deletion
-from caption_utils.evaluation.occlusion import deletion_score, deletion_scores, deletion_test
+from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
 from caption_utils.model.decoder import build_decoder
 from caption_utils.search.beam import Hypothesis
 from caption_utils.training.checkpoint import Model
@@ -47,7 +46,7 @@ def red(value):
 
 
 def test_a_word_falls_when_what_it_looked_at_is_grey(captioner):
-    table = deletion_test(captioner, [photo()], regions=1, draws=4)
+    table = deletion_test(captioner, [photo()], draws=4)
     assert list(table["word"]) == ["red", "dark"]
     first, second = table.to_dict("records")
     assert first["probability"] == pytest.approx(red(1), abs=1e-5)
@@ -57,24 +56,19 @@ def test_a_word_falls_when_what_it_looked_at_is_grey(captioner):
 
 def test_random_regions_matter_as_often_as_they_are_drawn(captioner):
     """Of many draws of one region in four, a quarter take away the one that matters."""
-    table = deletion_test(captioner, [photo()], regions=1, draws=400, seed=1)
+    table = deletion_test(captioner, [photo()], draws=400, seed=1)
     assert table["random"][0] == pytest.approx(table["attended"][0] / 4, rel=0.25)
 
 
-def test_all_regions_are_all_regions(captioner):
-    table = deletion_test(captioner, [photo()], regions=4, draws=2)
+def test_all_regions_are_all_regions(captioner, monkeypatch):
+    monkeypatch.setattr(deletion, "SHARE", 1)
+    table = deletion_test(captioner, [photo()], draws=2)
     assert table["random"].tolist() == pytest.approx(table["attended"].tolist(), abs=1e-6)
-    assert deletion_score(table, 1).value == pytest.approx(0, abs=1e-4)
-
-
-@pytest.mark.parametrize("regions", [0, 5])
-def test_more_regions_than_there_are(captioner, regions):
-    with pytest.raises(InputError, match=f"^regions={regions}: the encoder sees 4 of them; choose 1 to 4$"):
-        deletion_test(captioner, [photo()], regions=regions)
+    assert deletion_scores(table, 1)["difference"].value == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize(("grid", "fifth"), [(2, 1), (7, 10), (9, 16)])
-def test_a_fifth_of_the_regions_unless_told_otherwise(captioner, fake_encoder, monkeypatch, grid, fifth):
+def test_a_fifth_of_the_regions(captioner, fake_encoder, monkeypatch, grid, fifth):
     fake_encoder.grid, deleted = grid, []
     found = Hypothesis([RED, DARK], -1.0, torch.full((2, grid**2), 1 / grid**2))
     monkeypatch.setattr("caption_utils.evaluation.occlusion.beam_search", lambda decoder, features, beams: [[found]])
@@ -85,19 +79,18 @@ def test_a_fifth_of_the_regions_unless_told_otherwise(captioner, fake_encoder, m
 
 
 def test_score_is_the_mean_over_words_in_points(captioner):
-    table = deletion_test(captioner, [photo(), photo("blue")], regions=1, draws=3)
+    table = deletion_test(captioner, [photo(), photo("blue")], draws=3)
     assert list(table["image"]) == [0, 0, 1, 1]
     expected = 100 * (table["attended"] - table["random"]).mean()
-    assert deletion_score(table, 2).value == pytest.approx(expected)
-    assert deletion_score(table, 2).statistics[:, 1].tolist() == [2, 2]
-    scores = {name: score.value for name, score in deletion_scores(table, 2).items()}
-    assert scores == pytest.approx(
+    scores = deletion_scores(table, 2)
+    assert scores["difference"].statistics[:, 1].tolist() == [2, 2]
+    assert {name: score.value for name, score in scores.items()} == pytest.approx(
         {"attended": 100 * table["attended"].mean(), "random": 100 * table["random"].mean(), "difference": expected}
     )
 
 
 def test_a_seed_draws_the_same_regions(captioner):
-    tables = [deletion_test(captioner, [photo()], regions=1, draws=2, seed=seed) for seed in (1, 1, 5, 6, 7)]
+    tables = [deletion_test(captioner, [photo()], draws=2, seed=seed) for seed in (1, 1, 5, 6, 7)]
     assert tables[0].equals(tables[1])
     assert any(not tables[0].equals(table) for table in tables[2:])
 
@@ -107,7 +100,7 @@ def test_with_a_real_decoder(fake_encoder):
     torch.manual_seed(0)
     decoder = build_decoder(DecoderConfig(len(WORDS), fake_encoder.width, embed_dim=4, hidden_dim=5, attention_dim=3))
     captioner = Captioner(Model(decoder.eval(), WORDS, "fake", fake_encoder.fingerprint), fake_encoder)
-    table = deletion_test(captioner, [photo()], regions=2, draws=2)
+    table = deletion_test(captioner, [photo()], draws=2)
     features = fake_encoder(fake_encoder.transform(photo())[None])
     state, token = decoder.init_state(features), torch.tensor([WORDS.bos])
     for row in table.to_dict("records"):
