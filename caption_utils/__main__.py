@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,14 +13,11 @@ from typing import TYPE_CHECKING
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.data.folders import pictures_in
 from caption_utils.errors import InputError
-from caption_utils.files import replacing
 from caption_utils.runtime import sleep_while_waiting
 
 if TYPE_CHECKING:  # takes PyTorch
     from caption_utils.captioner import Caption
 
-FROM_DATA = {"vocab_size", "feature_dim"}
-MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,8 +65,7 @@ def evaluate(
     captions: str | None,
     record: str | None,
 ) -> int:
-    """Print how a model does on one split and whether it looks at what it names, and how far it is from the model
-    ``against``.
+    """Print how a model does on one split, and how far it is from the model ``against``.
 
     ``captions`` names the file for what it said, ``record`` the csv that takes the row as well.
     """
@@ -82,7 +77,8 @@ def evaluate(
     if as_json:
         differences = {name: {k: round(v, 4) for k, v in asdict(d).items()} for name, d in apart.items()}
         report |= {"against": {"model": against, **differences}} if against else {}
-        print(json.dumps(_numbers(report), allow_nan=False), flush=True)
+        valid = json.loads(json.dumps(report), parse_constant=lambda name: None)  # JSON knows no NaN and no infinity
+        print(json.dumps(valid), flush=True)
     else:
         print("\n".join([*_score_lines(report, found.missing), *_difference_lines(against, apart)]), flush=True)
     if captions:
@@ -105,7 +101,11 @@ def caption(
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths = photo_paths(photos)
-    maps = map_paths(attention_map, paths) if attention_map else {}
+    maps: dict[Path, Path] = {}
+    if attention_map:
+        from caption_utils.app.heatmaps import map_paths, save_map  # matplotlib takes a second
+
+        maps = map_paths(attention_map, paths)
     captioner = Captioner.load(model or default_model(), device())
     failed = 0
     with tqdm(total=len(paths), unit="photo", disable=None if len(paths) > 1 else True) as bar:
@@ -114,7 +114,7 @@ def caption(
             if isinstance(found, InputError):
                 failed += 1
             elif maps:
-                _draw(path, found[0], maps[path])
+                save_map(path, found[0], maps[path])
             _print_caption(str(path), found, top, as_json)
             bar.update()
     return 1 if failed else 0
@@ -136,26 +136,6 @@ def photo_paths(arguments: Iterable[str]) -> list[Path]:
     return paths
 
 
-def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
-    """Photo → where its attention map goes: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
-
-    Raises ``InputError`` for an unknown format, for two photos that would share a file, and for a map that would
-    replace a photo.
-    """
-    path = Path(out)
-    if path.suffix.lower() not in MAP_SUFFIXES:
-        raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
-    taken: dict[Path, Path] = {}
-    for photo in dict.fromkeys(photos):
-        own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
-        if own in taken:
-            raise InputError(f"{own}: would hold the maps of both {taken[own]} and {photo}; caption them one at a time")
-        taken[own] = photo
-    if replaced := {own.resolve() for own in taken} & {photo.resolve() for photo in photos}:
-        raise InputError(f"{min(replaced)}: is one of the photos; name another file for the attention map")
-    return {photo: own for own, photo in taken.items()}
-
-
 def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:
     """A line for each value of a row, with the bounds of its 95 % interval or the reason why it is missing."""
     lines = []
@@ -167,30 +147,12 @@ def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:
     return lines
 
 
-def _numbers(content: object) -> object:
-    """The same with ``None`` for infinities and what is not a number, which JSON does not know."""
-    if isinstance(content, dict):
-        return {name: _numbers(value) for name, value in content.items()}
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
 def _difference_lines(against: str | None, apart: dict) -> list[str]:
     """The differences from the model ``against``, which may be none."""
     lines = [f"difference from {against}, 95 % interval, share of resamples without its sign"] if apart else []
     for name, d in apart.items():
         lines.append(f"{name:<16} {d.value:+.4f}  {d.low:+.4f} to {d.high:+.4f}  p {d.p:.3f}")
     return lines
-
-
-def _draw(photo: Path, found: "Caption", out: Path) -> None:
-    """Save where the model looked for each word, in the format that the name of ``out`` asks for."""
-    from caption_utils.app.heatmaps import (
-        attention_figure,  # matplotlib takes a second, which captions alone do not need
-    )
-    from caption_utils.data.images import load_image
-
-    with replacing(out) as temporary:
-        attention_figure(load_image(photo), found).savefig(temporary, format=out.suffix[1:], dpi=120)
 
 
 def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as_json: bool) -> None:
@@ -208,18 +170,10 @@ def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as
 def _fields(found: "list[Caption] | InputError", top: int) -> dict:
     if isinstance(found, InputError):
         return {"error": str(found)}
-    best, *others = found[:top]
-    fields = {
-        "caption": best.text,
-        "log_probability": round(best.log_probability, 4),
-        "tokens": best.tokens,
-        "attention": best.attention.round(4).tolist(),
-    }
-    if top > 1:
-        fields["runners_up"] = [
-            {"caption": other.text, "log_probability": round(other.log_probability, 4)} for other in others
-        ]
-    return fields
+    said = [{"caption": each.text, "log_probability": round(each.log_probability, 4)} for each in found[:top]]
+    attention = found[0].attention.astype(float).round(4).tolist()  # float32 would show digits that mean nothing
+    best = {**said[0], "tokens": found[0].tokens, "attention": attention}
+    return best | {"runners_up": said[1:]} if top > 1 else best
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -277,7 +231,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         help="a model folder to learn from; may be given several times",
     )
     for field in (*fields(DecoderConfig), *fields(TrainConfig)):
-        if field.name in FROM_DATA or field.default is MISSING:
+        if field.default is MISSING:  # the data decides it
             continue
         kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
         command.add_argument(f"--{field.name.replace('_', '-')}", default=field.default, help="(%(default)s)", **kind)

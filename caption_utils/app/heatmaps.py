@@ -5,15 +5,21 @@ vision; its blue shows where the photo itself is black.
 """
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from caption_utils.captioner import Caption
+from caption_utils.data.images import load_image
+from caption_utils.errors import InputError
+from caption_utils.files import replacing
 
 PANEL, PIXELS = 1.9, 256  # a panel's width in inches, and the most pixels of a photo's side that it shows
 MOST_COLUMNS = 8
+MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 SHADE, VEIL = 0.78, (0, 20, 52)  # how dense the veil is where the model does not look, and its colour
 
 
@@ -51,6 +57,32 @@ def attention_figure(image: Image.Image, caption: Caption, columns: int | None =
         axes.set_title(title, fontsize=10)
         axes.axis("off")
     return figure
+
+
+def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
+    """Photo → where its attention map goes: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
+
+    Raises ``InputError`` for an unknown format, for two photos that would share a file, and for a map that would
+    replace a photo.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in MAP_SUFFIXES:
+        raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
+    taken: dict[Path, Path] = {}
+    for photo in dict.fromkeys(photos):
+        own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
+        if own in taken:
+            raise InputError(f"{own}: would hold the maps of both {taken[own]} and {photo}; caption them one at a time")
+        taken[own] = photo
+    if replaced := {own.resolve() for own in taken} & {photo.resolve() for photo in photos}:
+        raise InputError(f"{min(replaced)}: is one of the photos; name another file for the attention map")
+    return {photo: own for own, photo in taken.items()}
+
+
+def save_map(photo: Path, caption: Caption, out: Path) -> None:
+    """Save the attention figure of a photo, in the format that the name of ``out`` asks for."""
+    with replacing(out) as temporary:
+        attention_figure(load_image(photo), caption).savefig(temporary, format=out.suffix[1:], dpi=120)
 
 
 def place(attention: np.ndarray) -> str:
