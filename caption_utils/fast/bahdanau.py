@@ -198,10 +198,5 @@ def lstm_slopes(active: Tensor, before: Tensor, after: Tensor, hidden: Tensor) -
     hidden one.
     """
     i, f, g, o = active.chunk(4, dim=1)
-    kept, added, bent = f * before, i * g, after.tanh()
-    slopes = active.new_empty(len(active), 4, before.shape[1])
-    torch.addcmul(added, added, i, value=-1, out=slopes[:, 0])  # i (1 - i) g
-    torch.addcmul(kept, kept, f, value=-1, out=slopes[:, 1])  # f (1 - f) c
-    torch.addcmul(i, added, g, value=-1, out=slopes[:, 2])  # i (1 - g²)
-    torch.addcmul(hidden, hidden, o, value=-1, out=slopes[:, 3])  # o (1 - o) tanh c'
-    return slopes, torch.addcmul(o, hidden, bent, value=-1)
+    slopes = torch.stack([i * (1 - i) * g, f * (1 - f) * before, i * (1 - g**2), (1 - o) * hidden], dim=1)
+    return slopes, o * (1 - after.tanh() ** 2)
