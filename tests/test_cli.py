@@ -256,7 +256,7 @@ def damage(text):
         (damage("image,capt"), "captions.txt"),
         (damage("image,caption\n"), "captions.txt: no usable row; check that the file is complete"),
         (damage("image,caption\n0.png"), "captions.txt: no usable row; check that the file is complete"),
-        (damage('{"images": [{"filename": "0.png", "sent'), "damaged JSON at line 1"),
+        (damage('{"images": [{"filename": "0.png", "sent'), "damaged JSON .*line 1"),
         (damage("image,caption,split\n0.png,red,trian\n"), "split 'trian' of 0.png is unknown; use train, val or test"),
         (lambda folder: (folder / "captions.txt").write_bytes(b"image,caption\n0.png,\xff"), "line 2 is not UTF-8"),
     ],
