@@ -6,18 +6,16 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
-from caption_utils.data.folders import pictures_in
+from caption_utils.data.folders import pictures_at
 from caption_utils.errors import InputError
 from caption_utils.runtime import sleep_while_waiting
 
 if TYPE_CHECKING:  # takes PyTorch
     from caption_utils.captioner import Caption
-
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,10 +127,8 @@ def photo_paths(arguments: Iterable[str]) -> list[Path]:
     for argument in arguments:
         if argument == "-":
             paths += photo_paths(line.rstrip("\r\n") for line in sys.stdin if line.strip() and line.strip() != "-")
-        elif Path(argument).is_dir():
-            paths += pictures_in(Path(argument))
         else:
-            paths.append(Path(argument))
+            paths += pictures_at(Path(argument))
     return paths
 
 
@@ -240,7 +236,8 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 if __name__ == "__main__":
     sleep_while_waiting()
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors=errors)  # a photo's name may hold bytes that are no text
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name) or open(os.devnull, mode)  # noqa: SIM115  (whoever started this may close them)
+        stream.reconfigure(errors="surrogateescape" if mode == "r" else "backslashreplace")  # names that are no text
+        setattr(sys, name, stream)
     sys.exit(main())

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,37 @@ def test_a_bad_photo_in_plain_words(model, tmp_path, capsys):
     assert output.out.startswith(f"{PHOTO}: ")
 
 
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """A folder without access, also for root."""
+    (tmp_path / "locked").mkdir()
+
+    def refusing(call):
+        def called(path, *args, **options):
+            if str(path).startswith(str(tmp_path / "locked")):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **options)
+
+        return called
+
+    monkeypatch.setattr("os.stat", refusing(os.stat))
+    monkeypatch.setattr("os.scandir", refusing(os.scandir))
+    return tmp_path / "locked"
+
+
+def test_no_photo_out_of_reach_stops_the_others(model, tmp_path, locked, capsys, monkeypatch):
+    """A name too long or a folder without access, named or listed by standard input."""
+    long = "x" * 300 + ".jpg"
+    photos = [long, str(locked / "a.jpg"), str(locked), PHOTO]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(photos)))
+    assert main(["caption", "--model", str(model), "--beam", "1", "--json", *photos, "-"]) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["image"] for row in found] == [*photos, *photos]
+    told = [row.get("error", "caption").removeprefix(f"{row['image']}: ") for row in found]
+    no_access = "may not be read; change its permissions"
+    assert told == 2 * ["cannot be read (File name too long); check the path", no_access, no_access, "caption"]
+
+
 def test_without_a_model_the_default_one_captions(model, capsys, monkeypatch):
     monkeypatch.setattr("caption_utils.training.zoo.default_model", lambda: model)
     assert main(["caption", PHOTO]) == main(["caption", "--model", str(model), PHOTO]) == 0
@@ -225,6 +257,17 @@ def test_a_reader_who_has_seen_enough_sees_no_traceback(model, tmp_path):
     assert json.loads(done.stdout)["image"] == PHOTO
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("streams", "photos", "out"), [("<&-", f"- {PHOTO}", PHOTO), (">&-", PHOTO, ""), ("2>&-", f"gone {PHOTO}", PHOTO)]
+)
+def test_a_closed_stream_is_as_an_empty_one(model, streams, photos, out):
+    command = f"{sys.executable} -m caption_utils caption --model {model} --beam 1 {photos} {streams}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (int("gone" in photos), "")
+    assert done.stdout.split(": ")[0] == out and len(done.stdout.splitlines()) == bool(out)
 
 
 def test_captions_do_not_wait_for_what_draws_or_trains(model):

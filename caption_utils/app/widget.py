@@ -9,7 +9,7 @@ from caption_utils.app import page
 from caption_utils.app.photos import Photo, sample_photos, upload_megabytes, uploaded_photos
 from caption_utils.app.session import Session
 from caption_utils.config import BEAMS
-from caption_utils.data.folders import pictures_in
+from caption_utils.data.folders import pictures_at
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 from caption_utils.runtime import device, host
@@ -115,8 +115,8 @@ class CaptionWidget(VBox):
             return
         try:
             path = Path(name).expanduser()
-            paths = pictures_in(path) if path.is_dir() else [path]
-        except (InputError, OSError, RuntimeError) as error:  # RuntimeError: ~ of nobody
+            paths = pictures_at(path)
+        except (InputError, RuntimeError) as error:  # RuntimeError: ~ of nobody
             self.choose([], name)
             self.status.value = page.failed_line(name, error, "not found ({}); check the path")
         else:

@@ -68,6 +68,8 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{name}: cannot be read ({error.strerror}); check the path") from None
         reason = str(error) or type(error).__name__
         raise InputError(f"{name}: damaged or incomplete ({reason}); save it again") from None
 

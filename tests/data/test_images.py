@@ -243,6 +243,8 @@ def test_the_limit_is_where_the_message_says():
 
 
 def test_a_missing_path_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match=r"x\.jpg: cannot be read \(File name too long\); check the path"):
+        load_image(tmp_path / ("x" * 300 + ".jpg"))
     with pytest.raises(InputError, match="gone.jpg: no such file; check the path"):
         load_image(tmp_path / "gone.jpg")
     with pytest.raises(InputError, match="a folder, not a picture; name the files in it"):

@@ -39,6 +39,31 @@ def test_a_model_remembers_by_which_scheme_its_data_were_split(data_folder, tmp_
     assert load_model(tmp_path / "model").training["split"] == "random"
 
 
+def test_a_model_remembers_its_training_photos(data_folder, tmp_path):
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    dataset, model = load_dataset(data_folder), load_model(tmp_path / "model")
+    assert set(filter(model.saw, dataset.image_names)) == set(dataset.split("train").image_names)
+
+
+def test_a_run_does_not_go_on_with_other_validation_captions(data_folder, tmp_path):
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("2.png,a red half,val\n")
+    with pytest.raises(InputError, match="another run, which differs in validation; choose a new folder"):
+        train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_two_photos_are_enough_to_train(data_folder, tmp_path):
+    """One of them to validate on."""
+    (data_folder / "captions.txt").write_text("image,caption\n0.png,red beside green\n")
+    with pytest.raises(InputError, match=r"split 'val' of data has no images \(that takes 2 in all\)"):
+        train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    (data_folder / "captions.txt").write_text("image,caption\n0.png,red beside green\n1.png,red beside green\n")
+    assert len(train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)) == 2
+
+
 def test_a_curve_that_cannot_be_written_keeps_the_last_one(data_folder, tmp_path, monkeypatch):
     curve = tmp_path / "model" / "curve.png"
     train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
