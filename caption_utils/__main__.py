@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.data.folders import pictures_at
@@ -237,7 +237,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 if __name__ == "__main__":
     sleep_while_waiting()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name) or open(os.devnull, mode)  # noqa: SIM115  (whoever started this may close them)
+        stream: Any = getattr(sys, name) or open(os.devnull, mode)  # noqa: SIM115  (whoever started this closed it)
         stream.reconfigure(errors="surrogateescape" if mode == "r" else "backslashreplace")  # names that are no text
         setattr(sys, name, stream)
     sys.exit(main())
