@@ -12,8 +12,9 @@ from torch import Tensor
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.model.decoder import Decoder
+from caption_utils.runtime import sent
 from caption_utils.search.constraints import next_scores
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, fetched, going_on, look
 
 IMAGES_AT_ONCE = 50  # bounds the memory
 
@@ -45,13 +46,15 @@ class Beam(NamedTuple):
 def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
     """The K likeliest captions of each image, likeliest first."""
     found: list[list[Hypothesis]] = [[] for _ in features]
-    best_ended = features.new_full((len(features), config.beams), DEAD)  # (B, K), log-probabilities
+    best_ended = torch.full((len(features), config.beams), DEAD)  # (B, K), log-probabilities
     start = features.new_zeros(len(features), 1)
     live = PartialHypotheses.start(decoder.init_state(features), features.shape[1], start)
-    greedy = torch.ones_like(start, dtype=torch.bool)  # (G, S), which hypotheses are greedy captions
+    greedy = torch.ones(start.shape, dtype=torch.bool)  # (G, S), which hypotheses are greedy captions
     while len(live.images):
-        logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
-        beam = _likeliest(live.sums, next_scores(logits, live.ids, config), greedy, config.beams)
+        ids = sent(live.ids, features.device)
+        logits, alpha, state = decoder.step(ids[:, -1], live.state)
+        scores = next_scores(logits, ids, config)
+        beam = Beam(*look(*_likeliest(live.sums, scores, sent(greedy, features.device), config.beams)))
         ended = (beam.word == Vocabulary.eos) & (beam.sums > DEAD)
         owner = live.images.unsqueeze(1).expand_as(ended)[ended].tolist()
         for image, caption in zip(owner, live.finished(beam.parent[ended], beam.sums[ended]), strict=True):
@@ -63,7 +66,8 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
         images = going_on(beam.sums)
         parent, word, sums, greedy = _without_dead_places(beam, images)
         live = live.extend(images, parent, word, sums, alpha, state)
-    return [sorted(captions, key=lambda caption: -caption.log_probability)[: config.beams] for captions in found]
+    ranked = [sorted(captions, key=lambda caption: -caption.log_probability) for captions in found]
+    return [fetched(captions[: config.beams]) for captions in ranked]
 
 
 def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> Beam:

@@ -16,7 +16,8 @@ def next_scores(logits: Tensor, ids: Tensor, constraints: Constraints) -> Tensor
     They are the model's own: what is forbidden keeps its share. At least one is finite, whatever the logits are.
     """
     scores = logits.float().log_softmax(dim=-1).nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
-    scores[..., NEVER_SAID] = -torch.inf
+    for word in NEVER_SAID:
+        scores[..., word] = -torch.inf
     words = ids[..., 1:]
     end = scores[..., Vocabulary.eos].clone()
     if words.shape[-1] == constraints.max_length:

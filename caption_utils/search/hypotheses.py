@@ -1,12 +1,17 @@
-"""Partial hypotheses, as many for each of many images, and finished ones."""
+"""Partial hypotheses, as many for each of many images, and finished ones.
 
-from dataclasses import dataclass
+Which of them go on is decided on the CPU, which looks once a step at what the decoder's device has found.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.model.decoder import State
+from caption_utils.runtime import sent
 
 DEAD = -torch.inf  # the sum of a place that holds no partial hypothesis
 
@@ -26,39 +31,55 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class PartialHypotheses:
-    """S partial hypotheses of one length for each of G images, side by side: R = G · S rows."""
+    """S partial hypotheses of one length for each of G images, side by side: R = G · S rows.
+
+    Images and words are on the CPU, all else is on the device of the decoder.
+    """
 
     images: Tensor  # (G,), which images these are
-    state: State  # of R captions
     ids: Tensor  # (R, T), <bos> first
+    state: State  # of R captions
     alphas: Tensor  # (R, T - 1, N)
     sums: Tensor  # (G, S), log-probabilities, or ``DEAD``
 
     @classmethod
     def start(cls, state: State, regions: int, sums: Tensor) -> "PartialHypotheses":
         """Hypotheses without a word, with the ``sums (G, S)``, from the state of one caption an image."""
-        images = torch.arange(len(sums), device=sums.device)
+        images = torch.arange(len(sums))
         rows = images.repeat_interleave(sums.shape[1])
-        ids = torch.full((len(rows), 1), Vocabulary.bos, device=sums.device)
-        return cls(images, state.select(rows), ids, sums.new_empty(len(rows), 0, regions), sums)
+        ids = torch.full((len(rows), 1), Vocabulary.bos)
+        return cls(images, ids, state.select(sent(rows, sums.device)), sums.new_empty(len(rows), 0, regions), sums)
 
     def extend(
         self, images: Tensor | None, parent: Tensor, word: Tensor, sums: Tensor, alpha: Tensor, state: State
     ) -> "PartialHypotheses":
         """One word longer: ``word (G, S)`` after the rows ``parent (G, S)``, which attended with ``alpha (R, N)``.
 
-        ``sums (G, S)`` are the new ones. All three are those of ``images``, as ``going_on`` tells.
+        ``sums (G, S)`` are the new ones. All three are those of ``images``, as ``going_on`` tells, and on the CPU.
         """
-        rows = parent.flatten()
+        rows, device = parent.flatten(), alpha.device
         ids = torch.cat([self.ids[rows], word.view(-1, 1)], dim=1)
-        alphas = torch.cat([self.alphas[rows], alpha[rows].unsqueeze(1)], dim=1)
         kept = self.images if images is None else self.images[images]
-        return PartialHypotheses(kept, state.select(rows, images), ids, alphas, sums)
+        there, images = sent(rows, device), None if images is None else sent(images, device)
+        alphas = torch.cat([self.alphas, alpha.unsqueeze(1)], dim=1).index_select(0, there)
+        return PartialHypotheses(kept, ids, state.select(there, images), alphas, sent(sums, device))
 
     def finished(self, rows: Tensor, sums: Tensor) -> list[Hypothesis]:
-        """Some rows as they are, with the log-probabilities ``sums`` that they have with their end."""
-        columns = self.ids[rows, 1:].tolist(), sums.tolist(), self.alphas[rows].cpu()
+        """Some rows as they are, with the log-probabilities ``sums`` that they have with their end; for ``fetched``."""
+        alphas = self.alphas.index_select(0, sent(rows, self.alphas.device))
+        columns = self.ids[rows, 1:].tolist(), sums.tolist(), alphas
         return [Hypothesis(*caption) for caption in zip(*columns, strict=True)]
+
+
+def look(*found: Tensor) -> list[Tensor]:
+    """Tensors of one shape on the CPU, in one copy: a step's only wait for what a GPU finds. Integers below 2²⁴."""
+    together = torch.stack([value.float() for value in found]).cpu()
+    return [seen.to(value.dtype) for seen, value in zip(together, found, strict=True)]
+
+
+def fetched(captions: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """Finished hypotheses with their alphas on the CPU."""
+    return [replace(caption, alphas=caption.alphas.cpu()) for caption in captions]
 
 
 def going_on(sums: Tensor) -> Tensor | None:

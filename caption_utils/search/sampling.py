@@ -9,8 +9,9 @@ from caption_utils.config import Constraints
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
 from caption_utils.model.decoder import Decoder
+from caption_utils.runtime import sent
 from caption_utils.search.constraints import next_scores
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, fetched, going_on, look
 
 ANY_CAPTION = Constraints()
 
@@ -39,23 +40,23 @@ def sample(
         decoder.init_state(features), features.shape[1], features.new_zeros(len(features), count)
     )
     while len(live.images):
-        logits, alpha, state = decoder.step(live.ids[:, -1], live.state)
-        gains = next_scores(logits, live.ids, constraints)  # (R, V)
-        draw = draws[live.images, :, live.ids.shape[1] - 1].flatten()
-        word = _quantile((gains / temperature).softmax(dim=1), top_p, draw)  # (R,)
-        sums = live.sums + gains.gather(1, word.unsqueeze(1)).view_as(live.sums)
-        word = word.view_as(sums)
+        ids = sent(live.ids, features.device)
+        logits, alpha, state = decoder.step(ids[:, -1], live.state)
+        gains = next_scores(logits, ids, constraints)  # (R, V)
+        draw = sent(draws[live.images, :, live.ids.shape[1] - 1].flatten(), features.device)
+        drawn = _quantile((gains / temperature).softmax(dim=1), top_p, draw).view_as(live.sums)  # (G, S)
+        word, sums = look(drawn, live.sums + gains.gather(1, drawn.view(-1, 1)).view_as(live.sums))
         ended = (word == Vocabulary.eos) & (sums > DEAD)
         image, place = ended.nonzero(as_tuple=True)
         captions = live.finished(ended.flatten().nonzero().squeeze(1), sums[ended])
         for i, k, caption in zip(live.images[image].tolist(), place.tolist(), captions, strict=True):
             found[i][k] = caption
-        rows = torch.arange(word.numel(), device=word.device).view_as(word)
+        rows = torch.arange(word.numel()).view_as(word)
         sums = sums.masked_fill(ended, DEAD)
         images = going_on(sums)
         rows, word, sums = (value if images is None else value[images] for value in (rows, word, sums))
         live = live.extend(images, rows, word, sums, alpha, state)
-    return [[captions[place] for place in range(count)] for captions in found]
+    return [fetched(captions[place] for place in range(count)) for captions in found]
 
 
 def _check(temperature: float, top_p: float, seed: int, count: int) -> None:
@@ -73,7 +74,7 @@ def _draws(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
     """Uniform random numbers ``(B, count, steps)``, each image's from a generator seeded with its features."""
     generators = [torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), seed)) for image in features.cpu()]
     draws = [torch.rand(count, steps, generator=generator) for generator in generators]
-    return torch.stack(draws).to(features.device) if draws else features.new_empty(0, count, steps)
+    return torch.stack(draws) if draws else torch.empty(0, count, steps)
 
 
 def _quantile(probabilities: Tensor, top_p: float, draw: Tensor) -> Tensor:
