@@ -74,19 +74,20 @@ def find_images(file: Path, names: Iterable[str]) -> tuple[Path, dict[str, str],
     Looks up to two levels below the folder of the caption file ``file``, then in well-known folders beside it.
     Raises ``InputError`` if no folder holds any of ``names``.
     """
-    names, best, found, others = set(names), file.parent, dict[str, str](), list[str]()
+    names, best, found, unused = set(names), file.parent, dict[str, str](), set[str]()
     below = {posixpath.dirname(way) for name in names for way in spellings(name)}
     beside = (folder for name in IMAGE_FOLDERS for folder in walk(file.parent.parent / name, depth=1))
     for folder in chain(walk(file.parent, depth=2), beside):
         present = _files_below(folder, below)
         here = {name: real for name in names if (real := spelled_as_in(present, name))}
         if len(here) > len(found):
-            best, found, others = folder, here, _images(present.difference(here.values()))
+            best, found, unused = folder, here, present.difference(here.values())
         if len(found) == len(names):
             break
     if not found:
         raise InputError(f"{file}: found none of its {len(names)} images; put them into Images beside it")
-    return best, found, others
+    images = (path for path in unused if path.lower().endswith(IMAGE_SUFFIXES))
+    return best, found, sorted(path for path in images if not _hidden(posixpath.basename(path)))
 
 
 def spelled_as_in(present: Collection[str], name: str) -> str | None:
@@ -109,10 +110,6 @@ def _files_below(folder: Path, below: set[str]) -> set[str]:
         except (OSError, ValueError):  # ValueError: no path at all
             continue
     return present
-
-
-def _images(paths: Iterable[str]) -> list[str]:
-    return sorted(p for p in paths if p.lower().endswith(IMAGE_SUFFIXES) and not _hidden(posixpath.basename(p)))
 
 
 def pictures_at(path: Path, recursive: bool = False) -> list[Path]:

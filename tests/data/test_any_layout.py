@@ -77,6 +77,7 @@ class DataSet:
         if self.draw.random() < 0.1:
             return self.draw.choice(EMPTY)
         words = self.draw.choices(WORDS + (QUOTED if breaks else []), k=self.draw.randint(1, 7))
+        breaks = breaks and "x.jpg" not in words  # a line that names a photo in the right cell is read as a row
         gaps = [" ", "  ", "\u2028"] + ["\n", "\r\n", "\t", " \n\n"] * breaks
         return "".join(word + self.draw.choice(gaps) for word in words) + self.draw.choice(["dog", "dog ", 'a 5"'])
 
