@@ -4,8 +4,10 @@ import inspect
 import os
 import platform
 import random
+import sys
 import tempfile
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = ("fast", "full")
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def host() -> str:
@@ -29,17 +32,73 @@ def host() -> str:
 
 
 def device() -> "torch.device":
-    """The first CUDA GPU that runs a kernel, else the CPU.
+    """The device that ``CAPTION_DEVICE`` names; by default the first CUDA GPU that runs a kernel, else an Apple GPU on
+    which a short trial of all that is needed passes, else the CPU.
 
-    A GPU that is present but too old for the installed PyTorch fails at its first kernel, so one is tried.
+    Raises ``InputError`` if the variable names no device, or one that cannot be used here.
     """
     import torch  # takes seconds and hundreds of megabytes, which reading captions does not need
 
-    try:
-        torch.ones(1, device="cuda").add_(1).item()
-        return torch.device("cuda")
-    except (RuntimeError, AssertionError):  # AssertionError: PyTorch built without CUDA
+    wanted = os.environ.get("CAPTION_DEVICE", "")
+    if wanted not in ("", *DEVICES):
+        raise InputError(f"CAPTION_DEVICE={wanted}: choose one of {', '.join(DEVICES)}, or unset it")
+    if wanted == "cpu":
         return torch.device("cpu")
+    obstacles = {}
+    for name in [wanted] if wanted else ["cuda", "mps"]:
+        obstacles[name] = obstacle(name)
+        if not obstacles[name]:
+            return torch.device(name)
+    if wanted:
+        raise InputError(f"CAPTION_DEVICE={wanted}: cannot be used here ({obstacles[wanted]}); choose cpu")
+    return torch.device("cpu")
+
+
+@cache
+def obstacle(name: str) -> str:
+    """Why ``cuda`` or ``mps`` cannot be used here; empty if it can.
+
+    A GPU that is present but too old for the installed PyTorch fails at its first kernel, so one is tried. On an Apple
+    GPU some operations may be missing, so each kind is tried, and a line tells if one fails.
+    """
+    import torch
+
+    try:
+        if name == "cuda":
+            torch.ones(1, device=name).add_(1).item()
+        elif not torch.backends.mps.is_available():
+            return "there is no Apple GPU"
+        else:
+            try_training(torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # Assertion: built without CUDA
+        reason = str(error).split("\n")[0]
+        if name == "mps":
+            print(f"The Apple GPU is not used: {reason}", file=sys.stderr)
+        return reason
+    return ""
+
+
+def try_training(place: "torch.device") -> None:
+    """A step of training, and of search, in small: each kind of operation that the project uses, once."""
+    import torch
+    from torch import nn
+    from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+    with torch.device(place):
+        layers = nn.ModuleList([nn.Conv2d(3, 8, 3, 2, 1), nn.LSTM(8, 8), nn.LSTMCell(8, 8), nn.Linear(8, 8)])
+        convolution, lstm, cell, linear = layers.to(memory_format=torch.channels_last)
+        pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        regions = torch.relu(convolution(pixels / 255)).flatten(2).mT.half().float()  # (2, 16, 8)
+        packed = pack_sequence([torch.ones(2, 8), torch.ones(1, 8)])
+        hidden, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
+        alpha = torch.tanh(hidden @ regions.mT).softmax(dim=-1)
+        step, _ = cell((alpha @ regions).flatten(0, 1), None)
+        logits = linear(nn.functional.dropout(step)).index_select(0, torch.tensor([0, 1, 0]))
+        nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2]), label_smoothing=0.1).backward()
+        nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
+        torch.optim.AdamW(layers.parameters(), fused=True).step()
+        best, words = logits.detach().log_softmax(dim=-1).topk(2)
+        torch.zeros(2, 2).index_add(0, torch.tensor([0, 1, 0]), best).masked_fill(words[:2] > 0, 0).cpu()
 
 
 def sent(value: "torch.Tensor", device: "torch.device") -> "torch.Tensor":

@@ -45,12 +45,47 @@ def test_host_is_told_by_the_environment(monkeypatch, variable, expected):
     assert runtime.host() == expected
 
 
-def test_device_is_the_cpu_if_the_gpu_runs_no_kernel(monkeypatch):
+@pytest.fixture
+def tried(monkeypatch):
+    """What is told of each GPU: ``tried["mps"] = ""`` is an Apple GPU that works."""
+    reasons = {"cuda": "there is none", "mps": "there is none"}
+    monkeypatch.setattr(runtime, "obstacle", reasons.get)
+    monkeypatch.delenv("CAPTION_DEVICE", raising=False)
+    return reasons
+
+
+def test_device_is_the_first_that_works(tried):
+    assert runtime.device() == torch.device("cpu")
+    tried["mps"] = ""
+    assert runtime.device() == torch.device("mps")
+    tried["cuda"] = ""
+    assert runtime.device() == torch.device("cuda")
+
+
+def test_device_is_the_one_that_is_asked_for(tried, monkeypatch):
+    tried["cuda"] = ""
+    assert runtime.device() == torch.device("cuda")
+    monkeypatch.setenv("CAPTION_DEVICE", "cpu")
+    assert runtime.device() == torch.device("cpu")
+    for name in ("mps", "gpu"):
+        monkeypatch.setenv("CAPTION_DEVICE", name)
+        with pytest.raises(InputError, match=f"CAPTION_DEVICE={name}: .*choose"):
+            runtime.device()
+
+
+def test_a_gpu_that_runs_no_kernel_is_an_obstacle(monkeypatch):
     def too_old(*args, **options):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
     monkeypatch.setattr(torch, "ones", too_old)
-    assert runtime.device() == torch.device("cpu")
+    assert "no kernel image" in runtime.obstacle.__wrapped__("cuda")
+
+
+def test_an_apple_gpu_that_lacks_an_operation_is_not_used_and_a_line_says_so(monkeypatch, capsys):
+    runtime.try_training(torch.device("cpu"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert runtime.obstacle.__wrapped__("mps")  # on this machine PyTorch was built without it
+    assert capsys.readouterr().err.startswith("The Apple GPU is not used: ")
 
 
 def test_repository_is_above_the_package(tmp_path, monkeypatch):

@@ -26,13 +26,13 @@ def likelihood(decoder: Decoder, batches: Iterable[Batch]) -> Score:
     decoder.eval()
     rows = torch.cat([sums_of_images(decoder, batch) for batch in batches])  # nobody waits for a GPU before the end
     decoder.train(was_training)
-    return Score(rows.cpu().numpy(), _perplexity)
+    return Score(rows.cpu().double().numpy(), _perplexity)
 
 
 def sums_of_images(decoder: Decoder, batch: Batch) -> Tensor:
     """Negative log-likelihood and tokens of each image of a batch, ``(G, 2)``."""
     logits, _ = decoder(batch.features, batch.tokens, batch.owner)
-    losses = F.cross_entropy(logits, batch.targets, reduction="none").double()  # (P,)
+    losses = F.cross_entropy(logits, batch.targets, reduction="none").float()  # (P,)
     image = torch.cat([batch.owner[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,)
     summands = torch.stack([losses, torch.ones_like(losses)], dim=1)
     return summands.new_zeros(len(batch.features), 2).index_add(0, image, summands)

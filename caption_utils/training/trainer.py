@@ -103,8 +103,9 @@ class Trainer:
     def run_epoch(self) -> None:
         """Train for an epoch, validate and save."""
         row = self.train_epoch()
-        found = torch.tensor(perplexity(self.result, self.val.in_order()), dtype=torch.float64, device=self.val.device)
-        self.history.append({**row, "val_perplexity": broadcast(found).item()})
+        found = perplexity(self.result, self.val.in_order())
+        shared = broadcast(torch.tensor(found, dtype=torch.float64, device=self.processes.device))
+        self.history.append({**row, "val_perplexity": shared.item()})
         if self.processes.is_main_process:
             self.save()
         self.say(
