@@ -1,77 +1,103 @@
-"""Photos captioned per second, from files to sentences, beside the bare encoder on the same images in memory.
+"""A folder of photos, from files to sentences: 500 photos of 224 px and 100 of 12 megapixels.
 
-    python benchmarks/bench_captioning.py [--photos 500]
+    python benchmarks/bench_captioning.py [FOLDER] [--against CHECKOUT] [--turns 3]
 
-The photos are scikit-image's, repeated under other names in a temporary folder. The two sides take turns, a share of
-the photos each time, in one process; the medians of their images per second are printed, for the default model and
-beams.
+The photos are made of those in FOLDER, by default scikit-image's. The sides take turns, and medians are printed: the
+command ``caption`` from start to end, with its peak memory; the same command of another CHECKOUT, say a worktree of an
+older commit; and the bare encoder on images in memory.
 """
 
 import argparse
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from caption_utils.app.widget import sample_photos
-from caption_utils.captioner import Captioner, caption_photos
-from caption_utils.config import BEAMS
+from caption_utils.data.folders import pictures_at
 from caption_utils.data.images import load_image
 from caption_utils.encoders.encode import BATCH
+from caption_utils.encoders.encoder import Encoder, load_encoder
+from caption_utils.runtime import repository
+from caption_utils.training.checkpoint import load_model
 from caption_utils.training.zoo import default_model
 
-TURNS, BAR = 5, 0.7
+KINDS = {"224 px": ((224, 224), 500), "12 megapixels": ((4000, 3000), 100)}
+DISTINCT = 20  # photos; the others are copies
+BAR, MEGABYTES = 0.72, 700
 
 
-def repeated(folder: Path, count: int) -> list[Path]:
-    """``count`` files in ``folder``, copies of the sample photos in turn."""
-    samples = sample_photos()
-    paths = []
-    for number in range(count):
-        sample = samples[number % len(samples)]
-        paths.append(Path(shutil.copy(sample, folder / f"{number:04d}{sample.suffix}")))
-    return paths
+def make_photos(sources: list[Path], folder: Path, size: tuple[int, int], count: int) -> None:
+    """``count`` photos of ``size`` in ``folder``."""
+    folder.mkdir()
+    for number, source in enumerate(islice(cycle(sources), count)):
+        path = folder / f"{number:04d}.jpg"
+        if number < DISTINCT:
+            load_image(source).resize(size).save(path, quality=90)
+        else:
+            shutil.copy(folder / f"{number % DISTINCT:04d}.jpg", path)
 
 
-def rate(work: Callable[[], object], images: int) -> float:
-    """Images per second."""
-    start = time.perf_counter()
-    work()
-    return images / (time.perf_counter() - start)
+def bare(encoder: Encoder, photos: Path) -> Callable[[], tuple[float, float]]:
+    """Seconds that the encoder takes for ``photos``, and no megabytes."""
+    pictures = [encoder.transform(load_image(path)) for path in islice(pictures_at(photos), DISTINCT)]
+    images = torch.stack(list(islice(cycle(pictures), len(pictures_at(photos)))))
+
+    def run() -> tuple[float, float]:
+        start = time.perf_counter()
+        for batch in images.split(BATCH["cpu"]):
+            encoder(batch)
+        return time.perf_counter() - start, 0.0
+
+    return run
 
 
-def encode(captioner: Captioner, pixels: Tensor) -> None:
-    """The encoder alone."""
-    for batch in pixels.split(BATCH):
-        captioner.encoder(batch)
+def command(checkout: Path, photos: Path) -> Callable[[], tuple[float, float]]:
+    """Seconds and peak megabytes of the command ``caption`` of ``checkout``."""
+    line = [sys.executable, "-m", "caption_utils", "caption", str(photos)]
+
+    def run() -> tuple[float, float]:
+        start = time.perf_counter()
+        process = subprocess.Popen(line, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, f"{checkout}: {line} failed"
+        return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+    return run
 
 
 def main() -> None:
-    """Print both sides and their ratio."""
+    """Print photos per second of each side, for each kind of photo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=500)
-    count = parser.parse_args().photos // TURNS
-    captioner = Captioner.load(default_model())
-    with tempfile.TemporaryDirectory() as folder:
-        paths = repeated(Path(folder), count)
-        pixels = torch.stack([captioner.encoder.transform(load_image(path)) for path in paths])
-        sides = {
-            "bare encoder": lambda: encode(captioner, pixels),
-            "files to captions": lambda: list(caption_photos(captioner, paths, BEAMS)),
-        }
-        rates = {name: [] for name in sides}
-        for _ in range(TURNS):
-            for name, work in sides.items():
-                rates[name].append(rate(work, count))
-    bare, whole = (statistics.median(values) for values in rates.values())
-    print(f"{count * TURNS} photos, {BEAMS} beams, {torch.get_num_threads()} threads on {os.cpu_count()} cores")
-    print(f"bare encoder {bare:.1f} images/s, files to captions {whole:.1f}: {whole / bare:.0%} (bar {BAR:.0%})")
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    sources = pictures_at(options.folder) if options.folder else sample_photos()
+    encoder = load_encoder(load_model(default_model()).encoder)
+    print(f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, medians of {options.turns} turns")
+    for kind, (size, count) in KINDS.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            photos = Path(temporary) / "photos"
+            make_photos(sources, photos, size, count)
+            sides = {"bare encoder": bare(encoder, photos), "caption": command(repository(), photos)}
+            if options.against:
+                sides[f"caption, {options.against}"] = command(options.against, photos)
+            turns = [[run() for run in sides.values()] for _ in range(options.turns)]
+        seconds = [statistics.median(turn[side][0] for turn in turns) for side in range(len(sides))]
+        print(f"{count} photos of {kind}: {seconds[0] / seconds[1]:.0%} of the bare encoder (bar {BAR:.0%})")
+        for side, name in enumerate(sides):
+            peak = max(turn[side][1] for turn in turns)
+            memory = f", peak {peak:.0f} MB (bar {MEGABYTES})" if peak else ""
+            print(f"  {name}: {count / seconds[side]:.1f} photos/s, {seconds[side]:.1f} s{memory}")
 
 
 if __name__ == "__main__":

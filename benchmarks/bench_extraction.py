@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(options.folder, Path(folder), options.images)
         pictures = [encoder.transform(load_image(dataset.path(name))) for name in dataset.image_names]
-        batches = [batch.to(device()) for batch in torch.stack(pictures).split(BATCH)]
+        batches = [batch.to(device()) for batch in torch.stack(pictures).split(BATCH[device().type])]
         runs = [(bare(encoder, batches), whole(encoder, dataset)) for _ in range(options.repeats + 1)]
     alone, extracted = (len(pictures) / statistics.median(side) for side in zip(*runs[1:], strict=True))
     print(

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.images import Source
-from caption_utils.encoders.encode import BATCH, encode, map_stacked
+from caption_utils.encoders.encode import encode, map_stacked
 from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.search.beam import beam_search
 from caption_utils.search.hypotheses import Hypothesis
 from caption_utils.training.checkpoint import Model, load_model
 
-PHOTOS_AT_ONCE = 6 * BATCH  # for the search, which is slower with fewer
+PHOTOS_AT_ONCE = 32  # for the search, which is slower with fewer
 
 
 @dataclass(frozen=True)

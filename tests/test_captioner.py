@@ -44,7 +44,7 @@ def test_a_caption_is_what_search_finds_in_the_features(captioner, encoder):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", 2)
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 2})
     monkeypatch.setattr("caption_utils.captioner.PHOTOS_AT_ONCE", 3)
 
 

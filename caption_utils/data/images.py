@@ -15,8 +15,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from caption_utils.errors import InputError
 
-DECODE_SIDE = 1024  # a large picture is reduced by a whole factor; both sides stay at least this long
-LONG_SIDE = 8 * DECODE_SIDE  # a very long one is reduced further, until its long side is about this
+DECODE_SIDE = 600  # a large picture is reduced by a whole factor; both sides stay at least this long
+LONG_SIDE = 8192  # a very long one is reduced further, until its long side is about this
 MAX_PIXELS = 178_000_000  # just below what Pillow refuses
 DECODED_BYTES = 512_000_000  # memory that decoding may take
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG; strips of a wider picture would not be small
@@ -165,6 +165,8 @@ def _reduced_rgb(image: Image.Image) -> Image.Image:
     """Reduced and converted strip by strip, so that memory never holds a second picture of the full size."""
     width, height = image.size
     factor = max(1, min(width, height) // DECODE_SIDE, max(width, height) // LONG_SIDE)
+    if factor == 1 and image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy()
     rows = max(1, STRIP_PIXELS // (width * factor)) * factor
     strips = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
     scale = _scale(image, strips) if image.mode.startswith(("I", "F")) else None

@@ -17,9 +17,9 @@ from caption_utils.runtime import sent
 
 T = TypeVar("T")
 
-BATCH = 4  # images; on a CPU larger batches leave the cache and run slower
+BATCH = {"cpu": 2, "cuda": 16}  # images; on a CPU larger batches leave the cache, and their memory is cleared each time
 BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, or for the search, those of the other compute
-AHEAD = 32  # images; what is decoded and what is encoded before it is asked for
+BATCHES_AHEAD = 8  # decoded, and encoded, before they are asked for
 MOST_THREADS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
 
 
@@ -28,12 +28,13 @@ def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) ->
 
     ``mirror`` encodes the left-right mirrored pictures instead.
     """
-    threads = min(max(2, (os.cpu_count() or 2) // 2), MOST_THREADS)
-    pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead=AHEAD)
-    batches = iter(lambda: list(islice(pixels, BATCH)), [])
     device = next(encoder.parameters()).device
+    size = BATCH[device.type]
+    threads = min(max(2, (os.cpu_count() or 2) // 2), MOST_THREADS)
+    pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead=BATCHES_AHEAD * size)
+    batches = iter(lambda: list(islice(pixels, size)), [])
     work = partial(map_stacked, lambda images: encoder(sent(images, device)))  # (B, 3, S, S) → (B, N, D)
-    for features in prefetch(work, batches, BATCHES_AT_ONCE, ahead=AHEAD // BATCH):
+    for features in prefetch(work, batches, BATCHES_AT_ONCE, ahead=BATCHES_AHEAD):
         yield from features
 
 

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,7 @@ def pictures(count):
 
 @pytest.mark.parametrize("count", [0, 1, 4, 9])
 def test_features_are_the_encoder_s_in_order(fake_encoder, monkeypatch, count):
-    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(module, "BATCH", {"cpu": 4})
     found = list(encode(fake_encoder, pictures(count)))
     assert fake_encoder.seen == len(found) == count
     for picture, features in zip(pictures(count), found, strict=True):
@@ -25,7 +27,7 @@ def test_features_are_the_encoder_s_in_order(fake_encoder, monkeypatch, count):
 
 
 def test_what_cannot_be_read_stands_in_its_place(fake_encoder, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "BATCH", {"cpu": 2})
     first, bad, *worse, last = encode(fake_encoder, [*pictures(1), b"text", b"", b"", *pictures(1)])
     assert torch.equal(first, last)
     assert str(bad).startswith("image: not a picture")
@@ -33,14 +35,26 @@ def test_what_cannot_be_read_stands_in_its_place(fake_encoder, monkeypatch):
     assert fake_encoder.seen == 2
 
 
-def test_while_one_batch_is_encoded_the_next_is_read(fake_encoder, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 2)
+def test_only_so_many_pictures_are_read_ahead(fake_encoder, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", {"cpu": 2})
+    monkeypatch.setattr(module, "BATCHES_AHEAD", 3)
     read = []
-    found = encode(fake_encoder, (read.append(i) or picture for i, picture in enumerate(pictures(9))))
+    found = encode(fake_encoder, (read.append(i) or picture for i, picture in enumerate(pictures(40))))
+    assert read == []
     next(found)
-    assert (fake_encoder.seen, len(read)) == (2, 4)
-    next(found), next(found)
-    assert (fake_encoder.seen, len(read)) == (4, 6)
+    assert len(read) == 2 * (1 + 3) + 2 * 3  # the batch in use and three more, and three batches of pictures
+    next(found)
+    assert len(read) == 14
+    next(found)
+    assert len(read) == 16
+
+
+def test_batches_are_encoded_while_one_is_in_use_two_at_once(fake_encoder, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", {"cpu": 2})
+    together = threading.Barrier(2, timeout=30)
+    forward = fake_encoder.forward
+    monkeypatch.setattr(fake_encoder, "forward", lambda images: together.wait() is None or forward(images))
+    assert len(list(encode(fake_encoder, pictures(8)))) == 8  # one alone would wait for the other
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(None, 2), (1, 2), (8, 4), (64, 4)])
@@ -51,7 +65,8 @@ def test_however_many_cores_few_pictures_are_decoded_at_once(fake_encoder, monke
         module, "prefetch", lambda make, items, count, ahead: asked.append(count) or prefetch(make, items, count, ahead)
     )
     list(encode(fake_encoder, pictures(1)))
-    assert asked == [threads]
+    assert asked[1:] == [module.BATCHES_AT_ONCE]
+    assert asked[:1] == [threads]
 
 
 def test_work_on_stacked_tensors_leaves_errors_where_they_are():

@@ -93,7 +93,7 @@ class Failing(FakeEncoder):
 
 
 def test_an_interrupted_extraction_goes_on_where_it_stopped(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", 5)
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 5})
     failing, sound = Failing(), FakeEncoder()
     with pytest.raises(KeyboardInterrupt):
         extract(dataset, failing, tmp_path)
@@ -185,7 +185,7 @@ def test_a_link_that_leads_nowhere_is_named(dataset, fake_encoder, tmp_path):
 
 
 def test_a_batch_of_corrupt_images_alone(dataset, fake_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", 2)
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 2})
     for name in ("4.png", "5.png", "8.png", "9.png"):
         dataset.path(name).write_bytes(b"")
     with pytest.raises(InputError, match="4 of 12 images cannot be read: .*4.png.*; .*5.png.*; .*8.png.*; and 1 more$"):
