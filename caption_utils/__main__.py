@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
-from caption_utils.data.folders import pictures_at
+from caption_utils.data.folders import others_at, pictures_at
 from caption_utils.errors import InputError
-from caption_utils.runtime import sleep_while_waiting
+from caption_utils.runtime import DEVICES, sleep_while_waiting
 
 if TYPE_CHECKING:  # takes PyTorch
     from caption_utils.captioner import Caption
@@ -21,7 +21,9 @@ if TYPE_CHECKING:  # takes PyTorch
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 if a photo failed, 2 if the input was wrong."""
     options = vars(_parser().parse_args(arguments))
-    run = options.pop("run")
+    run, wanted = options.pop("run"), options.pop("device")
+    if wanted:
+        os.environ["CAPTION_DEVICE"] = wanted
     try:
         return run(**options)
     except InputError as error:
@@ -87,7 +89,13 @@ def evaluate(
 
 
 def caption(
-    photos: list[str], model: str | None, beams: int, top: int, attention_map: str | None, as_json: bool
+    photos: list[str],
+    recursive: bool,
+    model: str | None,
+    beams: int,
+    top: int,
+    attention_map: str | None,
+    as_json: bool,
 ) -> int:
     """Print a line for each photo: its caption, or why it has none; ``top`` adds that many of the best captions."""
     from tqdm import tqdm
@@ -98,7 +106,7 @@ def caption(
 
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
-    paths = photo_paths(photos)
+    paths = photo_paths(photos, recursive)
     maps: dict[Path, Path] = {}
     if attention_map:
         from caption_utils.app.heatmaps import map_paths, save_map  # matplotlib takes a second
@@ -118,17 +126,23 @@ def caption(
     return 1 if failed else 0
 
 
-def photo_paths(arguments: Iterable[str]) -> list[Path]:
+def photo_paths(arguments: Iterable[str], recursive: bool = False) -> list[Path]:
     """Files as they are named, for a folder the pictures in it by name, for ``-`` the paths that standard input lists.
 
-    Raises ``InputError`` if a folder holds no picture.
+    With ``recursive``, a folder's subfolders count too. A line tells of a folder's other files. Raises ``InputError``
+    if a folder holds no picture.
     """
     paths: list[Path] = []
     for argument in arguments:
         if argument == "-":
-            paths += photo_paths(line.rstrip("\r\n") for line in sys.stdin if line.strip() and line.strip() != "-")
+            named = (line.rstrip("\r\n") for line in sys.stdin if line.strip() and line.strip() != "-")
+            paths += photo_paths(named, recursive)
         else:
-            paths += pictures_at(Path(argument))
+            path = Path(argument)
+            found = pictures_at(path, recursive)
+            if found != [path] and (others := others_at(path, recursive)):
+                print(f"caption_utils: {path}: other files, which are no pictures: {others} (skipped)", file=sys.stderr)
+            paths += found
     return paths
 
 
@@ -199,7 +213,10 @@ def _parser() -> argparse.ArgumentParser:
         help="save where the model looked for each word, as .png, .jpg, .pdf or .svg; of several photos as FILE-PHOTO",
     )
     command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
+    command.add_argument("--recursive", action="store_true", help="of a folder, the pictures in its subfolders too")
     command.set_defaults(run=caption)
+    for command in commands.choices.values():
+        command.add_argument("--device", choices=DEVICES, help="default: a GPU that works, else the CPU")
     return parser
 
 
