@@ -2,13 +2,14 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+PYTHON := $(BIN)/python
 DEMO := CAPTION_DATA=demo CAPTION_PROFILE=fast
 # Two files at a time, in this order; threads that wait for each other would cost more than they gain.
 PYTEST := OMP_NUM_THREADS=1 $(DEMO) $(BIN)/python -m pytest --quiet \
     --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick style check app lab notebooks bench links demo lock hosts
+.PHONY: help run test quick style check app lab notebooks bench gpu links demo lock hosts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +43,9 @@ notebooks: $(READY) ## run the notebooks again and store their outputs
 
 links: $(READY) ## write badges and bootstrap cells, from the address in pyproject.toml
 	$(BIN)/python tools/notebooks.py links
+
+gpu: ## check and measure on a GPU, with PYTHON=python3 without .venv; PyTorch and NumPy are enough
+	$(PYTHON) benchmarks/gpu.py
 
 bench: $(READY) ## measure speed, each measurement against its baseline
 	for file in benchmarks/bench_*.py; do echo "$$file"; OMP_WAIT_POLICY=PASSIVE $(BIN)/python "$$file" || exit 1; done

@@ -1,10 +1,11 @@
-"""A folder of photos, from files to sentences: 500 photos of 224 px and 100 of 12 megapixels.
+"""From files to sentences: one photo, a folder of 500 of 224 px, and one of 100 of 12 megapixels.
 
     python benchmarks/bench_captioning.py [FOLDER] [--against CHECKOUT] [--turns 3]
 
 The photos are made of those in FOLDER, by default scikit-image's. The sides take turns, and medians are printed: the
 command ``caption`` from start to end, with its peak memory; the same command of another CHECKOUT, say a worktree of an
-older commit; and the bare encoder on images in memory.
+older commit; and the bare encoder on images in memory, with which the command is compared without its start, which is
+what one photo takes.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from caption_utils.runtime import repository
 from caption_utils.training.checkpoint import load_model
 from caption_utils.training.zoo import default_model
 
-KINDS = {"224 px": ((224, 224), 500), "12 megapixels": ((4000, 3000), 100)}
+KINDS = {"one photo": ((224, 224), 1), "224 px": ((224, 224), 500), "12 megapixels": ((4000, 3000), 100)}
 DISTINCT = 20  # photos; the others are copies
 BAR, MEGABYTES = 0.72, 700
 
@@ -84,6 +85,7 @@ def main() -> None:
     sources = pictures_at(options.folder) if options.folder else sample_photos()
     encoder = load_encoder(load_model(default_model()).encoder)
     print(f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, medians of {options.turns} turns")
+    start = 0.0
     for kind, (size, count) in KINDS.items():
         with tempfile.TemporaryDirectory() as temporary:
             photos = Path(temporary) / "photos"
@@ -93,7 +95,9 @@ def main() -> None:
                 sides[f"caption, {options.against}"] = command(options.against, photos)
             turns = [[run() for run in sides.values()] for _ in range(options.turns)]
         seconds = [statistics.median(turn[side][0] for turn in turns) for side in range(len(sides))]
-        print(f"{count} photos of {kind}: {seconds[0] / seconds[1]:.0%} of the bare encoder (bar {BAR:.0%})")
+        start = start or seconds[1]
+        share = f": {seconds[0] / (seconds[1] - start):.0%} of the bare encoder (bar {BAR:.0%})" if count > 1 else ""
+        print(f"{kind}, {count}{share}")
         for side, name in enumerate(sides):
             peak = max(turn[side][1] for turn in turns)
             memory = f", peak {peak:.0f} MB (bar {MEGABYTES})" if peak else ""

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pycocoevalcap
 
 from caption_utils.errors import InputError
 from caption_utils.metrics.bootstrap import Score
 from caption_utils.metrics.scores import tokenized
 
-JAR = Path(pycocoevalcap.__path__[0]) / "meteor" / "meteor-1.5.jar"
 OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")  # as ``pycocoevalcap`` calls it
 PATIENCE, PER_IMAGE = 600, 0.1  # seconds; it reads a table of paraphrases first, which takes about fifteen
 SIZE = 23  # statistics of a caption
@@ -67,11 +65,14 @@ def _statistics(lines: Sequence[str]) -> np.ndarray:
     java = shutil.which("java")
     if not java:
         raise InputError("needs a Java runtime; install one (on Debian: default-jre-headless)")
-    command, seconds = [java, "-Xmx2G", "-jar", str(JAR), *OPTIONS], PATIENCE + PER_IMAGE * len(lines)
+    from pycocoevalcap import meteor as room  # here, since training imports no scorer
+
+    jar = Path(room.__path__[0]) / "meteor-1.5.jar"
+    command, seconds = [java, "-Xmx2G", "-jar", str(jar), *OPTIONS], PATIENCE + PER_IMAGE * len(lines)
     try:
         text = "".join(f"{line}\n" for line in lines)
         done = subprocess.run(
-            command, input=text, capture_output=True, encoding="utf-8", cwd=JAR.parent, timeout=seconds
+            command, input=text, capture_output=True, encoding="utf-8", cwd=jar.parent, timeout=seconds
         )
         rows = np.array([line.split() for line in done.stdout.splitlines()], dtype=float)
     except subprocess.TimeoutExpired:

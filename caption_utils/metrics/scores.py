@@ -1,12 +1,12 @@
-"""Scores of freely decoded captions against references: BLEU, ROUGE-L and CIDEr by the papers' scorer."""
+"""Scores of freely decoded captions against references: BLEU, ROUGE-L and CIDEr by the papers' scorer.
+
+The scorer is imported where it is used, since training, which uses other files of this room, does without.
+"""
 
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from caption_utils.data.vocab import tokenize
 from caption_utils.metrics.bootstrap import Score, mean_score
@@ -28,6 +28,9 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
     images; resampled images keep CIDEr's document frequencies, which are those of all references given. A single image
     has no CIDEr: all its words are in all references.
     """
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
     texts = tokenized(captions, references)
     scores = {**_bleu(*texts), "rouge_l": mean_score(100 * Rouge().compute_score(*texts)[1])}
     if len(captions) > 1:
@@ -46,6 +49,8 @@ def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> t
 
 def _bleu(references: Texts, captions: Texts) -> dict[str, Score]:
     """Each image's statistics are its matched n-grams, its n-grams, its words and those of the closest reference."""
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+
     counts = [cook_test(captions[i][0], cook_refs(references[i]), eff="closest") for i in captions]
     rows = np.array([[*c["correct"], *c["guess"], c["testlen"], c["reflen"]] for c in counts], dtype=float)
     return {f"bleu{n}": Score(rows, partial(_corpus_bleu, n=n)) for n in range(1, NGRAMS + 1)}

@@ -3,18 +3,20 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.encoders.store import FeatureStore
 from caption_utils.model.decoder import Batch
 from caption_utils.prefetch import prefetch
 from caption_utils.runtime import sent
+
+if TYPE_CHECKING:
+    from caption_utils.data.datasets import CaptionDataset
+    from caption_utils.encoders.store import FeatureStore
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -38,12 +40,12 @@ class CaptionBatches:
 
     def __init__(
         self,
-        dataset: CaptionDataset,
-        store: FeatureStore,
+        dataset: "CaptionDataset",
+        store: "FeatureStore",
         vocab: Vocabulary,
         images_per_batch: int = 32,
         device: torch.device | str = "cpu",
-        mirrored: FeatureStore | None = None,
+        mirrored: "FeatureStore | None" = None,
         seed: int = 0,
     ):
         self.names = dataset.image_names

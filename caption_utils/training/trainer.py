@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -22,6 +22,9 @@ from caption_utils.training.checkpoint import LAST, Model, save_model
 from caption_utils.training.loss import TeacherForcing, caption_loss
 from caption_utils.training.processes import all_reduce, broadcast, join_processes
 from caption_utils.training.progress import History, Progress, load_progress, save_progress, write_log
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
@@ -239,7 +242,7 @@ def fit(
     config: TrainConfig,
     folder: str | Path,
     teachers: Sequence[Decoder] = (),
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
 
     It learns from ``teachers`` too, if any: decoders for the same features and vocabulary, in evaluation mode.
@@ -247,9 +250,9 @@ def fit(
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
     was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU, with as many
     threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
-    another run.
+    another run, or if a GPU's memory is too small.
 
-    Several processes (``parallel``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
+    Several processes (``accelerate launch``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
     leaves weights and folder as they were after the last whole epoch, and is raised again.
     """
     trainer = Trainer(model, config, Path(folder), train, val, teachers)
@@ -262,4 +265,11 @@ def fit(
             trainer.resume()
             trainer.say(f"interrupted: {folder} keeps {len(trainer.history)} epochs; the same call goes on from there")
             raise
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"{config.images_per_batch} images a batch need more memory than is free; set accumulate to "
+                f"{2 * config.accumulate}, which gives the same gradient in smaller parts"
+            ) from None
+    import pandas as pd  # training itself does without
+
     return pd.DataFrame(trainer.history)

@@ -199,6 +199,12 @@ def test_a_crash_in_the_middle_of_an_epoch_costs_that_epoch(run, tmp_path, monke
     assert_same_run(tmp_path / "whole", tmp_path / "crashed")
 
 
+def test_too_little_memory_is_told_with_the_remedy(run, tmp_path, monkeypatch):
+    interrupt_step(monkeypatch, 1, torch.OutOfMemoryError)
+    with pytest.raises(InputError, match="^2 images a batch need more memory than is free; set accumulate to 2, which"):
+        run(tmp_path / "large")
+
+
 def test_an_interrupted_cell_keeps_the_best_epoch_and_goes_on(
     make_decoder, make_batches, vocab, run, tmp_path, monkeypatch, capsys
 ):
