@@ -252,8 +252,8 @@ def fit(
     threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
     another run, or if a GPU's memory is too small.
 
-    Several processes (``accelerate launch``) call it alike, each with the same weights to start from. ``KeyboardInterrupt``
-    leaves weights and folder as they were after the last whole epoch, and is raised again.
+    Several processes call it alike, each with the same weights to start from. ``KeyboardInterrupt`` leaves weights and
+    folder as they were after the last whole epoch, and is raised again.
     """
     trainer = Trainer(model, config, Path(folder), train, val, teachers)
     trainer.resume()
