@@ -4,15 +4,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
-from caption_utils.data.folders import others_at, pictures_at
+from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
 from caption_utils.runtime import DEVICES, sleep_while_waiting
+from caption_utils.sidecars import CaptionFiles, json_fields
 
 if TYPE_CHECKING:  # takes PyTorch
     from caption_utils.captioner import Caption
@@ -96,6 +98,7 @@ def caption(
     top: int,
     attention_map: str | None,
     as_json: bool,
+    **outputs: Any,
 ) -> int:
     """Print a line for each photo: its caption, or why it has none; ``top`` adds that many of the best captions."""
     from tqdm import tqdm
@@ -106,44 +109,34 @@ def caption(
 
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
-    paths = photo_paths(photos, recursive)
+    paths, empty, notes = pictures_of(_named(photos), recursive)
     maps: dict[Path, Path] = {}
     if attention_map:
         from caption_utils.app.heatmaps import map_paths, save_map  # matplotlib takes a second
 
         maps = map_paths(attention_map, paths)
-    captioner = Captioner.load(model or default_model(), device())
-    failed = 0
-    with tqdm(total=len(paths), unit="photo", disable=None if len(paths) > 1 else True) as bar:
-        for path, found in zip(paths, caption_photos(captioner, paths, beams), strict=True):
+    files = CaptionFiles(paths, **outputs)
+    captions = caption_photos(Captioner.load(model or default_model(), device()), files.left, beams)
+    for note in (*notes, *files.notes):
+        print(f"caption_utils: {note}", file=sys.stderr)
+    named, failed = [*empty, *files.left], 0
+    with tqdm(total=len(named), unit="photo", disable=None if len(named) > 1 else True) as bar:
+        for path, found in zip(named, chain(empty.values(), captions), strict=True):
             bar.clear()
-            if isinstance(found, InputError):
-                failed += 1
-            elif maps:
+            if maps and not isinstance(found, InputError):
                 save_map(path, found[0], maps[path])
+            found = files.write(path, found)
+            failed += isinstance(found, InputError)
             _print_caption(str(path), found, top, as_json)
             bar.update()
     return 1 if failed else 0
 
 
-def photo_paths(arguments: Iterable[str], recursive: bool = False) -> list[Path]:
-    """Files as they are named, for a folder the pictures in it by name, for ``-`` the paths that standard input lists.
-
-    With ``recursive``, a folder's subfolders count too. A line tells of a folder's other files. Raises ``InputError``
-    if a folder holds no picture.
-    """
-    paths: list[Path] = []
-    for argument in arguments:
-        if argument == "-":
-            named = (line.rstrip("\r\n") for line in sys.stdin if line.strip() and line.strip() != "-")
-            paths += photo_paths(named, recursive)
-        else:
-            path = Path(argument)
-            found = pictures_at(path, recursive)
-            if found != [path] and (others := others_at(path, recursive)):
-                print(f"caption_utils: {path}: other files, which are no pictures: {others} (skipped)", file=sys.stderr)
-            paths += found
-    return paths
+def _named(photos: Iterable[str]) -> Iterator[str]:
+    """The arguments, and in the place of ``-`` the lines of standard input."""
+    for photo in photos:
+        listed = (line.rstrip("\r\n") for line in sys.stdin if line.strip() and line.strip() != "-")
+        yield from listed if photo == "-" else [photo]
 
 
 def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:
@@ -167,7 +160,7 @@ def _difference_lines(against: str | None, apart: dict) -> list[str]:
 
 def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"image": image, **_fields(found, top)}, ensure_ascii=False), flush=True)
+        print(json.dumps({"image": image, **json_fields(found, top)}, ensure_ascii=False), flush=True)
     elif isinstance(found, InputError):
         print(f"caption_utils: {found}", file=sys.stderr, flush=True)
     else:
@@ -175,15 +168,6 @@ def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as
         if top > 1:
             lines = [f"{image}:", *(f"  {best.per_word:.2f} {best.text}" for best in found[:top])]
         print("\n".join(lines), flush=True)
-
-
-def _fields(found: "list[Caption] | InputError", top: int) -> dict:
-    if isinstance(found, InputError):
-        return {"error": str(found)}
-    said = [{"caption": each.text, "log_probability": round(each.log_probability, 4)} for each in found[:top]]
-    attention = found[0].attention.astype(float).round(4).tolist()  # float32 would show digits that mean nothing
-    best = {**said[0], "tokens": found[0].tokens, "attention": attention}
-    return best | {"runners_up": said[1:]} if top > 1 else best
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,6 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
     command.add_argument("--recursive", action="store_true", help="of a folder, the pictures in its subfolders too")
+    command.add_argument("--write", choices=["txt"], help="put each caption into a text file beside its photo")
+    command.add_argument("--csv", dest="table", metavar="FILE", help="write photo, caption and log-probability to it")
+    existing = command.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace text files and a table that exist already")
+    existing.add_argument("--skip-existing", action="store_true", help="leave out photos that have their captions")
     command.set_defaults(run=caption)
     for command in commands.choices.values():
         command.add_argument("--device", choices=DEVICES, help="default: a GPU that works, else the CPU")

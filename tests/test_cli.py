@@ -11,7 +11,7 @@ import skimage
 import torch
 from safetensors.torch import load_file, save_file
 
-from caption_utils.__main__ import main, photo_paths
+from caption_utils.__main__ import main
 
 PHOTO = f"{skimage.__path__[0]}/data/coffee.png"
 SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epochs", "2", "--min-count", "1"]
@@ -408,16 +408,6 @@ def test_every_setting_is_an_option(capsys):
     for option in ("--attention", "--score", "--input-feeding", "--no-mirror", "--learning-rate", "--seed"):
         assert option in text
     assert "--vocab-size" not in text and "--feature-dim" not in text
-
-
-def test_a_folder_with_its_subfolders_and_a_line_about_other_files(tmp_path, capsys):
-    for name in ("a.jpg", "below/b.png", "below/notes.txt", "._a.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert photo_paths([str(tmp_path)]) == [tmp_path / "a.jpg"]
-    assert capsys.readouterr().err == ""
-    assert photo_paths([str(tmp_path)], recursive=True) == [tmp_path / "a.jpg", tmp_path / "below" / "b.png"]
-    assert capsys.readouterr().err == f"caption_utils: {tmp_path}: other files, which are no pictures: 1 (skipped)\n"
 
 
 def test_the_device_is_a_variable_that_all_parts_read(monkeypatch, tmp_path, capsys):

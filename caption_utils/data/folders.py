@@ -132,6 +132,25 @@ def others_at(folder: Path, recursive: bool = False) -> int:
     return sum(file.suffix.lower() not in IMAGE_SUFFIXES for file in _files_at(folder, recursive))
 
 
+def pictures_of(names: Iterable[str], recursive: bool) -> tuple[list[Path], dict[Path, InputError], list[str]]:
+    """The pictures that files and folders stand for; folders that hold none; a note of each folder's other files.
+
+    Raises ``InputError`` if there are only folders that hold none.
+    """
+    pictures, empty, notes = list[Path](), dict[Path, InputError](), list[str]()
+    for path in map(Path, names):
+        try:
+            found = pictures_at(path, recursive)
+            if found != [path] and (others := others_at(path, recursive)):
+                notes.append(f"{path}: other files, which are no pictures: {others} (skipped)")
+            pictures += found
+        except InputError as error:
+            empty[path] = error
+    if empty and not pictures:
+        raise InputError("; ".join(map(str, empty.values())))
+    return pictures, empty, notes
+
+
 def _files_at(folder: Path, recursive: bool) -> list[Path]:
     """Raises ``InputError`` if the folder itself cannot be listed; those below it that cannot be are left alone."""
     files = list(map(Path, listing(folder)[1]))

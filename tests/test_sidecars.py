@@ -1,0 +1,257 @@
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from caption_utils.__main__ import main
+from caption_utils.errors import InputError
+from caption_utils.sidecars import COLUMNS, CaptionFiles, photos_in, text_paths
+
+
+@pytest.fixture
+def seen(monkeypatch, encoder):
+    """The photos that are captioned; the encoder is loaded once for all tests."""
+    from caption_utils import captioner
+
+    photos, caption_photos = [], captioner.caption_photos
+
+    def noting(model, paths, beams):
+        photos.extend(path.name for path in paths)
+        return caption_photos(model, paths, beams)
+
+    monkeypatch.setattr(captioner, "load_encoder", lambda name, device: encoder)
+    monkeypatch.setattr(captioner, "caption_photos", noting)
+    monkeypatch.setattr("caption_utils.runtime.device", lambda: torch.device("cpu"))
+    return photos
+
+
+@pytest.fixture
+def folder(data_folder, tmp_path):
+    """Three photos and one that cannot be read."""
+    (tmp_path / "photos").mkdir()
+    for number, name in enumerate(("a.png", "b.png", "c d.png")):
+        shutil.copy(data_folder / "Images" / f"{number}.png", tmp_path / "photos" / name)
+    (tmp_path / "photos" / "bad.png").touch()
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def caption(seen, model_folder, capsys):
+    """Runs the command; returns its status, what it printed and its errors."""
+
+    def run(*arguments):
+        seen.clear()
+        status = main(["caption", "--model", str(model_folder), "--beam", "1", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def rows_of(table):
+    with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.reader(file))
+
+
+def test_text_files_and_a_table_hold_what_is_printed(folder, tmp_path, caption):
+    table = tmp_path / "new" / "captions.csv"
+    status, out, err = caption("--json", folder, "--write", "txt", "--csv", table)
+    found = [json.loads(line) for line in out.splitlines()]
+    good = [line for line in found if "caption" in line]
+    assert status == 1 and err == "" and len(good) == 3 and "bad.png" in found[2]["error"]
+    assert rows_of(table) == [
+        [*COLUMNS],
+        *([line["image"], line["caption"], f"{line['log_probability']:.4f}"] for line in good),
+    ]
+    texts = {path.name: path.read_text() for path in folder.glob("*.txt")}
+    assert texts == {Path(line["image"]).stem + ".txt": line["caption"] + "\n" for line in good}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_text_file_of_somebody_else_is_left_alone_unless_it_may_be_replaced(folder, caption):
+    (folder / "a.txt").write_text("mine")
+    status, out, err = caption(folder / "a.png", folder / "b.png", "--write", "txt")
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert err == f"caption_utils: text files that exist already: 1, such as {folder}/a.txt (left as they are)\n"
+    assert (folder / "a.txt").read_text() == "mine" and (folder / "b.txt").exists()
+    status, out, err = caption(folder / "a.png", "--write", "txt", "--overwrite")
+    assert (status, err) == (0, "") and f"{folder}/a.png: {(folder / 'a.txt').read_text()}" == out
+
+
+def test_a_run_goes_on_where_it_was(folder, tmp_path, caption, seen):
+    both = ["--write", "txt", "--csv", tmp_path / "captions.csv"]
+    caption(folder, *both)
+    whole = (tmp_path / "captions.csv").read_bytes()
+    (tmp_path / "captions.csv").write_bytes(whole[:-4])  # its last line cut off, as on a full disk
+    (folder / "a.txt").unlink()
+    status, _, err = caption(folder, *both, "--skip-existing")
+    assert status == 1 and seen == ["a.png", "bad.png", "c d.png"]
+    assert "photos that have their captions already: 1 (skipped)" in err
+    assert (tmp_path / "captions.csv").read_bytes() == whole and (folder / "a.txt").exists()
+    (folder / "bad.png").unlink()
+    assert caption(folder, *both, "--skip-existing")[:2] == (0, "") and seen == []
+    assert (tmp_path / "captions.csv").read_bytes() == whole
+
+
+def test_an_interrupted_run_leaves_whole_files(folder, tmp_path, caption, seen, monkeypatch):
+    from caption_utils import captioner
+
+    whole_run = captioner.caption_photos
+
+    def interrupted(*arguments):
+        yield next(whole_run(*arguments))
+        raise KeyboardInterrupt
+
+    both = ["--write", "txt", "--csv", tmp_path / "captions.csv"]
+    monkeypatch.setattr(captioner, "caption_photos", interrupted)
+    status, _, err = caption(folder, *both)
+    assert (status, err) == (130, "caption_utils: interrupted\n")
+    assert [row[0] for row in rows_of(tmp_path / "captions.csv")] == ["photo", f"{folder}/a.png"]
+    assert [path.name for path in folder.glob("*.t*")] == ["a.txt"]
+    monkeypatch.setattr(captioner, "caption_photos", whole_run)
+    caption(folder, *both, "--skip-existing")
+    assert seen == ["b.png", "bad.png", "c d.png"] and len(rows_of(tmp_path / "captions.csv")) == 4
+
+
+def test_an_existing_table_is_replaced_only_when_asked(folder, tmp_path, caption):
+    table = tmp_path / "captions.csv"
+    table.write_text("mine")
+    for option, told in (([], "exists already; go on with --skip-existing"), (["--skip-existing"], "is no table of")):
+        status, out, err = caption(folder / "a.png", "--csv", table, *option)
+        assert (status, out, len(err.splitlines())) == (2, "", 1) and told in err
+        assert table.read_text() == "mine"
+    assert caption(folder / "a.png", "--csv", table, "--overwrite")[0] == 0
+    assert [row[0] for row in rows_of(table)] == ["photo", f"{folder}/a.png"]
+
+
+def test_what_cannot_be_written(folder, tmp_path, caption, monkeypatch):
+    """One text file: that photo failed. The table: an end, in one line."""
+    (folder / "a.txt").mkdir()
+    status, out, err = caption(folder / "a.png", folder / "b.png", "--write", "txt", "--overwrite")
+    assert status == 1 and out.startswith(f"{folder}/b.png: ") and len(out.splitlines()) == 1
+    assert err.startswith(f"caption_utils: {folder}/a.txt: cannot be written (Is a directory)")
+    for table in (folder, folder / "b.png" / "captions.csv"):
+        status, out, err = caption(folder / "b.png", "--csv", table, "--overwrite")
+        assert (status, out, len(err.splitlines())) == (2, "", 1) and str(folder) in err
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--skip-existing"])
+def test_options_about_files_need_files(folder, caption, option):
+    status, out, err = caption(folder, option)
+    assert (status, out) == (2, "") and err.endswith("need --write txt or --csv FILE\n")
+    with pytest.raises(SystemExit, match="2"):
+        caption(folder, "--write", "txt", "--overwrite", "--skip-existing")
+
+
+def test_the_table_takes_no_photos_place(folder, caption):
+    for table, options in ((folder / "a.png", []), (folder / "a.txt", ["--write", "txt"])):
+        status, out, err = caption(folder / "a.png", *options, "--csv", table, "--overwrite")
+        assert (status, out) == (2, "") and "name another file for the table" in err
+    assert (folder / "a.png").read_bytes().startswith(b"\x89PNG") and not (folder / "a.txt").exists()
+
+
+def test_photos_that_would_share_a_text_file():
+    names = [
+        "d/a.jpg",
+        "d/a.png",
+        "d/A.heic",
+        "e/a.jpg",
+        "b.c.png",
+        "d/no",
+        "x.txt",
+        "x.png",
+        os.path.abspath("e/a.jpg"),
+    ]
+    found = text_paths([Path(name) for name in names])
+    expected = ["d/a.jpg.txt", "d/a.png.txt", "d/A.heic.txt", "e/a.txt", "b.c.txt", "d/no.txt"]
+    expected += ["x.txt.txt", "x.png.txt", os.path.abspath("e/a.txt")]
+    assert [found[Path(name)] for name in names] == expected
+    with pytest.raises(InputError, match="^two photos would share a text file"):
+        text_paths([Path("a.jpg"), Path("a.png"), Path("a.jpg.png")])
+
+
+class Said:
+    text, log_probability = "a dog , it runs", -1.23456
+
+
+def test_any_name_comes_back_from_the_table(tmp_path):
+    table = str(tmp_path / "t.csv")
+    names = ["a,b.jpg", 'a "b".jpg', "a\nb.jpg", "a\rb.jpg", "a\u2028b\x0b.jpg", "é.jpg", os.fsdecode(b"\xff.jpg"), ""]
+    photos = [tmp_path / f"{name}.png" for name in names]
+    files = CaptionFiles(photos, None, table, False, False)
+    for photo in [*photos, *photos]:
+        assert files.write(photo, [Said]) == [Said]
+    assert photos_in(table) == set(map(str, photos)) and len(rows_of(table)) == len(names) + 1
+    assert rows_of(table)[1] == [str(photos[0]), "a dog , it runs", "-1.2346"]
+    assert CaptionFiles([*photos, Path("new.png")], None, table, False, True).left == [Path("new.png")]
+
+
+@pytest.mark.parametrize(
+    "text", ["photo", "photo,caption\na,b\n", "photo,caption,log_probability", "\x00", '"' * 200001]
+)
+def test_another_file_is_no_table_and_stays_as_it_was(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=r"^.*t\.csv: (is no table|cannot be read as csv).*; name another file$"):
+        photos_in(str(tmp_path / "t.csv"))
+    assert (tmp_path / "t.csv").read_text() == text
+
+
+def test_an_empty_folder_among_others_is_an_error_of_its_own(folder, tmp_path, caption, monkeypatch):
+    for name in ("empty", "none"):
+        (tmp_path / name).mkdir()
+    told = f"{tmp_path}/empty: holds no picture; name a folder with files such as photo.jpg"
+    status, out, err = caption(tmp_path / "empty", folder / "a.png")
+    assert (status, err) == (1, f"caption_utils: {told}\n") and out.startswith(f"{folder}/a.png: ")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder}/a.png\n{tmp_path}/empty\n"))
+    status, out, err = caption("--json", "-")
+    assert (status, err) == (1, "")
+    assert json.loads(out.splitlines()[0]) == {"image": f"{tmp_path}/empty", "error": told}
+    assert caption(tmp_path / "empty") == (2, "", f"caption_utils: {told}\n")
+    status, out, err = caption(tmp_path / "empty", tmp_path / "none")
+    assert (status, out, len(err.splitlines())) == (2, "", 1) and "empty: holds" in err and "none: holds" in err
+
+
+def test_a_folder_with_its_subfolders_and_a_line_about_other_files(folder, caption, seen):
+    (folder / "below").mkdir()
+    for name in ("bad.png", "c d.png"):
+        (folder / name).unlink()
+    shutil.copy(folder / "a.png", folder / "below")
+    for name in ("below/notes.txt", "._b.png"):
+        (folder / name).touch()
+    status, _, err = caption(folder)
+    assert (status, err, seen) == (0, "", ["a.png", "b.png"])
+    status, _, err = caption(folder, "--recursive")
+    assert err == f"caption_utils: {folder}: other files, which are no pictures: 1 (skipped)\n"
+    assert (status, seen) == (0, ["a.png", "b.png", "a.png"])
+
+
+KILLED = """
+import os, signal, sys
+from caption_utils import captioner
+from caption_utils.__main__ import main
+find = captioner.caption_photos
+def killed(*arguments):
+    for number, found in enumerate(find(*arguments)):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield found
+captioner.caption_photos = killed
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_whole_files(folder, tmp_path, caption, seen, model_folder):
+    table, both = tmp_path / "captions.csv", ["--write", "txt", "--csv", str(tmp_path / "captions.csv")]
+    command = ["caption", "--model", str(model_folder), "--beam", "1", str(folder), *both]
+    assert subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True).returncode == -9
+    assert [row[0] for row in rows_of(table)[1:]] == [f"{folder}/a.png", f"{folder}/b.png"]
+    assert sorted(path.name for path in folder.glob("*.t*")) == ["a.txt", "b.txt"]
+    caption(folder, *both, "--skip-existing")
+    assert seen == ["bad.png", "c d.png"] and len(rows_of(table)) == 4
