@@ -1,6 +1,8 @@
 """The notebooks are whole, in order, executed and compared; and comparing them finds what is broken."""
 
+import csv
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -217,3 +219,20 @@ def test_comparison_finds_what_is_broken(tmp_path):
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     assert set(re.findall(r"FAILED (\w+)\.ipynb", told)) == {"wrong", "fails"}, told
     assert "1 passed" in told
+
+
+@pytest.mark.slow
+def test_own_data_of_five_photos_run_to_the_end(tmp_path, monkeypatch):
+    demo = ROOT / "data" / "demo"
+    (tmp_path / "Images").mkdir()
+    with (demo / "captions.txt").open(encoding="utf-8", newline="") as file:
+        captions = dict(reversed(list(csv.reader(file))[1:]))  # the first of each photo
+    rows = ["image,caption"]
+    for name in sorted(captions)[:5]:
+        shutil.copy(demo / "Images" / name, tmp_path / "Images")
+        rows.append(f'{name},"{captions[name]}"')
+    (tmp_path / "captions.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    monkeypatch.setenv("CAPTION_DATA", str(tmp_path))
+    done = notebooks.execute(PATHS[0])
+    told = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
+    assert "5 images, 5 captions" in told and "no image has a second caption" in told
