@@ -8,9 +8,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.optim import Optimizer
 
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
+from caption_utils.model.decoder import Decoder
 from caption_utils.training.checkpoint import LAST, WEIGHTS, save_tensors
 
 LOG_FIELDS = ("epoch", "train_loss", "val_perplexity", "learning_rate", "captions_per_second", "seconds")
@@ -25,6 +27,24 @@ class Progress:
     history: History
     settings: dict[str, Any]
     scaler: dict[str, Any]
+
+
+def tensors_of(decoder: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Weights as ``model.NAME``, and what Adam keeps of the i-th parameter as ``adam.i.NAME``."""
+    tensors = {f"model.{name}": tensor.clone() for name, tensor in decoder.state_dict().items()}
+    state = optimizer.state_dict()["state"]
+    return tensors | {f"adam.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+
+
+def restore_tensors(tensors: dict[str, Tensor], decoder: Decoder, optimizer: Optimizer) -> None:
+    """Undo ``tensors_of``. Raises ``RuntimeError`` if the decoder has other parameters."""
+    decoder.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            _, index, entry = name.split(".")
+            state.setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def save_progress(folder: Path, progress: Progress) -> None:

@@ -21,7 +21,15 @@ from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import LAST, Model, save_model
 from caption_utils.training.loss import TeacherForcing, caption_loss
 from caption_utils.training.processes import all_reduce, broadcast, join_processes
-from caption_utils.training.progress import History, Progress, load_progress, save_progress, write_log
+from caption_utils.training.progress import (
+    History,
+    Progress,
+    load_progress,
+    restore_tensors,
+    save_progress,
+    tensors_of,
+    write_log,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,11 +81,6 @@ class Trainer:
         self.history: History = []
         self.start = {name: value.clone() for name, value in model.decoder.state_dict().items()}
 
-    @property
-    def result(self) -> Decoder:
-        """The decoder that is validated and published."""
-        return self.model.decoder
-
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
         data = {
@@ -106,7 +109,7 @@ class Trainer:
     def run_epoch(self) -> None:
         """Train for an epoch, validate and save."""
         row = self.train_epoch()
-        found = perplexity(self.result, self.val.in_order())
+        found = perplexity(self.model.decoder, self.val.in_order())
         shared = broadcast(torch.tensor(found, dtype=torch.float64, device=self.processes.device))
         self.history.append({**row, "val_perplexity": shared.item()})
         if self.processes.is_main_process:
@@ -175,9 +178,7 @@ class Trainer:
 
     def save(self) -> None:
         """After an epoch: everything needed to go on, then the model folder if it is the best epoch yet."""
-        state = self.optimizer.state_dict()["state"]
-        tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.decoder.state_dict().items()}
-        tensors |= {f"adam.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+        tensors = tensors_of(self.model.decoder, self.optimizer)
         save_progress(self.folder, Progress(tensors, self.history, self.settings(), self.scaler.state_dict()))
         self.publish()
 
@@ -186,7 +187,7 @@ class Trainer:
         if self.best() is self.history[-1]:
             used = {"precision": str(self.precision).removeprefix("torch.")}
             training = {**self.model.training, **asdict(self.config), **used, "best": self.best()}
-            save_model(self.folder, replace(self.model, decoder=self.result, training=training))
+            save_model(self.folder, replace(self.model, training=training))
         write_log(self.folder, self.history)
 
     def resume(self) -> None:
@@ -197,12 +198,11 @@ class Trainer:
             self.model.decoder.load_state_dict(self.start)
             return
         self._check_settings(progress.settings)
-        self.history, tensors = progress.history, progress.tensors
         try:
-            self.model.decoder.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+            restore_tensors(progress.tensors, self.model.decoder, self.optimizer)
         except RuntimeError:
             raise InputError(f"{self.folder / LAST}: written by an older version; train into a new folder") from None
-        self._restore_optimizer(tensors)
+        self.history, self.steps = progress.history, len(progress.history) * len(self.batches)
         if progress.scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(progress.scaler)
         if self.processes.is_main_process:
@@ -215,16 +215,6 @@ class Trainer:
         if changed:
             path = self.folder / LAST
             raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
-
-    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("adam."):
-                _, index, entry = name.split(".")
-                state.setdefault(int(index), {})[entry] = tensor
-        stored = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**stored, "state": state})
-        self.steps = len(self.history) * len(self.batches)
 
 
 def weights_digest(decoder: Decoder) -> str:
