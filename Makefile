@@ -48,7 +48,7 @@ gpu: ## check and measure on a GPU, with PYTHON=python3 without .venv; PyTorch a
 	$(PYTHON) benchmarks/gpu.py
 
 bench: $(READY) ## measure speed, each measurement against its baseline
-	for file in benchmarks/bench_*.py; do echo "$$file"; OMP_WAIT_POLICY=PASSIVE $(BIN)/python "$$file" || exit 1; done
+	for file in benchmarks/bench_*.py; do echo "$$file"; GOMP_SPINCOUNT=1000 $(BIN)/python "$$file" || exit 1; done
 
 demo: $(READY) ## draw the demo set in data/demo again
 	$(BIN)/python -m caption_utils.demo.scenes

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as all that starts the project, before PyTorch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as all that starts the project, before PyTorch is loaded
 
 import numpy as np
 import pytest

@@ -64,12 +64,15 @@ def test_nothing_happens_where_the_package_imports(empty, tmp_path):
     assert (place_of(result), result.stderr) == (empty.resolve(), "")
 
 
-@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
-def test_waiting_threads_sleep_unless_told_otherwise(empty, monkeypatch, own):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    cell = f"{notebooks.bootstrap('')}\nprint(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_waiting_threads_sleep_unless_told_otherwise(empty, monkeypatch, own, spins):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    cell = f"{notebooks.bootstrap('')}\nprint(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     told = start(put_repository(empty), empty, PACKAGES, cell=cell, **own)
-    assert told.stdout.split()[:2] == [own.get("OMP_WAIT_POLICY", "PASSIVE"), "False"], told.stderr
+    assert told.stdout.split()[:2] == [spins, "False"], told.stderr
 
 
 def test_found_above_the_notebook(tmp_path):

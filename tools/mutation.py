@@ -21,7 +21,7 @@ COPIED, LINKED = ("caption_utils", "tests", "tools", "notebooks"), ("data", "res
 SECONDS = 120  # for one test, since a fault may make a loop endless
 AT_ONCE = 2
 NBVAL = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CAPTION_DATA": "demo", "CAPTION_PROFILE": "fast"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "CAPTION_DATA": "demo", "CAPTION_PROFILE": "fast"}
 
 
 class Fault(NamedTuple):

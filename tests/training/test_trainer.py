@@ -267,8 +267,10 @@ def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkey
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+# A shell lets what it starts in the background ignore the signal, and children inherit that.
 SIGNALLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{tests!r}, {tests!r} + "/training"]
 from caption_utils.training import run as experiment
 from caption_utils.__main__ import main
