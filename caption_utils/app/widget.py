@@ -9,7 +9,7 @@ from caption_utils.app import page
 from caption_utils.app.photos import Photo, sample_photos, upload_megabytes, uploaded_photos
 from caption_utils.app.session import Session
 from caption_utils.config import BEAMS
-from caption_utils.data.folders import pictures_at
+from caption_utils.data.folders import pictures_of
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 from caption_utils.runtime import device, host
@@ -60,15 +60,18 @@ class CaptionWidget(VBox):
         self._work(len(self.photos))
         try:
             for number, photo in enumerate(self.photos, 1):
-                self.results.children = (*self.results.children, HTML(self._outcome(photo)))[:MOST_CARDS]
+                if outcome := self._outcome(photo, number <= MOST_CARDS):
+                    self.results.children = (*self.results.children, HTML(outcome))
                 self.progress.value = number
         finally:
             self.history.value = page.history_table(self.session.history, len(self.session.rows), self.session.csv())
             self._rest()
 
-    def _outcome(self, photo: Photo) -> str:
+    def _outcome(self, photo: Photo, large: bool) -> str:
+        """The photo's card if it is to be shown ``large``, or why it has no caption."""
         try:
-            return page.result_card(self.session.caption(photo, self.model.value, self.beams.value))
+            result = self.session.caption(photo, self.model.value, self.beams.value)
+            return page.result_card(result) if large else ""
         except Exception as error:  # nobody reads what a click raises, so whatever it is goes into the page
             return page.failed_line(photo.name, error, "no caption ({}); try a smaller photo or another model")
 
@@ -114,13 +117,13 @@ class CaptionWidget(VBox):
         if not (name := change["new"].strip()):
             return
         try:
-            path = Path(name).expanduser()
-            paths = pictures_at(path)
+            paths, _, notes = pictures_of([str(Path(name).expanduser())], recursive=False)
         except (InputError, RuntimeError) as error:  # RuntimeError: ~ of nobody
             self.choose([], name)
             self.status.value = page.failed_line(name, error, "not found ({}); check the path")
         else:
             self.choose([Photo(path.name, path) for path in paths], name)
+            self.status.value += "".join(page.fill("note", text=note) for note in notes)
 
     def _work(self, photos: int) -> None:
         self.button.disabled, self.button.description = True, "Working…"

@@ -113,15 +113,16 @@ def _files_below(folder: Path, below: set[str]) -> set[str]:
 
 
 def pictures_at(path: Path, recursive: bool = False) -> list[Path]:
-    """A folder's pictures by name, if ``recursive`` also those below it; ``path`` itself where nothing can be listed.
+    """A folder's pictures by name, if ``recursive`` also those below it.
 
-    Raises ``InputError`` if a folder holds no picture.
+    What is no folder, or one that cannot be listed, stands for itself. Raises ``InputError`` if a folder holds no
+    picture.
     """
     try:
-        files = _files_at(path, recursive)
+        files, closed = _files_at(path, recursive)
     except InputError:
         return [path]
-    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES] + closed
     if not found:
         raise InputError(f"{path}: holds no picture; name a folder with files such as photo.jpg")
     return found
@@ -129,7 +130,7 @@ def pictures_at(path: Path, recursive: bool = False) -> list[Path]:
 
 def others_at(folder: Path, recursive: bool = False) -> int:
     """How many files ``pictures_at`` leaves out, those not counted that are hidden."""
-    return sum(file.suffix.lower() not in IMAGE_SUFFIXES for file in _files_at(folder, recursive))
+    return sum(file.suffix.lower() not in IMAGE_SUFFIXES for file in _files_at(folder, recursive)[0])
 
 
 def pictures_of(names: Iterable[str], recursive: bool) -> tuple[list[Path], dict[Path, InputError], list[str]]:
@@ -151,8 +152,12 @@ def pictures_of(names: Iterable[str], recursive: bool) -> tuple[list[Path], dict
     return pictures, empty, notes
 
 
-def _files_at(folder: Path, recursive: bool) -> list[Path]:
-    """Raises ``InputError`` if the folder itself cannot be listed; those below it that cannot be are left alone."""
-    files = list(map(Path, listing(folder)[1]))
-    below = islice(walk(folder, math.inf if recursive else 0), 1, None)
-    return files + [file for place in below for file in files_in(place)]
+def _files_at(folder: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
+    """Files, and folders below that cannot be listed. Raises ``InputError`` if ``folder`` itself cannot be."""
+    files, closed = list(map(Path, listing(folder)[1])), list[Path]()
+    for place in islice(walk(folder, math.inf if recursive else 0), 1, None):
+        try:
+            files += map(Path, listing(place)[1])
+        except InputError:
+            closed.append(place)
+    return files, closed

@@ -112,7 +112,7 @@ def load_scenes(folder: str | Path = DEMO) -> dict[str, Scene]:
         return {name: Scene(s["background"], tuple(map(_thing, s["things"]))) for name, s in stored.items()}
     except OSError:
         raise InputError(f"{path}: cannot be read; {remedy}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); {remedy}") from None
 
 

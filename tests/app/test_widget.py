@@ -104,7 +104,7 @@ def test_busy_while_it_works_and_ready_after(widget, monkeypatch):
     monkeypatch.setattr(
         widget,
         "_outcome",
-        lambda photo: (
+        lambda photo, large: (
             seen.append((widget.button.disabled, widget.button.description, "cu-working" in widget.status.value)) or ""
         ),
     )
@@ -141,12 +141,13 @@ def test_a_sample_is_one_click(widget):
 
 
 def test_a_path_of_a_photo_or_a_folder(widget, tmp_path):
-    for name in ("b.jpg", "a.png"):
+    for name in ("b.jfif", "a.png", "._a.png", "notes.txt"):
         (tmp_path / name).touch()
     widget.path.value = str(COFFEE)
-    assert widget.photos == [Photo("coffee.png", COFFEE)]
+    assert widget.photos == [Photo("coffee.png", COFFEE)] and "skipped" not in widget.status.value
     widget.path.value = str(tmp_path)
-    assert [photo.name for photo in widget.photos] == ["a.png", "b.jpg"]
+    assert [photo.name for photo in widget.photos] == ["a.png", "b.jfif"]
+    assert f"<bdi>{tmp_path}: other files, which are no pictures: 1 (skipped)</bdi>" in widget.status.value
 
 
 @pytest.mark.parametrize("path", ["<b>gone</b>.jpg", "a\0b", "x" * 5000])
@@ -184,9 +185,11 @@ def test_an_empty_folder_is_told(widget, tmp_path):
 
 def test_many_photos_are_captioned_though_few_are_shown_large(widget, monkeypatch):
     monkeypatch.setattr(module, "MOST_CARDS", 2)
-    widget.choose([Photo(f"{i}.png", COFFEE) for i in range(4)])
+    photos = [Photo(f"{i}.png", COFFEE) for i in range(4)]
+    widget.choose([*photos, Photo("bad.png", b"no photo"), Photo("worse.png", b"")])
     widget.button.click()
-    assert (len(cards(widget)), len(widget.session.history)) == (2, 4)
+    assert ["cu-failed" in card for card in cards(widget)] == [False, False, True, True]
+    assert "bad.png" in cards(widget)[2] and len(widget.session.history) == 4
 
 
 def test_running_out_of_memory_is_told_and_the_widget_goes_on(widget, monkeypatch):
@@ -221,10 +224,10 @@ def test_whatever_goes_wrong_is_told_and_the_history_kept(widget, monkeypatch, e
 def test_an_interrupted_click_keeps_what_it_had_in_the_history(widget, monkeypatch):
     outcome = widget._outcome
 
-    def interrupted(photo):
+    def interrupted(photo, large):
         if photo.name == "b.png":
             raise KeyboardInterrupt
-        return outcome(photo)
+        return outcome(photo, large)
 
     monkeypatch.setattr(widget, "_outcome", interrupted)
     widget.choose([Photo("a.png", COFFEE), Photo("b.png", COFFEE)])

@@ -1,3 +1,4 @@
+import os
 import unicodedata
 
 import pytest
@@ -77,6 +78,22 @@ def test_pictures_in_subfolders_when_asked(tmp_path):
     found = pictures_at(tmp_path, recursive=True)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.png", "x/2.tif", "y/1.jpg", "y/z/0.jpg"]
     assert others_at(tmp_path, recursive=True) == 2  # the notes, and the link to itself
+
+
+def test_a_folder_that_cannot_be_listed_stands_for_itself_also_below_another(tmp_path, monkeypatch):
+    touch(tmp_path / "a.jpg", tmp_path / "locked" / "b.jpg", tmp_path / "open" / "c.jpg")
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert pictures_at(tmp_path / "locked") == [tmp_path / "locked"]
+    assert pictures_at(tmp_path) == [tmp_path / "a.jpg"]
+    assert pictures_at(tmp_path, recursive=True) == [tmp_path / name for name in ("a.jpg", "open/c.jpg", "locked")]
+    assert others_at(tmp_path, recursive=True) == 0
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "x" * 300, "nowhere/photo.jpg"])

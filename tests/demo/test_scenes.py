@@ -81,7 +81,8 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [None, "{", '{"a.jpg": {}}', "[]", '{"a.jpg": {"background": "snow", "things": [3]}}']
+    "content",
+    [None, "{", '{"a.jpg": {}}', "[]", '{"a.jpg": {"background": "snow", "things": [3]}}', "[" * 10**5, "1" * 5000],
 )
 def test_missing_or_damaged_scenes_name_the_remedy(tmp_path, content):
     if content is not None:
