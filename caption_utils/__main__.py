@@ -120,7 +120,7 @@ def caption(
     for note in (*notes, *files.notes):
         print(f"caption_utils: {note}", file=sys.stderr)
     named, failed = [*empty, *files.left], 0
-    with tqdm(total=len(named), unit="photo", disable=None if len(named) > 1 else True) as bar:
+    with tqdm(total=len(named), unit="photo", smoothing=0, disable=None if len(named) > 1 else True) as bar:
         for path, found in zip(named, chain(empty.values(), captions), strict=True):
             bar.clear()
             if maps and not isinstance(found, InputError):
@@ -129,6 +129,7 @@ def caption(
             failed += isinstance(found, InputError)
             _print_caption(str(path), found, top, as_json)
             bar.update()
+            bar.refresh()  # many come at once, and after them the bar stands until the next
     return 1 if failed else 0
 
 
