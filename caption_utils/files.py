@@ -16,7 +16,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     not take it.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name[-50:]}.tmp")  # the whole of a long name would leave no room for the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -42,8 +42,12 @@ class CaptionDataset:
         table = self.table[self.table["split"] == name].reset_index(drop=True)
         if table.empty:
             present = ", ".join(split for split in SPLITS if split in set(self.table["split"]))
-            few = f" (that takes {FEWEST[name]} in all)" if self.scheme == "random" and name in FEWEST else ""
-            raise InputError(f"split {name!r} of {self.name} has no images{few}; choose one of: {present}")
+            ways = {
+                "random": f" (that takes {FEWEST.get(name)} in all)",
+                "official": " (a random split would draw some)",
+            }
+            way = ways.get(self.scheme, "") if name in SPLITS else ""
+            raise InputError(f"split {name!r} of {self.name} has no images{way}; choose one of: {present}")
         return replace(self, table=table)
 
     @property

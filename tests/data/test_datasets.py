@@ -62,6 +62,17 @@ def test_too_few_images_for_a_split_are_told_how_many_it_takes(tmp_path, images,
         dataset.split(split)
 
 
+def test_a_split_that_lists_leave_empty_is_told_how_to_have_one(tmp_path):
+    folder = make(tmp_path / "toy")
+    (folder / "my_trainImages.txt").write_text("\n".join(NAMES[:15]))
+    (folder / "my_testImages.txt").write_text("\n".join(NAMES[15:]))
+    with pytest.raises(InputError) as caught:
+        load_dataset(folder).split("val")
+    told = "split 'val' of toy has no images (a random split would draw some); choose one of: train, test"
+    assert str(caught.value) == told
+    assert load_dataset(folder, "random").split("val").image_names
+
+
 @pytest.mark.parametrize("name", ["test", "valid"])
 def test_a_split_without_images(tmp_path, name):
     dataset = load_dataset(make(tmp_path / "toy"), split="first6k")
