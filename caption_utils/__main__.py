@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     if wanted:
         os.environ["CAPTION_DEVICE"] = wanted
     try:
+        if "" in [*options.values(), *options.get("photos", [])]:
+            raise InputError("one of the arguments is empty; check what it was taken from")
         return run(**options)
     except InputError as error:
         print(f"caption_utils: {error}", file=sys.stderr)

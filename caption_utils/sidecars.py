@@ -47,6 +47,8 @@ class CaptionFiles:
         self.table, self.overwrite = table, overwrite
         if table and _key(table) in {*map(_key, photos), *map(_key, self.texts.values())}:
             raise InputError(f"{table}: is a photo or the text file of one; name another file for the table")
+        if table and os.path.isdir(table):
+            raise InputError(f"{table}: a folder; name a file for the table")
         if table and not (overwrite or skip_existing) and os.path.lexists(table):
             raise InputError(f"{table}: exists already; go on with --skip-existing, or replace it with --overwrite")
         self.tabled = photos_in(table) if table and skip_existing else set[str]()

@@ -223,6 +223,14 @@ def test_more_runners_up_than_beams_are_one_line(model, capsys, top):
     assert line.endswith(f"top={top}: choose 1 to 5, or more beams with --beam")
 
 
+@pytest.mark.parametrize(
+    "options", [[""], [PHOTO, ""], [PHOTO, "--csv", ""], [PHOTO, "--csv="], [PHOTO, "--model", ""]]
+)
+def test_an_empty_argument_is_not_taken_for_none(capsys, options):
+    line = refused(capsys, "caption", *options)
+    assert line == "caption_utils: one of the arguments is empty; check what it was taken from"
+
+
 def test_no_beams_are_one_line_before_any_work(capsys):
     assert "beams=0 is out of range" in refused(capsys, "caption", "--beam", "0", PHOTO)
 

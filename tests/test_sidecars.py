@@ -136,6 +136,11 @@ def test_what_cannot_be_written(folder, tmp_path, caption, monkeypatch):
     status, out, err = caption(folder / "a.png", folder / "b.png", "--write", "txt", "--overwrite")
     assert status == 1 and out.startswith(f"{folder}/b.png: ") and len(out.splitlines()) == 1
     assert err.startswith(f"caption_utils: {folder}/a.txt: cannot be written (Is a directory)")
+    assert caption(folder / "b.png", "--csv", folder) == (
+        2,
+        "",
+        f"caption_utils: {folder}: a folder; name a file for the table\n",
+    )
     for table in (folder, folder / "b.png" / "captions.csv"):
         status, out, err = caption(folder / "b.png", "--csv", table, "--overwrite")
         assert (status, out, len(err.splitlines())) == (2, "", 1) and str(folder) in err
