@@ -3,5 +3,16 @@
 from caption_utils.evaluation.grounding import grounding, grounding_scores, truth
 from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
 from caption_utils.evaluation.report import evaluate_model
+from caption_utils.evaluation.sharpness import change, effective_regions, sharpness_scores
 
-__all__ = ["deletion_scores", "deletion_test", "evaluate_model", "grounding", "grounding_scores", "truth"]
+__all__ = [
+    "change",
+    "deletion_scores",
+    "deletion_test",
+    "effective_regions",
+    "evaluate_model",
+    "grounding",
+    "grounding_scores",
+    "sharpness_scores",
+    "truth",
+]

@@ -1,0 +1,48 @@
+"""How sharp attention is, and how much it moves from word to word, beside what even attention would give."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from caption_utils.metrics.bootstrap import Score, grouped_mean
+
+
+def effective_regions(attention: np.ndarray) -> np.ndarray:
+    """How many regions each of the maps ``(T, H', W')`` is spread over, ``(T,)``: ``exp`` of its entropy.
+
+    It is 1 where all attention is on one region, and N where it is even over N. Source: the diversity of order 1 of
+    Hill 1973.
+    """
+    flat = _flat(attention)
+    logarithm = np.log(flat, where=flat > 0, out=np.zeros_like(flat))
+    return np.exp(-(flat * logarithm).sum(axis=1))
+
+
+def change(attention: np.ndarray) -> np.ndarray:
+    """How much of the attention moves between each word and the next, ``(T - 1,)``, from 0 to 1: total variation."""
+    flat = _flat(attention)
+    return np.abs(np.diff(flat, axis=0)).sum(axis=1) / 2
+
+
+def sharpness_scores(maps: Sequence[np.ndarray]) -> dict[str, Score]:
+    """Means over all words of the captions' ``maps``, each ``(T, H', W')``.
+
+    ``effective_regions``, ``peak`` (the largest weight) and ``change``, which is not a number if no caption has two
+    words. Even attention over N regions gives N, ``1 / N`` and 0.
+    """
+    return {
+        "effective_regions": _mean(map(effective_regions, maps)),
+        "peak": _mean(each.max(axis=(1, 2)) for each in maps),
+        "change": _mean(map(change, maps)),
+    }
+
+
+def _flat(attention: np.ndarray) -> np.ndarray:
+    words, height, width = attention.shape
+    return attention.reshape(words, height * width).astype(float)
+
+
+def _mean(values: Iterable[np.ndarray]) -> Score:
+    """The mean of all values, of which there is an array for each image."""
+    each = list(values)
+    return grouped_mean(np.concatenate(each), np.repeat(np.arange(len(each)), list(map(len, each))), len(each))
