@@ -197,7 +197,7 @@ def find_dataset(download: bool = False, split: str = "official", seed: int = 0)
     """The data set that ``CAPTION_DATA`` names (a path, or ``demo``), else ``data/flickr8k``, else one in
     ``/kaggle/input``, else (only if ``download``) Kaggle's copy, else the demo set. ``notes[0]`` says which.
 
-    Raises ``InputError`` if ``CAPTION_DATA`` names nothing readable, if the download fails, or if there is no data.
+    A relative path starts in the working folder, or else in the repository. Raises ``InputError`` if ``CAPTION_DATA`` names nothing readable, if the download fails, or if there is no data.
     """
     root, how, name = _locate(download)
     dataset = load_dataset(root, split, seed)
@@ -210,10 +210,11 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     repo, setting = repository() or Path.cwd(), os.environ.get("CAPTION_DATA", "")
     demo, local = repo / "data" / "demo", repo / "data" / "flickr8k"
     if setting and setting != "demo":
-        chosen = Path(os.path.expanduser(setting))
-        if not os.path.exists(chosen):
+        given = Path(os.path.expanduser(setting))
+        found = list(filter(os.path.exists, (given, repo / given)))  # notebooks run in a folder of their own
+        if not found:
             raise InputError(f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it")
-        return chosen, "found by CAPTION_DATA", None
+        return found[0], "found by CAPTION_DATA", None
     if not setting:
         if any(local.glob("[!.]*")):
             return local, "found in the repository", None

@@ -304,6 +304,18 @@ def test_a_folder_outside_the_repository_is_named_in_full(repo, monkeypatch, tmp
     assert find_dataset().notes[0] == f"Dataset: mine at {root} (found by CAPTION_DATA)"
 
 
+def test_a_relative_folder_is_found_from_the_repository_too(repo, monkeypatch):
+    """``CAPTION_DATA=my_photos make lab`` starts notebooks in a folder of their own."""
+    make(repo / "my_photos")
+    (repo / "notebooks").mkdir()
+    monkeypatch.setenv("CAPTION_DATA", "my_photos")
+    for place in (repo, repo / "notebooks"):
+        monkeypatch.chdir(place)
+        assert find_dataset().name == "my_photos"
+    make(repo / "notebooks" / "my_photos", names=["here.jpg"])
+    assert find_dataset().image_names == ["here.jpg"]
+
+
 @pytest.mark.parametrize("setting", ["/no/such", "~nobody-of-that-name/data", "x" * 300])
 def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch, setting):
     monkeypatch.setenv("CAPTION_DATA", setting)
