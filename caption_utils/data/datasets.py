@@ -197,7 +197,8 @@ def find_dataset(download: bool = False, split: str = "official", seed: int = 0)
     """The data set that ``CAPTION_DATA`` names (a path, or ``demo``), else ``data/flickr8k``, else one in
     ``/kaggle/input``, else (only if ``download``) Kaggle's copy, else the demo set. ``notes[0]`` says which.
 
-    A relative path starts in the working folder, or else in the repository. Raises ``InputError`` if ``CAPTION_DATA`` names nothing readable, if the download fails, or if there is no data.
+    A relative path starts in the working folder, or else in the repository. Raises ``InputError`` if ``CAPTION_DATA``
+    names nothing readable, if the download fails, or if there is no data.
     """
     root, how, name = _locate(download)
     dataset = load_dataset(root, split, seed)
