@@ -221,18 +221,41 @@ def test_comparison_finds_what_is_broken(tmp_path):
     assert "1 passed" in told
 
 
+@pytest.fixture
+def own_photos(tmp_path, monkeypatch):
+    """``own_photos(5)``: the notebooks find so many photos with a caption each."""
+
+    def make(number):
+        demo = ROOT / "data" / "demo"
+        (tmp_path / "Images").mkdir()
+        with (demo / "captions.txt").open(encoding="utf-8", newline="") as file:
+            captions = dict(reversed(list(csv.reader(file))[1:]))  # the first of each photo
+        rows = ["image,caption"]
+        for name in sorted(captions)[:number]:
+            shutil.copy(demo / "Images" / name, tmp_path / "Images")
+            rows.append(f'{name},"{captions[name]}"')
+        (tmp_path / "captions.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        monkeypatch.setenv("CAPTION_DATA", str(tmp_path))
+
+    yield make
+    for folder in (ROOT / "data" / "models").glob(f"*-{tmp_path.name}-*"):
+        shutil.rmtree(folder)
+
+
+def told_by(notebook):
+    return "".join(output.get("text", "") for cell in code_cells(notebook) for output in cell.outputs)
+
+
 @pytest.mark.slow
-def test_own_data_of_five_photos_run_to_the_end(tmp_path, monkeypatch):
-    demo = ROOT / "data" / "demo"
-    (tmp_path / "Images").mkdir()
-    with (demo / "captions.txt").open(encoding="utf-8", newline="") as file:
-        captions = dict(reversed(list(csv.reader(file))[1:]))  # the first of each photo
-    rows = ["image,caption"]
-    for name in sorted(captions)[:5]:
-        shutil.copy(demo / "Images" / name, tmp_path / "Images")
-        rows.append(f'{name},"{captions[name]}"')
-    (tmp_path / "captions.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    monkeypatch.setenv("CAPTION_DATA", str(tmp_path))
-    done = notebooks.execute(PATHS[0])
-    told = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
+def test_own_data_of_five_photos_run_to_the_end(own_photos):
+    own_photos(5)
+    told = told_by(notebooks.execute(PATHS[0]))
     assert "5 images, 5 captions" in told and "no image has a second caption" in told
+
+
+@pytest.mark.slow
+def test_own_data_of_two_photos_are_evaluated(own_photos):
+    own_photos(2)
+    path = next(path for path in PATHS if path.stem.startswith("06"))
+    told = told_by(notebooks.execute(path))
+    assert "so one reference is all there is" in told and "nothing to recall" in told
