@@ -212,10 +212,10 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     demo, local = repo / "data" / "demo", repo / "data" / "flickr8k"
     if setting and setting != "demo":
         given = Path(os.path.expanduser(setting))
-        found = list(filter(os.path.exists, (given, repo / given)))  # notebooks run in a folder of their own
-        if not found:
+        present = list(filter(os.path.exists, (given, repo / given)))  # notebooks run in a folder of their own
+        if not present:
             raise InputError(f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it")
-        return found[0], "found by CAPTION_DATA", None
+        return present[0], "found by CAPTION_DATA", None
     if not setting:
         if any(local.glob("[!.]*")):
             return local, "found in the repository", None
