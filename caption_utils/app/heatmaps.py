@@ -15,6 +15,7 @@ from PIL import Image
 from caption_utils.captioner import Caption
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
+from caption_utils.evaluation.sharpness import effective_regions
 from caption_utils.files import replacing
 
 PANEL, PIXELS = 1.9, 256  # a panel's width in inches, and the most pixels of a photo's side that it shows
@@ -49,8 +50,8 @@ def attention_figure(image: Image.Image, caption: Caption, columns: int | None =
     columns = min(columns or math.ceil(len(panels) / fewest_rows), len(panels))
     rows = math.ceil(len(panels) / columns)
     height = PANEL * min(max(image.height / image.width, 0.3), 1.5)
-    figure = Figure(figsize=(PANEL * columns, (height + 0.3) * rows + 0.4), dpi=80, layout="constrained")
-    figure.suptitle(caption.text, fontsize=12)
+    figure = Figure(figsize=(PANEL * columns, (height + 0.3) * rows + 0.6), dpi=80, layout="constrained")
+    figure.suptitle(f"{caption.text}\n{spread(caption)}", fontsize=12)
     for number, (picture, title) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(picture)
@@ -90,6 +91,13 @@ def place(attention: np.ndarray) -> str:
     peak = np.unravel_index(attention.argmax(), attention.shape)
     row, column = (int(3 * (index + 0.5) / count) for index, count in zip(peak, attention.shape, strict=True))
     return f"{('top', '', 'bottom')[row]} {('left', '', 'right')[column]}".strip() or "middle"
+
+
+def spread(caption: Caption) -> str:
+    """Over how many regions the attention for a word is spread, on average, in words; empty for an empty caption."""
+    if not caption.tokens:
+        return ""
+    return f"looks at about {effective_regions(caption.attention).mean():.0f} of {caption.attention[0].size} regions"
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:

@@ -11,7 +11,7 @@ from string import Formatter
 import numpy as np
 from PIL import Image, ImageOps
 
-from caption_utils.app.heatmaps import VEIL, fitted, place, veil
+from caption_utils.app.heatmaps import VEIL, fitted, place, spread, veil
 from caption_utils.app.session import Result
 from caption_utils.captioner import Caption
 from caption_utils.errors import InputError
@@ -62,6 +62,7 @@ def result_card(result: Result) -> str:
         chance=_chance(best.probability),
         copy=Markup(html.escape(JS)),
         attention=_attention(result.preview, best),
+        spread=spread(best),
         others=fill("others", items=items) if items else "",
     )
 

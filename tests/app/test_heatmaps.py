@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, map_paths, place, spotlight, veil
+from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, map_paths, place, spotlight, spread, veil
 from caption_utils.captioner import Caption
 from caption_utils.errors import InputError
 
@@ -61,10 +61,18 @@ def test_the_figure_has_a_titled_panel_for_the_photo_and_each_word_in_even_rows(
     caption = caption_of([f"word{i}" for i in range(words)])
     figure = attention_figure(Image.new("RGB", SIZE), caption)
     assert [axes.get_title() for axes in figure.axes] == ["photo", *caption.tokens]
-    assert figure.get_suptitle() == caption.text
+    assert figure.get_suptitle() == f"{caption.text}\nlooks at about 1 of 49 regions"
     assert all(not axes.axison for axes in figure.axes)
     grid = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)
+
+
+def test_how_far_attention_is_spread_in_words():
+    even, half = np.full((7, 7), 1 / 49), np.zeros((7, 7))
+    half[0, :2] = 0.5
+    caption = Caption("a red ball", -1.0, ["a", "red", "ball"], np.stack([even, half, half]))
+    assert spread(caption) == "looks at about 18 of 49 regions"
+    assert spread(Caption("", -1.0, [], np.zeros((0, 7, 7)))) == ""
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
