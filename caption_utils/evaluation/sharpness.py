@@ -1,6 +1,6 @@
 """How sharp attention is, and how much it moves from word to word, beside what even attention would give."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,14 +27,15 @@ def change(attention: np.ndarray) -> np.ndarray:
 def sharpness_scores(maps: Sequence[np.ndarray]) -> dict[str, Score]:
     """Means over all words of the captions' ``maps``, each ``(T, H', W')``.
 
-    ``effective_regions``, ``peak`` (the largest weight) and ``change``, which is not a number if no caption has two
-    words. Even attention over N regions gives N, ``1 / N`` and 0.
+    ``effective_regions``, ``peak`` (the largest weight) and ``change``, which is missing if no caption has two words.
+    Even attention over N regions gives N, ``1 / N`` and 0.
     """
-    return {
-        "effective_regions": _mean(map(effective_regions, maps)),
-        "peak": _mean(each.max(axis=(1, 2)) for each in maps),
-        "change": _mean(map(change, maps)),
+    values = {
+        "effective_regions": list(map(effective_regions, maps)),
+        "peak": [each.max(axis=(1, 2)) for each in maps],
+        "change": list(map(change, maps)),
     }
+    return {name: _mean(each) for name, each in values.items() if any(map(len, each))}
 
 
 def _flat(attention: np.ndarray) -> np.ndarray:
@@ -42,7 +43,7 @@ def _flat(attention: np.ndarray) -> np.ndarray:
     return attention.reshape(words, height * width).astype(float)
 
 
-def _mean(values: Iterable[np.ndarray]) -> Score:
+def _mean(values: Sequence[np.ndarray]) -> Score:
     """The mean of all values, of which there is an array for each image."""
-    each = list(values)
-    return grouped_mean(np.concatenate(each), np.repeat(np.arange(len(each)), list(map(len, each))), len(each))
+    images = np.repeat(np.arange(len(values)), list(map(len, values)))
+    return grouped_mean(np.concatenate(values), images, len(values))
