@@ -55,7 +55,11 @@ class DecoderConfig(Settings):
     """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
 
     ``region_dim``, unless 0, is the width to which features are first projected. ``dropout`` falls on embeddings and
-    output vectors, ``feature_dropout`` on features and their projection. Raises ``InputError`` for values out of range.
+    output vectors, ``feature_dropout`` on features and their projection. ``attention`` may be ``none``: the mean
+    feature for each word. Of Xu et al. 2015, ``gate`` weighs the context against the words (4.2.1), and ``hard``
+    attention learns to look at one region a word (4.1); what it looks at afterwards is the expected context, or with
+    ``likeliest`` the likeliest region. ``normalizer`` makes weights of scores.
+    Raises ``InputError`` for values out of range, and for those that make no sense together.
     """
 
     vocab_size: int
@@ -71,6 +75,23 @@ class DecoderConfig(Settings):
     feature_dropout: float = within(0, 0.99, 0.0)
     deep_output: bool = False
     tie_weights: bool = False
+    gate: bool = False
+    hard: bool = False
+    likeliest: bool = False
+    normalizer: str = one_of("softmax", "sparsemax", "entmax")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        attending, sparse = self.attention != "none", self.normalizer != "softmax"
+        for wrong, remedy in (
+            (self.gate and self.attention == "luong", "gate is for attention bahdanau or none"),
+            (self.hard and not attending, "hard chooses among regions; take attention bahdanau or luong"),
+            (sparse and not attending, "a normalizer is for attention bahdanau or luong; leave it out"),
+            (sparse and self.hard, "hard attention must be able to try every region; leave normalizer softmax"),
+            (self.likeliest and not self.hard, "likeliest is for hard attention; set hard too"),
+        ):
+            if wrong:
+                raise InputError(remedy)
 
     @property
     def context_dim(self) -> int:
@@ -97,6 +118,7 @@ class TrainConfig(Settings):
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
+    ``reinforce`` and ``entropy`` are hard attention's alone (Xu et al. 2015, the two λ of section 4.1).
     Raises ``InputError`` for an unknown schedule or precision and for a value out of range.
     """
 
@@ -110,6 +132,8 @@ class TrainConfig(Settings):
     label_smoothing: float = within(0, 0.99, 0.0)
     distillation: float = within(0, 1, 0.0)
     doubly_stochastic: float = within(0, 1e3, 0.0)
+    reinforce: float = within(0, 1e3, 0.1)
+    entropy: float = within(0, 1e3, 0.01)
     clip_norm: float = within(0, 1e6, 5.0)
     patience: int = within(1, 1e6, 5)
     mirror: bool = False

@@ -182,6 +182,11 @@ VARIANTS = {
         "deep_output": True,
         "input_feeding": True,
     },
+    "gated": {"attention": "bahdanau", "gate": True, "deep_output": True},
+    "sparsemax": {"attention": "bahdanau", "normalizer": "sparsemax"},
+    "entmax": {"attention": "luong", "score": "general", "normalizer": "entmax"},
+    "none": {"attention": "none"},
+    "hard": {"attention": "bahdanau", "hard": True},
 }
 
 

@@ -21,8 +21,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from caption_utils.config import DecoderConfig
 from caption_utils.fast.layout import ByImage, by_image
 from caption_utils.model.decoder import BahdanauDecoder
+from caption_utils.model.normalizers import NORMALIZERS
+
+
+def suits(config: DecoderConfig) -> bool:
+    """Whether a decoder is one that ``teacher_forcing`` can stand in for."""
+    return config.attention == "bahdanau" and not (config.gate or config.hard)
 
 
 def teacher_forcing(
@@ -35,10 +42,11 @@ def teacher_forcing(
     gates = F.linear(embedded, of_word, lstm.bias_ih + lstm.bias_hh)  # (P, 4H)
     values = F.linear(state.features, of_context)  # (G, N, 4H)
     hidden, cell = state.hidden.index_select(0, owner), state.cell.index_select(0, owner)
-    weight = torch.cat([lstm.weight_hh, -2 * attention.W_h.weight])
+    query, score = attention.get_parameter("W_h.weight"), attention.get_parameter("v.weight")
+    weight = torch.cat([lstm.weight_hh, -2 * query])
     plan = make_plan(tokens.batch_sizes, owner, len(features))
-    keys, v = exponential(-2 * state.keys), 2 * attention.v.weight[0]
-    outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, v, plan)
+    keys, v = exponential(-2 * state.keys), 2 * score[0]
+    outputs, alphas = unroll(gates, hidden, cell, keys, values, weight, v, plan, decoder.config.normalizer)
     if decoder.config.deep_output:
         contexts = plan.tokens.collect(plan.tokens.spread(alphas) @ state.features)
         outputs = torch.cat([outputs, contexts], dim=1)
@@ -82,7 +90,15 @@ def make_plan(batch_sizes: Tensor, owner: Tensor, images: int) -> Plan:
 
 
 def unroll(
-    gates: Tensor, hidden: Tensor, cell: Tensor, keys: Tensor, values: Tensor, weight: Tensor, v: Tensor, plan: Plan
+    gates: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    weight: Tensor,
+    v: Tensor,
+    plan: Plan,
+    normalizer: str,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states ``(P, H)`` and alphas ``(P, N)`` after each token.
 
@@ -93,14 +109,14 @@ def unroll(
     """
     with torch.autocast(weight.device.type, enabled=False):
         tensors = [tensor.to(weight.dtype) for tensor in (gates, hidden, cell, keys, values, weight, v)]
-        return Unroll.apply(*tensors, plan)
+        return Unroll.apply(*tensors, plan, normalizer)
 
 
 class Unroll(torch.autograd.Function):
     """``unroll`` and, by backpropagation through time, its gradient."""
 
     @staticmethod
-    def forward(ctx, gates, hidden, cell, keys, values, weight, v, plan):
+    def forward(ctx, gates, hidden, cell, keys, values, weight, v, plan, normalizer):
         keys_of = keys.index_select(0, plan.owner)  # (B, N, A)
         active, alphas = torch.empty_like(gates), gates.new_empty(len(gates), keys.shape[1])
         queries, memory = gates.new_empty(len(gates), len(v)), torch.empty_like(keys_of)
@@ -112,10 +128,10 @@ class Unroll(torch.autograd.Function):
             recurrent, asked = (h @ weight.T).split([gates.shape[1], len(v)], dim=1)
             exponential(asked, out=query)
             scores = sigmoid_of_sum(keys_of[:size], query.unsqueeze(1), memory) @ v
-            torch.softmax(scores, dim=1, out=alpha)
+            alpha.copy_(NORMALIZERS[normalizer](scores))
             torch.add(gate, recurrent, out=now).add_(for_each_caption(alpha, values, layout))
             lstm_cell(now, c, new_h, new_c)
-        ctx.plan = plan
+        ctx.plan, ctx.normalizer = plan, normalizer
         ctx.save_for_backward(active, alphas, queries, hiddens, cells, keys, keys_of, values, weight, v)
         return hiddens[len(hidden) :].clone(), alphas
 
@@ -131,7 +147,7 @@ class Unroll(torch.autograd.Function):
         d_gates, d_queries = d_made.split([active.shape[1], len(v)], dim=1)
         by_gate = d_gates.unflatten(1, (4, -1))
         d_hidden, d_cell = torch.zeros_like(hiddens[:captions]), torch.zeros_like(cells[:captions])
-        score = ScoreGradient(keys_of, v)
+        score = ScoreGradient(keys_of, v, ctx.normalizer)
         given = plan.each(queries, alphas, grad_alphas, grad_hiddens, slopes[:, :3], slopes[:, 3], bends, kept)
         wanted = plan.each(d_made, d_gates, by_gate[:, :3], by_gate[:, 3], d_queries)
         for size, layout, from_forward, gradients in reversed(list(zip(*plan[:2], given, wanted, strict=True))):
@@ -147,7 +163,7 @@ class Unroll(torch.autograd.Function):
             dc.mul_(keep)
         d_weight = d_made.T @ hiddens_before
         d_values = plan.tokens.spread(alphas).mT @ plan.tokens.spread_over_all(d_gates)
-        return d_gates, d_hidden, d_cell, score.of_images(keys, plan.owner), d_values, d_weight, score.v, None
+        return d_gates, d_hidden, d_cell, score.of_images(keys, plan.owner), d_values, d_weight, score.v, None, None
 
 
 class ScoreGradient:
@@ -157,14 +173,16 @@ class ScoreGradient:
     for ``q``, and ``d s`` for ``v``. The captions' keys ``(B, N, A)`` and queries come as ``e^{-k_i}`` and ``e^{-q}``.
     """
 
-    def __init__(self, keys: Tensor, v: Tensor):
+    def __init__(self, keys: Tensor, v: Tensor, normalizer: str):
+        self._normalizer = normalizer
         self._keys, self._minus_v, self.v = keys, -v, torch.zeros_like(v)
         self._memory, self._slopes = torch.empty_like(keys), torch.zeros_like(keys)
 
     def add(self, query: Tensor, alpha: Tensor, grad_alpha: Tensor, out: Tensor) -> None:
         """Take a step's queries ``(b, A)`` and alphas ``(b, N)`` with their gradient; ``out`` gets that of ``-q``."""
-        weighted = alpha * grad_alpha
-        scores = torch.addcmul(weighted, alpha, weighted.sum(dim=1, keepdim=True), value=-1)
+        diagonal, share = jacobian(alpha, self._normalizer)
+        weighted = diagonal * grad_alpha
+        scores = torch.addcmul(weighted, share, weighted.sum(dim=1, keepdim=True), value=-1)
         bent = sigmoid_of_sum(self._keys[: len(query)], query.unsqueeze(1), self._memory)
         self.v.addmv_(bent.flatten(0, 1).T, scores.flatten())
         slope = bent.addcmul_(bent, bent, value=-1)
@@ -174,6 +192,17 @@ class ScoreGradient:
     def of_images(self, keys: Tensor, owner: Tensor) -> Tensor:
         """The gradient of the images' keys ``(G, N, A)``, once all steps are in; captions are of ``owner (B,)``."""
         return torch.zeros_like(keys).index_add_(0, owner, self._slopes).mul_(self._minus_v).div_(keys)
+
+
+def jacobian(alpha: Tensor, normalizer: str) -> tuple[Tensor, Tensor]:
+    """``s`` and ``s / Σ s`` of ``diag(s) - s sᵀ / Σ s``, how ``alpha (b, N)`` changes with the scores.
+
+    s is alpha itself, its root, or 1 where it is not 0: Peters et al. 2019, proposition 2.
+    """
+    if normalizer == "softmax":
+        return alpha, alpha
+    s = alpha.sqrt() if normalizer == "entmax" else (alpha > 0).to(alpha.dtype)
+    return s, s / s.sum(dim=1, keepdim=True)
 
 
 def for_each_caption(rows: Tensor, matrices: Tensor, layout: ByImage) -> Tensor:

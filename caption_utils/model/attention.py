@@ -1,6 +1,6 @@
 """Where to look: the additive attention of Bahdanau et al. and the multiplicative attention of Luong et al.
 
-Both are called alike and return alike: queries ``(B, T, H)``, T of them for each image, meet its regions ``(B, N, D)``.
+All are called alike and return alike: queries ``(B, T, H)``, T of them for each image, meet its regions ``(B, N, D)``.
 Shapes: **B** batch · **T** queries · **N** regions · **D** features · **H** hidden · **A** attention.
 """
 
@@ -8,12 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from caption_utils.errors import InputError
+from caption_utils.model.normalizers import NORMALIZERS
 
 SCORES = ("dot", "general", "concat")
 
 
 class Attention(nn.Module):
-    """Softmax over alignment scores, then the expected feature vector (Xu et al. 2015, equations 5 and 13)."""
+    """Alignment scores to weights that sum to 1, then the expected feature vector.
+
+    Source: Xu et al. 2015, "Show, Attend and Tell", equations 5 and 13; their softmax is one of ``NORMALIZERS``.
+    """
+
+    def __init__(self, normalizer: str = "softmax"):
+        super().__init__()
+        self.normalize = NORMALIZERS[normalizer]
 
     def keys(self, features: Tensor) -> Tensor:
         """The part of the score that no query changes, computed once an image: ``(B, N, D)`` to ``(B, N, A)``."""
@@ -25,9 +33,13 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, features: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Context vectors ``(B, T, D)`` and attention weights alpha ``(B, T, N)`` of queries ``(B, T, H)``."""
-        alpha = self.score(query, keys).softmax(dim=-1)  # (B, T, N)
+        alpha = self.weights(query, keys)  # (B, T, N)
         context = alpha @ features  # (B, T, D)
         return context, alpha
+
+    def weights(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Attention weights alpha ``(B, T, N)``."""
+        return self.normalize(self.score(query, keys))
 
 
 class BahdanauAttention(Attention):
@@ -37,8 +49,8 @@ class BahdanauAttention(Attention):
     A.1.2; for images Xu et al. 2015, "Show, Attend and Tell", equation 4.
     """
 
-    def __init__(self, feature_dim: int, hidden_dim: int, attention_dim: int):
-        super().__init__()
+    def __init__(self, feature_dim: int, hidden_dim: int, attention_dim: int, normalizer: str = "softmax"):
+        super().__init__(normalizer)
         self.W_f = nn.Linear(feature_dim, attention_dim)
         self.W_h = nn.Linear(hidden_dim, attention_dim, bias=False)
         self.v = nn.Linear(attention_dim, 1, bias=False)
@@ -56,6 +68,16 @@ def additive_score(query: Tensor, keys: Tensor, v: nn.Linear) -> Tensor:
     return v(torch.tanh(pairs)).squeeze(-1)
 
 
+class NoAttention(Attention):
+    """What attention is compared with: the same weight for each region, the mean feature for each word."""
+
+    def keys(self, features: Tensor) -> Tensor:
+        return features
+
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        return keys.new_zeros(query.shape[0], query.shape[1], keys.shape[1])
+
+
 class LuongAttention(Attention):
     """Multiplicative attention, asked with the current state ``h_t``.
 
@@ -66,8 +88,15 @@ class LuongAttention(Attention):
     Raises ``InputError`` for an unknown score, and for ``dot`` where D differs from H.
     """
 
-    def __init__(self, feature_dim: int, hidden_dim: int, attention_dim: int, score: str = "general"):
-        super().__init__()
+    def __init__(
+        self,
+        feature_dim: int,
+        hidden_dim: int,
+        attention_dim: int,
+        score: str = "general",
+        normalizer: str = "softmax",
+    ):
+        super().__init__(normalizer)
         if score not in SCORES:
             raise InputError(f"score {score!r} is unknown; choose one of {', '.join(SCORES)}")
         if score == "dot" and feature_dim != hidden_dim:
@@ -90,3 +119,19 @@ class LuongAttention(Attention):
         if self.kind == "concat":
             return additive_score(self.W_h(query), keys, self.v)
         return query @ keys.mT
+
+
+def likeliest(alpha: Tensor) -> Tensor:
+    """The region of the largest weight as one-hot vectors, ``(…, N)`` like ``alpha``."""
+    return torch.zeros_like(alpha).scatter_(-1, alpha.argmax(dim=-1, keepdim=True), 1.0)
+
+
+def sampled(alpha: Tensor) -> Tensor:
+    """A region drawn with the probabilities ``alpha (…, N)`` as one-hot vectors: hard attention, Xu et al. 2015,
+    equations 8 and 9.
+
+    Of times that are exponentially distributed with the rates ``alpha_i``, the i-th is the first with probability
+    ``alpha_i``. Unlike ``torch.multinomial`` this does not wait for a GPU.
+    """
+    times = torch.empty_like(alpha, dtype=torch.promote_types(alpha.dtype, torch.float32)).exponential_()
+    return likeliest(alpha.detach() / times)

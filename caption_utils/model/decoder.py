@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from caption_utils.config import DecoderConfig
 from caption_utils.errors import InputError
-from caption_utils.model.attention import Attention, BahdanauAttention, LuongAttention
+from caption_utils.model.attention import Attention, BahdanauAttention, LuongAttention, NoAttention, likeliest, sampled
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class State:
     hidden: Tensor  # (B, H)
     cell: Tensor  # (B, H)
     attentional: Tensor | None = None  # (B, O), only with input feeding
+    hard: Tensor | None = None  # (B, 1, 1), only where hard attention learns: 1 for captions that look at samples, or 0
 
     def select(self, captions: Tensor, images: Tensor | None = None) -> "State":
         """The memory of some captions and, unless all stay, the regions of some images; one may come several times.
@@ -47,17 +48,19 @@ class State:
         features, keys = self.features, self.keys
         if images is not None:
             features, keys = features.index_select(0, images), keys.index_select(0, images)
-        fed = None if self.attentional is None else self.attentional.index_select(0, captions)
-        return State(features, keys, self.hidden.index_select(0, captions), self.cell.index_select(0, captions), fed)
+        names = ("hidden", "cell", "attentional", "hard")
+        memory = {name: value.index_select(0, captions) for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, features=features, keys=keys, **memory)
 
     def first(self, count: int) -> "State":
         """The state of the first captions, where each has regions of its own."""
-        fed = None if self.attentional is None else self.attentional[:count]
-        return State(self.features[:count], self.keys[:count], self.hidden[:count], self.cell[:count], fed)
+        return replace(self, **{name: value[:count] for name, value in vars(self).items() if value is not None})
 
 
 class Decoder(nn.Module):
     """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
+
+    baseline: Tensor  # only with hard attention: what the log-probability of a caption has been of late
 
     def __init__(self, config: DecoderConfig, attention: Attention):
         super().__init__()
@@ -71,6 +74,8 @@ class Decoder(nn.Module):
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
             self.output.weight = self.embedding.weight
+        if config.hard:
+            self.register_buffer("baseline", torch.zeros(()))
 
     def regions(self, features: Tensor) -> Tensor:
         """What is attended to: features ``(G, N, D)`` themselves, or ``relu(W f_i)`` of width ``region_dim``."""
@@ -93,13 +98,16 @@ class Decoder(nn.Module):
         output, alpha, state = self.recur(embedded, state)
         return self.logits(output, embedded), alpha, state
 
-    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, tokens: PackedSequence, owner: Tensor, hard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits ``(P, V)`` of the word after each token, and alphas ``(P, N)``.
 
         ``features (G, N, D)`` belong to G images; ``owner (B,)`` says which of them each packed caption describes.
+        With ``hard (B, 1, 1)`` regions are sampled, and alphas are ``(P, 2, N)``, as in ``attend``.
         """
         embedded = self.dropout(self.embedding(tokens.data))  # (P, E)
-        state = self.init_state(features).select(owner, owner)
+        state = replace(self.init_state(features).select(owner, owner), hard=hard)
         outputs, alphas = [], []
         for words in embedded.split(tokens.batch_sizes.tolist()):  # T × (b, E)
             output, alpha, state = self.recur(words, state.first(len(words)))  # captions that have ended drop out
@@ -112,9 +120,18 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Context ``(B, D)`` and alpha ``(B, N)`` of queries ``(B, H)``, each in the image of its caption."""
+        """Context ``(B, D)`` and alpha ``(B, N)`` of queries ``(B, H)``, each in the image of its caption.
+
+        Hard attention takes the features of one region as context, in training of a sample ``s_t``, which then follows
+        alpha, ``(B, 2, N)``; where ``state.hard`` is 0, the sample is 0, and alpha stands in: Xu et al. 2015, 4.1.
+        """
         query = hidden.unflatten(0, (len(state.features), -1))  # (G, B / G, H)
-        context, alpha = self.attention(query, state.features, state.keys)
+        alpha = self.attention.weights(query, state.keys)  # (G, B / G, N)
+        if state.hard is not None:  # here G is B
+            sample = state.hard * sampled(alpha)  # (B, 1, N)
+            context = (sample + (1 - state.hard) * alpha) @ state.features
+            return context.flatten(0, 1), torch.cat([alpha, sample], dim=1)
+        context = (likeliest(alpha) if self.config.likeliest else alpha) @ state.features
         return context.flatten(0, 1), alpha.flatten(0, 1)
 
     def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
@@ -130,15 +147,17 @@ class Decoder(nn.Module):
 
 
 class BahdanauDecoder(Decoder):
-    """Attend with ``h_{t-1}``, then step the LSTM on ``[embedding; context]``.
+    """Attend with ``h_{t-1}``, then step the LSTM on ``[embedding; context]``; without attention, on the mean feature.
 
-    Source: Bahdanau et al. 2015, section 3.1; Xu et al. 2015, section 3.1.2, equations 1 to 3.
+    The gate says how much the context counts for a word: times ``β_t = σ(f_β(h_{t-1}))``, a number.
+    Source: Bahdanau et al. 2015, section 3.1; Xu et al. 2015, section 3.1.2, equations 1 to 3, and section 4.2.1.
     """
 
-    attention: BahdanauAttention
-
     def __init__(self, config: DecoderConfig):
-        super().__init__(config, BahdanauAttention(config.context_dim, config.hidden_dim, config.attention_dim))
+        sizes = config.context_dim, config.hidden_dim, config.attention_dim
+        attending = config.attention != "none"
+        super().__init__(config, BahdanauAttention(*sizes, config.normalizer) if attending else NoAttention())
+        self.gate = nn.Linear(config.hidden_dim, 1) if config.gate else None
         self.lstm = nn.LSTMCell(config.embed_dim + config.context_dim, config.hidden_dim)
         if config.through_embedding:
             width = config.hidden_dim + (config.context_dim if config.deep_output else 0)
@@ -146,6 +165,8 @@ class BahdanauDecoder(Decoder):
 
     def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         context, alpha = self.attend(state.hidden, state)
+        if self.gate is not None:
+            context = torch.sigmoid(self.gate(state.hidden)) * context
         hidden, cell = self.lstm(torch.cat([embedded, context], dim=-1), (state.hidden, state.cell))
         output = torch.cat([hidden, context], dim=-1) if self.config.deep_output else hidden
         return output, alpha, replace(state, hidden=hidden, cell=cell)
@@ -161,7 +182,7 @@ class LuongDecoder(Decoder):
 
     def __init__(self, config: DecoderConfig):
         sizes = config.context_dim, config.hidden_dim, config.attention_dim
-        super().__init__(config, LuongAttention(*sizes, config.score))
+        super().__init__(config, LuongAttention(*sizes, config.score, config.normalizer))
         fed = config.output_dim if config.input_feeding else 0
         kind = nn.LSTMCell if config.input_feeding else nn.LSTM
         self.lstm = kind(config.embed_dim + fed, config.hidden_dim)
@@ -182,10 +203,12 @@ class LuongDecoder(Decoder):
         fed = attentional if self.config.input_feeding else None
         return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
 
-    def forward(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, tokens: PackedSequence, owner: Tensor, hard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As in ``Decoder``. Without input feeding no step waits for the attention, which is one call for all steps."""
-        if self.config.input_feeding:
-            return super().forward(features, tokens, owner)
+        if self.config.input_feeding or self.config.hard:
+            return super().forward(features, tokens, owner, hard)
         embedded = self.dropout(self.embedding(tokens.data))  # (P, E)
         state = self.init_state(features).select(owner, owner)
         packed, _ = self.run_lstm(tokens._replace(data=embedded), state)
@@ -201,7 +224,7 @@ class LuongDecoder(Decoder):
             return self.lstm(inputs, (state.hidden[None], state.cell[None]))
 
 
-DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder}
+DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder, "none": BahdanauDecoder}
 
 
 def build_decoder(config: DecoderConfig) -> Decoder:

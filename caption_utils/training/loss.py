@@ -1,16 +1,18 @@
-"""What training lowers: the cross-entropy of the captions' words, a teacher's too, and a penalty on the attention."""
+"""What training lowers: the cross-entropy of the captions' words, a teacher's too, and a penalty on the attention.
+
+Hard attention adds what its samples are worth, since no gradient goes through them.
+"""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
 
 from caption_utils.config import TrainConfig
 from caption_utils.model.decoder import Batch, Decoder
 
-TeacherForcing = Callable[[Tensor, PackedSequence, Tensor], tuple[Tensor, Tensor]]  # as ``Decoder.forward``
+TeacherForcing = Callable[..., tuple[Tensor, Tensor]]  # as ``Decoder.forward``
 
 
 def caption_loss(
@@ -35,16 +37,45 @@ def caption_loss(
         total = torch.lerp(total, taught, config.distillation)
     loss = total / (tokens or len(batch.targets))
     if config.doubly_stochastic:
-        attended = attention_of_captions(alphas, batch)  # (B, N)
+        attended = of_captions(alphas, batch)  # (B, N), what each region gets over a whole caption
         loss = loss + config.doubly_stochastic * ((1 - attended) ** 2).sum() / (captions or len(batch.owner))
     return loss
 
 
-def attention_of_captions(alphas: Tensor, batch: Batch) -> Tensor:
-    """What each region gets over a whole caption, ``(B, N)``: the sum of the ``alphas (P, N)`` of its steps."""
-    captions = torch.arange(len(batch.owner), device=alphas.device)
+def hard_loss(
+    forward: TeacherForcing,
+    baseline: Tensor,
+    batch: Batch,
+    config: TrainConfig,
+    tokens: int | None = None,
+    captions: int | None = None,
+    teachers: Sequence[Decoder] = (),
+) -> tuple[Tensor, Tensor]:
+    """``caption_loss`` of hard attention, and the captions' log-probabilities ``log p(y | s, a)``, ``(B,)``.
+
+    One caption in two looks at samples ``s``, the other at alpha, their mean. For each of the former the loss falls by
+    ``λ_r (log p(y | s, a) - b) log p(s | a)``, the first factor being held fixed, and for each word of any by
+    ``λ_e H(α)``; ``λ_r`` is ``config.reinforce``, ``λ_e`` is ``config.entropy``, b is ``baseline``.
+    Its gradient is that of Xu et al. 2015, section 4.1, equations 11 and 12 (Williams 1992): with ``λ_r`` 1 and
+    ``λ_e`` 0 its mean over the samples is the gradient of the mean cross-entropy.
+    """
+    hard = torch.rand(len(batch.owner), 1, 1, device=batch.features.device).round()
+    logits, looks = forward(batch.features, batch.tokens, batch.owner, hard)
+    alphas, samples = looks.float().unbind(dim=1)  # (P, N), (P, N)
+    loss = caption_loss(lambda *_: (logits, alphas), batch, config, tokens, captions, teachers)
+    log_alphas = alphas.clamp(min=torch.finfo(alphas.dtype).tiny).log()
+    log_samples = of_captions((samples * log_alphas).sum(dim=1), batch)  # log p(s | a), or 0
+    log_words = of_captions(-F.cross_entropy(logits.detach().float(), batch.targets, reduction="none"), batch)
+    learnt = config.reinforce * (log_words - baseline) @ log_samples
+    entropy = -(alphas * log_alphas).sum()
+    return loss - (learnt + config.entropy * entropy) / (tokens or len(batch.targets)), log_words
+
+
+def of_captions(values: Tensor, batch: Batch) -> Tensor:
+    """Sums over the steps of each caption, ``(B, …)``, of ``values (P, …)``."""
+    captions = torch.arange(len(batch.owner), device=values.device)
     caption = torch.cat([captions[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,), whose each step is
-    return alphas.new_zeros(len(captions), alphas.shape[1]).index_add(0, caption, alphas)
+    return values.new_zeros(len(captions), *values.shape[1:]).index_add(0, caption, values)
 
 
 @torch.no_grad()

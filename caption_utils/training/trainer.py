@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from caption_utils.config import SCHEDULES, TrainConfig
+from caption_utils.config import SCHEDULES, DecoderConfig, TrainConfig
 from caption_utils.errors import InputError
 from caption_utils.fast import bahdanau
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
 from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import LAST, Model, save_model
-from caption_utils.training.loss import TeacherForcing, caption_loss
+from caption_utils.training.loss import TeacherForcing, caption_loss, hard_loss
 from caption_utils.training.processes import all_reduce, broadcast, join_processes
 from caption_utils.training.progress import (
     History,
@@ -46,7 +46,7 @@ def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
 
 def teacher_forcing(decoder: Decoder, device: torch.device) -> TeacherForcing:
     """``decoder`` itself, or what computes the same sooner on this device."""
-    if isinstance(decoder, BahdanauDecoder) and device.type == "cpu":
+    if isinstance(decoder, BahdanauDecoder) and bahdanau.suits(decoder.config) and device.type == "cpu":
         return partial(bahdanau.teacher_forcing, decoder)
     return decoder
 
@@ -144,9 +144,11 @@ class Trainer:
     def train_step(self, share: Share) -> Tensor:
         """One update by all processes; returns what this one's share adds to the loss, detached."""
         self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.batches.device)
+        loss, self.log_words = torch.zeros(2, device=self.batches.device)
         for part in share.parts:
             loss += self.backward(part, share)
+        if self.model.decoder.config.hard:
+            self.move_baseline(share)
         self.add_up_gradients()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)  # Pascanu et al. 2013
@@ -160,9 +162,19 @@ class Trainer:
         """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
         lower = self.precision is not torch.float32
         with torch.autocast(part.features.device.type, self.precision, enabled=lower):
-            loss = caption_loss(self.forward, part, self.config, share.tokens, share.captions, self.teachers)
+            rest = part, self.config, share.tokens, share.captions, self.teachers
+            if self.model.decoder.config.hard:
+                loss, log_words = hard_loss(self.forward, self.model.decoder.baseline, *rest)
+                self.log_words += log_words.sum()
+            else:
+                loss = caption_loss(self.forward, *rest)
         self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def move_baseline(self, share: Share) -> None:
+        """``b ← 0.9 b + 0.1 log p(y | s, a)``, the mean over a batch's captions: Xu et al. 2015, section 4.1."""
+        mean = all_reduce([self.log_words])[0] / share.captions
+        self.model.decoder.baseline.lerp_(mean, 0.1)
 
     def add_up_gradients(self) -> None:
         """Give each parameter the sum of its gradients in all processes; in some it may have none."""
@@ -211,6 +223,7 @@ class Trainer:
     def _check_settings(self, before: dict[str, object]) -> None:
         """A rate that never changes allows for more epochs; how a batch is divided changes no result."""
         free = {"accumulate", "epochs"} if self.config.schedule == "constant" else {"accumulate"}
+        before = asdict(DecoderConfig(1, 1)) | asdict(TrainConfig()) | before  # older versions had fewer settings
         changed = [name for name, value in self.settings().items() if name not in free and before.get(name) != value]
         if changed:
             path = self.folder / LAST

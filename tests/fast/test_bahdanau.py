@@ -7,9 +7,10 @@ from caption_utils.fast.bahdanau import make_plan, teacher_forcing
 from caption_utils.model.decoder import BahdanauDecoder
 
 
-@pytest.fixture(params=["bahdanau", "tied", "projected", "deep", "deep-unprojected"])
+@pytest.fixture(params=["bahdanau", "tied", "projected", "deep", "deep-unprojected", "sparsemax", "entmax"])
 def decoder(make_decoder, request):
-    return make_decoder(request.param).double()
+    settings = {"attention": "bahdanau"} if request.param == "entmax" else {}
+    return make_decoder(request.param, **settings).double()
 
 
 @pytest.fixture

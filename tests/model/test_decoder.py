@@ -159,7 +159,7 @@ def test_input_feeding_changes_what_follows_but_not_the_first_word(make_decoder,
 def reference(decoder, features, tokens):
     """Xu et al. 2015, section 3.1.2, or Luong et al. 2015, section 3, with PyTorch's LSTM cell: logits ``(T, V)``."""
     config, weights = decoder.config, dict(decoder.named_parameters())
-    bahdanau, feeding = config.attention == "bahdanau", config.input_feeding
+    bahdanau, feeding = config.attention != "luong", config.input_feeding
     fed_width = config.context_dim if bahdanau else config.output_dim if feeding else 0
     cell = torch.nn.LSTMCell(config.embed_dim + fed_width, config.hidden_dim)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in decoder.lstm.state_dict().items()})
@@ -171,6 +171,8 @@ def reference(decoder, features, tokens):
         embedded = decoder.embedding(token[None])
         if bahdanau:
             context = decoder.attention(h[None], features, keys)[0][0]
+            if config.gate:  # section 4.2.1
+                context = context / (1 + torch.exp(-(weights["gate.weight"] @ h[0] + weights["gate.bias"])))
             h, c = cell(torch.cat([embedded, context], 1), (h, c))
             out = torch.cat([h, context], 1) if config.deep_output else h
         else:
@@ -225,8 +227,96 @@ def test_tied_weights_are_one_tensor(make_decoder):
 
 
 def test_an_unknown_attention_is_told_the_known_ones():
-    with pytest.raises(InputError, match="attention 'self' is unknown; choose one of bahdanau, luong"):
+    with pytest.raises(InputError, match="attention 'self' is unknown; choose one of bahdanau, luong, none"):
         build_decoder(DecoderConfig(10, 6, attention="self"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "luong", "gate": True}, "gate is for attention bahdanau or none"),
+        ({"attention": "none", "hard": True}, "hard chooses among regions; take attention bahdanau or luong"),
+        (
+            {"attention": "none", "normalizer": "entmax"},
+            "a normalizer is for attention bahdanau or luong; leave it out",
+        ),
+        (
+            {"normalizer": "sparsemax", "hard": True},
+            "hard attention must be able to try every region; leave normalizer",
+        ),
+        ({"likeliest": True}, "likeliest is for hard attention; set hard too"),
+        ({"normalizer": "relu"}, "normalizer 'relu' is unknown; choose one of softmax, sparsemax, entmax"),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_told(settings, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        DecoderConfig(10, 6, **settings)
+
+
+def test_without_attention_every_word_sees_the_mean_feature(make_decoder, make_batches):
+    decoder = make_decoder("none")
+    (batch,) = make_batches().in_order()
+    logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
+    torch.testing.assert_close(alphas, torch.full((len(batch.targets), 5), 1 / 5))
+    means = batch.features.mean(dim=1, keepdim=True).expand_as(batch.features)
+    torch.testing.assert_close(decoder(means, batch.tokens, batch.owner)[0], logits)
+    assert not [name for name, _ in decoder.named_parameters() if name.startswith("attention")]
+
+
+HARD = {
+    "bahdanau": {"attention": "bahdanau", "gate": True, "deep_output": True},
+    "general": {"attention": "luong"},
+    "dot-feeding": {"attention": "luong", "score": "dot", "hidden_dim": 6, "input_feeding": True},
+}
+
+
+@pytest.fixture(params=HARD)
+def hard(request, make_decoder):
+    return lambda **settings: make_decoder(**HARD[request.param], hard=True, **settings)
+
+
+def test_a_caption_that_looks_at_samples_sees_one_region_a_word(hard, make_batches):
+    """The same as with images that hold the region sampled everywhere; the first state knows the whole image."""
+    decoder = hard()
+    (batch,) = make_batches(captions={"a": ["a small bird"]}).in_order()
+    logits, looks = decoder(batch.features, batch.tokens, batch.owner, torch.ones(1, 1, 1))
+    alphas, samples = looks.unbind(dim=1)
+    assert samples.sum(dim=1).tolist() == [1] * 4
+    state, expected = decoder.init_state(batch.features), []
+    for token, sample, alpha in zip(batch.tokens.data, samples, alphas, strict=True):
+        region = (sample @ batch.features[0]).expand_as(batch.features)
+        found, seen, _ = decoder.step(token[None], replace(state, features=region))
+        torch.testing.assert_close(seen[0], alpha)
+        expected.append(found)
+        state = replace(decoder.step(token[None], replace(state, features=region))[2], features=batch.features)
+    torch.testing.assert_close(logits, torch.cat(expected))
+
+
+def test_a_caption_that_looks_at_no_samples_sees_what_soft_attention_sees(hard, make_batches):
+    decoder = hard()
+    (batch,) = make_batches().in_order()
+    wanted = decoder(batch.features, batch.tokens, batch.owner)
+    which = (torch.arange(len(batch.owner)) % 2 == 0).view(-1, 1, 1)
+    logits, looks = decoder(batch.features, batch.tokens, batch.owner, which.float())
+    soft = torch.cat([~which.flatten()[:size] for size in batch.tokens.batch_sizes.tolist()])
+    torch.testing.assert_close(logits[soft], wanted[0][soft])
+    torch.testing.assert_close(looks[soft, 0], wanted[1][soft])
+    assert looks[:, 1].sum(dim=1).tolist() == (~soft).float().tolist()
+    assert not torch.allclose(logits[~soft], wanted[0][~soft])
+
+
+def test_the_likeliest_region_is_the_context_of_each_word(hard, make_batches):
+    decoder, expected = hard(likeliest=True), hard()
+    (batch,) = make_batches().in_order()
+    with mock.patch.object(expected.attention, "normalize", lambda s: (s == s.amax(-1, keepdim=True)).float()):
+        wanted = expected(batch.features, batch.tokens, batch.owner)
+    logits, alphas = decoder(batch.features, batch.tokens, batch.owner)
+    torch.testing.assert_close(logits, wanted[0])
+    assert torch.equal(alphas == alphas.amax(1, keepdim=True), wanted[1] == 1)
+    assert ((0 < alphas) & (alphas < 1)).all()
+    (single,) = make_batches(captions={"a": ["the sea"]}).in_order()
+    stepped = by_steps(decoder, single.features, single.tokens.data)[0]
+    torch.testing.assert_close(decoder(single.features, single.tokens, single.owner)[0], stepped)
 
 
 @pytest.mark.parametrize("attention", ["bahdanau", "luong"])

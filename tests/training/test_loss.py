@@ -1,11 +1,14 @@
 import math
+from itertools import product
+from unittest import mock
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from caption_utils.config import TrainConfig
 from caption_utils.metrics.perplexity import perplexity
-from caption_utils.training.loss import caption_loss
+from caption_utils.training.loss import caption_loss, hard_loss
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.1])
@@ -86,3 +89,98 @@ def test_the_parts_of_a_batch_have_its_loss_and_gradient(make_decoder, make_batc
     assert sum(losses).item() == pytest.approx(loss.item(), abs=1e-6)
     for one, other in zip(whole, added, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+ZERO = torch.zeros(())
+
+
+def all_hard(decoder):
+    """Every caption looks at samples."""
+    return lambda features, tokens, owner, hard: decoder(features, tokens, owner, torch.ones_like(hard))
+
+
+@pytest.fixture(params=["bahdanau", "general", "concat-feeding"])
+def hard_decoder(request, make_decoder):
+    return make_decoder(request.param, hard=True)
+
+
+@pytest.mark.parametrize("baseline", [0.0, -7.0])
+def test_the_gradient_of_hard_attention_is_exact_on_average(hard_decoder, make_batches, baseline):
+    """Over all ways to look at three regions in three steps, weighted by their probabilities."""
+    (batch,) = make_batches(captions={"a": ["two birds"]}).in_order()
+    batch = batch.__class__(batch.features[:, :3], batch.tokens, batch.targets, batch.owner)
+    parameters, config = list(hard_decoder.parameters()), TrainConfig(reinforce=1.0, entropy=0.0)
+    estimated, exact, total = [torch.zeros_like(p) for p in parameters], ZERO, ZERO
+    for path in product(range(3), repeat=3):
+        regions = iter(F.one_hot(torch.tensor(path), 3).float().view(3, 1, 1, 3))
+        with mock.patch("caption_utils.model.decoder.sampled", lambda alpha, regions=regions: next(regions)):
+            loss, log_words = hard_loss(all_hard(hard_decoder), torch.tensor(baseline), batch, config)
+        regions = iter(F.one_hot(torch.tensor(path), 3).float().view(3, 1, 1, 3))
+        with mock.patch("caption_utils.model.decoder.sampled", lambda alpha, regions=regions: next(regions)):
+            logits, looks = hard_decoder(batch.features, batch.tokens, batch.owner, torch.ones(1, 1, 1))
+        chance = (looks[:, 0] * looks[:, 1]).sum(dim=1).prod()
+        cross_entropy = F.cross_entropy(logits, batch.targets)
+        assert log_words.item() == pytest.approx(-3 * cross_entropy.item(), rel=1e-5)
+        exact, total = exact + chance * cross_entropy, total + chance.detach()
+        gradients = torch.autograd.grad(loss, parameters)
+        for sum_, gradient in zip(estimated, gradients, strict=True):
+            sum_ += chance.detach() * gradient
+    assert total.item() == pytest.approx(1)
+    for one, other in zip(estimated, torch.autograd.grad(exact, parameters), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_the_terms_of_hard_attention_by_hand(hard_decoder, make_batches):
+    """Equation 12 in loops: sums over the words of each caption, the coin and the samples as they fell."""
+    (batch,) = make_batches().in_order()
+    baseline, config = torch.tensor(-3.0), TrainConfig(reinforce=0.5, entropy=0.2, doubly_stochastic=1.0)
+    outputs = []
+
+    def forward(*inputs):
+        outputs.extend(hard_decoder(*inputs))
+        return outputs
+
+    torch.manual_seed(1)
+    loss, log_words = hard_loss(forward, baseline, batch, config)
+    (logits, looks), captions = outputs, range(len(batch.owner))
+    words, regions, entropy = [0.0 for _ in captions], [0.0 for _ in captions], 0.0
+    steps = [b for size in batch.tokens.batch_sizes.tolist() for b in range(size)]
+    log_probabilities = logits.log_softmax(1).tolist()
+    for row, target, (alpha, sample), b in zip(
+        log_probabilities, batch.targets.tolist(), looks.tolist(), steps, strict=True
+    ):
+        words[b] += row[target]
+        regions[b] += math.log(alpha[sample.index(1.0)]) if 1.0 in sample else 0.0
+        entropy -= sum(a * math.log(a) for a in alpha)
+    learnt = sum(0.5 * (word + 3) * region for word, region in zip(words, regions, strict=True))
+    plain = caption_loss(lambda *_: (logits, looks[:, 0]), batch, config)
+    assert log_words.tolist() == pytest.approx(words, rel=1e-5)
+    assert 0 < regions.count(0.0) < len(regions)
+    assert loss.item() == pytest.approx(plain.item() - (learnt + 0.2 * entropy) / len(batch.targets), rel=1e-5)
+
+
+def test_one_caption_in_two_keeps_its_expected_context(hard_decoder, make_batches):
+    (batch,) = make_batches().in_order()
+    coins = []
+
+    def forward(features, tokens, owner, hard):
+        coins.append(hard.flatten())
+        return hard_decoder(features, tokens, owner, hard)
+
+    torch.manual_seed(0)
+    for _ in range(60):
+        hard_loss(forward, ZERO, batch, TrainConfig())
+    coins = torch.stack(coins)  # (60, 9)
+    assert set(coins.flatten().tolist()) == {0, 1}
+    assert coins.mean().item() == pytest.approx(0.5, abs=4 * 0.5 / 540**0.5)
+    assert (coins.std(dim=1) > 0).sum() > 50  # each caption has its own
+
+
+def test_a_weight_that_vanishes_leaves_every_gradient_finite(make_decoder, make_batches):
+    decoder = make_decoder("bahdanau", hard=True)
+    with torch.no_grad():
+        decoder.attention.v.weight.mul_(1e4)
+    (batch,) = make_batches().in_order()
+    loss, _ = hard_loss(all_hard(decoder), ZERO, batch, TrainConfig(entropy=1.0))
+    assert decoder(batch.features, batch.tokens, batch.owner)[1].min() == 0
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, list(decoder.parameters())))
