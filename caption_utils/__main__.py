@@ -149,7 +149,7 @@ def _score_lines(row: dict, missing: dict[str, str]) -> list[str]:
         if not name.endswith(("_low", "_high")):
             shown = f"missing: {missing[name]}" if name in missing else value
             within = "" if row.get(f"{name}_low") is None else f"  {row[f'{name}_low']} to {row[f'{name}_high']}"
-            lines.append(f"{name:<16} {shown}{within}")
+            lines.append(f"{name:<20} {shown}{within}")
     return lines
 
 
@@ -157,7 +157,7 @@ def _difference_lines(against: str | None, apart: dict) -> list[str]:
     """The differences from the model ``against``, which may be none."""
     lines = [f"difference from {against}, 95 % interval, share of resamples without its sign"] if apart else []
     for name, d in apart.items():
-        lines.append(f"{name:<16} {d.value:+.4f}  {d.low:+.4f} to {d.high:+.4f}  p {d.p:.3f}")
+        lines.append(f"{name:<20} {d.value:+.4f}  {d.low:+.4f} to {d.high:+.4f}  p {d.p:.3f}")
     return lines
 
 

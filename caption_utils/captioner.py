@@ -24,7 +24,10 @@ PHOTOS_AT_ONCE = 32  # for the search, which is slower with fewer
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence about a picture. ``attention (T, H', W')`` holds one map for each token; each map sums to 1."""
+    """A sentence about a picture. ``attention (T, H', W')`` holds one map for each word in ``tokens``.
+
+    Each map sums to 1; that of a word of several pieces is their mean.
+    """
 
     text: str
     log_probability: float
@@ -82,9 +85,9 @@ class Captioner:
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def _caption(self, found: Hypothesis) -> Caption:
-        words = [self.model.vocab.words[i] for i in found.ids]
-        maps = found.alphas.reshape(len(words), self.encoder.grid, self.encoder.grid).numpy()
-        return Caption(self.model.vocab.decode(found.ids), found.log_probability, words, maps)
+        words, lengths = zip(*self.model.vocab.whole_words(found.ids), strict=True)
+        maps = found.maps(lengths).reshape(len(words), self.encoder.grid, self.encoder.grid).numpy()
+        return Caption(self.model.vocab.decode(found.ids), found.log_probability, list(words), maps)
 
 
 def caption_photos(captioner: Captioner, photos: Iterable[Source], beams: int) -> Iterator[list[Caption] | InputError]:

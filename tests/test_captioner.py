@@ -1,6 +1,7 @@
 import io
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from PIL import Image
 
 from caption_utils.captioner import Captioner, caption_photos
 from caption_utils.config import BEAMS, SearchConfig
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.data.wordpiece import WordPiece
 from caption_utils.errors import InputError
 from caption_utils.search.beam import beam_search
+from caption_utils.search.hypotheses import Hypothesis
 from caption_utils.training.checkpoint import Model, load_model
 
 PHOTOS = Path(skimage.__path__[0]) / "data"
@@ -31,6 +35,19 @@ def test_a_caption_is_a_sentence_with_a_map_for_each_token(captioner):
     assert found.log_probability < 0
     assert found.attention.shape == (len(found.tokens), 7, 7)
     assert found.attention.sum(axis=(1, 2)) == pytest.approx(np.ones(len(found.tokens)), abs=1e-5)
+
+
+def test_the_pieces_of_a_word_are_one_word(captioner, monkeypatch):
+    rules = {"model": {"continuing_subword_prefix": "##", "unk_token": "[UNK]"}}
+    pieces = Vocabulary({"two": 3, "dog": 2, "##s": 1}, 1, WordPiece(rules, ["two", "dog", "##s"]))
+    ids = [pieces.ids[piece] for piece in ("two", "dog", "##s")]
+    alphas = torch.rand(3, 49).softmax(dim=1)
+    monkeypatch.setattr("caption_utils.captioner.beam_search", lambda *args: [[Hypothesis(ids, -2.0, alphas)]])
+    model = replace(captioner.model, vocab=pieces)
+    (found,) = Captioner(model, captioner.encoder).captions(torch.empty(1))[0]
+    assert (found.text, found.tokens, found.per_word) == ("two dogs", ["two", "dogs"], math.exp(-2 / 3))
+    np.testing.assert_allclose(found.attention[0].ravel(), alphas[0])
+    np.testing.assert_allclose(found.attention[1].ravel(), alphas[1:].mean(dim=0), rtol=1e-6)
 
 
 def test_a_caption_is_what_search_finds_in_the_features(captioner, encoder):

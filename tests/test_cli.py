@@ -113,7 +113,7 @@ def test_the_json_of_a_diverged_model_is_valid(model, data_folder, capsys):
     assert [row[name] for name in names] == [None] * 4
     assert row["against"]["perplexity"]["value"] is None and row["images"] == 3
     assert main(command) == 0
-    assert "perplexity       inf " in capsys.readouterr().out
+    assert "perplexity           inf " in capsys.readouterr().out
 
 
 def test_a_second_start_of_a_finished_run_trains_nothing(data_folder, tmp_path, capsys):

@@ -147,8 +147,8 @@ FAULTS = [
     ),
     Fault(
         "data/vocab.py",
-        "for token in tokenize(text)), self.eos]",
-        "for token in tokenize(text)[::-1]), self.eos]",
+        "for token in tokens), self.eos]",
+        "for token in tokens[::-1]), self.eos]",
         VOCABULARY,
     ),
     Fault("data/splits.py", '"trainImages.txt": "train"', '"trainImages.txt": "val"', VOCABULARY),

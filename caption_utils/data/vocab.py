@@ -1,4 +1,4 @@
-"""Text → tokens → ids, and back."""
+"""Text → tokens → ids, and back. A token is a word or, with WordPiece, a piece of one."""
 
 import hashlib
 import json
@@ -6,8 +6,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
+from caption_utils.data.wordpiece import WordPiece
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 
@@ -41,22 +43,32 @@ def detokenize(tokens: Sequence[str]) -> str:
 
 
 class Vocabulary:
-    """The words that a model knows, each with an id; ids 0 to 3 are ``<pad> <bos> <eos> <unk>``."""
+    """The words that a model knows, each with an id; ids 0 to 3 are ``<pad> <bos> <eos> <unk>``.
+
+    With ``wordpiece`` they are the pieces of words.
+    """
 
     pad, bos, eos, unk = range(len(SPECIALS))
 
-    def __init__(self, counts: dict[str, int], min_count: int = 3):
+    def __init__(self, counts: dict[str, int], min_count: int = 3, wordpiece: WordPiece | None = None):
         """Keep the words seen at least ``min_count`` times, most frequent first, ties in alphabetical order."""
         kept = sorted((word for word, n in counts.items() if n >= min_count), key=lambda word: (-counts[word], word))
-        self.min_count = min_count
+        self.min_count, self.wordpiece = min_count, wordpiece
         self.counts = {word: counts[word] for word in kept}
         self.words = [*SPECIALS, *kept]
         self.ids = {word: i for i, word in enumerate(self.words)}
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 3) -> "Vocabulary":
-        """Count the tokens of ``captions``, which should be training captions alone."""
-        return cls(Counter(token for caption in captions for token in tokenize(caption)), min_count)
+    def build(cls, captions: Iterable[str], min_count: int = 3, wordpiece: WordPiece | None = None) -> "Vocabulary":
+        """Count the tokens of ``captions``, which should be training captions alone.
+
+        ``wordpiece`` is restricted to what they use, and single letters stay however rare they are.
+        """
+        texts = list(map(tokenize, captions))
+        if wordpiece is None:
+            return cls(Counter(token for tokens in texts for token in tokens), min_count)
+        wordpiece = wordpiece.restricted(texts, min_count)
+        return cls(dict.fromkeys(wordpiece.pieces, 0) | wordpiece.counts(texts), 0, wordpiece)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -67,21 +79,25 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """``[<bos>, ids of the tokens, <eos>]``; a token outside the vocabulary becomes ``<unk>``."""
-        return [self.bos, *(self.ids.get(token, self.unk) for token in tokenize(text)), self.eos]
+        tokens = tokenize(text) if self.wordpiece is None else self.wordpiece.split(tokenize(text))
+        return [self.bos, *(self.ids.get(token, self.unk) for token in tokens), self.eos]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids`` up to the first ``<eos>``; ``<pad>`` and ``<bos>`` are left out, ``<unk>`` is shown."""
-        words = []
-        for i in map(int, ids):
-            if i == self.eos:
-                break
-            if i not in (self.pad, self.bos):
-                words.append(self.words[i])
-        return detokenize(words)
+        said = takewhile(lambda i: i != self.eos, map(int, ids))
+        return detokenize([word for word, _ in self.whole_words(i for i in said if i not in (self.pad, self.bos))])
+
+    def whole_words(self, ids: Iterable[int]) -> list[tuple[str, int]]:
+        """The words that ``ids`` spell, and of how many tokens each is: one, unless these are pieces."""
+        tokens = [self.words[i] for i in ids]
+        return [(token, 1) for token in tokens] if self.wordpiece is None else self.wordpiece.join(tokens)
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON, whole or not at all."""
-        text = json.dumps({"min_count": self.min_count, "counts": self.counts}, ensure_ascii=False, indent=0)
+        stored: dict[str, object] = {"min_count": self.min_count, "counts": self.counts}
+        if self.wordpiece:
+            stored["wordpiece"] = self.wordpiece.rules
+        text = json.dumps(stored, ensure_ascii=False, indent=0)
         with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -90,7 +106,8 @@ class Vocabulary:
         """Read what ``save`` wrote. Raises ``InputError`` for a missing or damaged file."""
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(stored["counts"], stored["min_count"])
+            counts, rules = stored["counts"], stored.get("wordpiece")
+            return cls(counts, stored["min_count"], WordPiece(rules, counts) if rules else None)
         except OSError:
             raise InputError(f"{path}: no vocabulary here; point to a model folder that training wrote") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -36,10 +36,10 @@ def deletion_test(captioner: Captioner, photos: Sequence[Source], draws: int = 5
     for image, photo in enumerate(photos):
         picture = load_image(photo)
         found = beam_search(captioner.model.decoder, captioner.features([picture]), 1)[0][0]
-        masks = _masks(found.alphas.cpu(), regions, draws, generator)  # (1 + T + draws, N)
+        words, lengths = zip(*captioner.model.vocab.whole_words(found.ids), strict=True)
+        masks = _masks(found.maps(lengths).cpu(), regions, draws, generator)  # (1 + W + draws, N)
         features = captioner.features(_greyed(captioner.encoder.transform(picture), masks))
-        falls = _falls(_word_probabilities(captioner, found.ids, features), len(found.ids))
-        words = [captioner.model.vocab.words[i] for i in found.ids]
+        falls = _falls(_word_probabilities(captioner, found.ids, lengths, features), len(words))
         rows += [(image, position, word, *fall) for position, (word, fall) in enumerate(zip(words, falls, strict=True))]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -57,7 +57,7 @@ def deletion_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
 
 
 def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator) -> Tensor:
-    """Which regions are deleted ``(1 + T + draws, N)``: none, then each word's most attended, then random ones."""
+    """Which regions are deleted ``(1 + W + draws, N)``: none, then each word's most attended, then random ones."""
     ranks = torch.cat([alphas, torch.rand(draws, alphas.shape[1], generator=generator)])
     masks = torch.zeros_like(ranks, dtype=torch.bool).scatter(1, ranks.topk(regions, dim=1).indices, True)
     return nn.functional.pad(masks, (0, 0, 1, 0))
@@ -73,13 +73,17 @@ def _greyed(pixels: Tensor, masks: Tensor) -> list[Image.Image]:
 
 
 @torch.no_grad()
-def _word_probabilities(captioner: Captioner, ids: list[int], features: Tensor) -> Tensor:
-    """Probability ``(T, M)`` of each word of a caption after the words before it, given each of M images."""
+def _word_probabilities(captioner: Captioner, ids: list[int], lengths: Sequence[int], features: Tensor) -> Tensor:
+    """Probability ``(W, M)`` of each word of a caption after the words before it, given each of M images.
+
+    The words are of so many tokens each, ``lengths``, whose probabilities are multiplied.
+    """
     inputs = torch.tensor([Vocabulary.bos, *ids[:-1]], device=features.device)
     owner = torch.arange(len(features), device=features.device)
     logits, _ = captioner.model.decoder(features, pack_sequence([inputs] * len(features)), owner)  # (T · M, V)
     probabilities = logits.softmax(dim=1).reshape(len(ids), len(features), -1)
-    return torch.stack([row[:, word] for row, word in zip(probabilities, ids, strict=True)]).cpu()
+    chosen = torch.stack([row[:, token] for row, token in zip(probabilities, ids, strict=True)]).cpu()  # (T, M)
+    return torch.stack([tokens.prod(dim=0) for tokens in chosen.split(list(lengths))])
 
 
 def _falls(probabilities: Tensor, words: int) -> list[list[float]]:

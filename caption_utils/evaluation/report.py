@@ -14,6 +14,7 @@ from caption_utils.config import BEAMS
 from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.layouts import summary
 from caption_utils.data.splits import LISTS
+from caption_utils.data.vocab import tokenize
 from caption_utils.demo.scenes import Scene, load_scenes
 from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
@@ -23,14 +24,14 @@ from caption_utils.files import replacing
 from caption_utils.metrics.bootstrap import Difference, Score, paired_difference
 from caption_utils.metrics.diversity import diversity
 from caption_utils.metrics.meteor import meteor
-from caption_utils.metrics.perplexity import likelihood, unknown_rate
+from caption_utils.metrics.perplexity import likelihood, per_word, unknown_rate
 from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import device, repository
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model
 from caption_utils.training.run import BATCH, read_dataset
 
-SCORES = ("perplexity", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
+SCORES = ("perplexity", "perplexity_per_word", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
 DIGITS = 4
 PHOTOS = 25  # of the deletion test, which encodes each about 17 times
 
@@ -110,8 +111,11 @@ def evaluate_model(
         **_about(folder, model, beams),
         "unknown_rate": unknown_rate(batches.in_order(), model.vocab.unk),
     }
-    scores, missing = _scores(captions, [dataset.captions_of(name) for name in dataset.image_names])
+    references = [dataset.captions_of(name) for name in dataset.image_names]
+    scores, missing = _scores(captions, references)
     scores["perplexity"] = likelihood(model.decoder, batches.in_order())
+    words = [sum(len(tokenize(text)) + 1 for text in texts) for texts in references]
+    scores["perplexity_per_word"] = per_word(scores["perplexity"], words)
     variety = diversity(captions, whole.table.loc[whole.table["split"] == "train", "caption"])
     if variety["training_copies"] is None:
         missing["training_copies"] = f"{dataset.name} holds no training photos"
@@ -192,7 +196,7 @@ def _scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
     """First minus second, by paired bootstrap, for each score that both have, those of ``attention`` included.
 
-    Perplexities compare only where the vocabularies are of one size. Raises ``InputError`` if the two were not
+    Perplexities by token compare only where the vocabularies are of one size. Raises ``InputError`` if the two were not
     measured on the same images.
     """
     if first.images != second.images:

@@ -1,6 +1,6 @@
-"""How well a model predicts held-out captions, word by word."""
+"""How well a model predicts held-out captions, token by token and word by word."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,14 @@ def sums_of_images(decoder: Decoder, batch: Batch) -> Tensor:
     image = torch.cat([batch.owner[:size] for size in batch.tokens.batch_sizes.tolist()])  # (P,)
     summands = torch.stack([losses, torch.ones_like(losses)], dim=1)
     return summands.new_zeros(len(batch.features), 2).index_add(0, image, summands)
+
+
+def per_word(likelihood: Score, words: Sequence[int]) -> Score:
+    """``likelihood`` shared among as many ``words`` of each image, its captions' ends counted, instead of tokens.
+
+    So vocabularies of words and of pieces compare. A word that a vocabulary lacks costs no more than its ``<unk>``.
+    """
+    return Score(np.stack([likelihood.statistics[:, 0], words], axis=1), _perplexity)
 
 
 def _perplexity(sums: np.ndarray) -> np.ndarray:

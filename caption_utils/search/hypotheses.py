@@ -3,7 +3,7 @@
 Which of them go on is decided on the CPU, which looks once a step at what the decoder's device has found.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +27,10 @@ class Hypothesis:
     def score(self, length_penalty: float) -> float:
         """``log_probability / length ** length_penalty``, ``<eos>`` counted (after Wu et al. 2016, equation 14)."""
         return self.log_probability / (len(self.ids) + 1) ** length_penalty
+
+    def maps(self, lengths: Sequence[int]) -> Tensor:
+        """The mean alpha ``(W, N)`` of each of W words, which are of so many tokens."""
+        return torch.stack([tokens.mean(dim=0) for tokens in self.alphas.split(list(lengths))])
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 import json
+import sys
 
 import pytest
 
 from caption_utils.data.vocab import SPECIALS, Vocabulary, detokenize, has_word, tokenize
+from caption_utils.data.wordpiece import WordPiece
 from caption_utils.errors import InputError
 
 
@@ -79,10 +81,49 @@ def test_save_and_load_give_the_same_vocabulary(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["vocab.json"]
 
 
+@pytest.fixture
+def pieces(tokenizer_file):
+    captions = ["A skateboarder's dog", "Two dogs, a skateboard", "a skate"]
+    return Vocabulary.build(captions, min_count=2, wordpiece=WordPiece.read(str(tokenizer_file)))
+
+
+def test_pieces_spell_what_no_caption_had(pieces):
+    assert [word for word in pieces.words if len(word.removeprefix("##")) > 1] == [*SPECIALS, "skate", "##board", "dog"]
+    ids = pieces.encode("Skateboards, a rodeo!")
+    said = "skate ##board ##s a r ##o ##d ##e ##o".split()
+    assert [pieces.words[i] for i in ids] == ["<bos>", *said, "<eos>"]
+    assert pieces.unk in pieces.encode("a zoo") and pieces.unk not in pieces.encode("a tarsk")
+    assert pieces.decode(pieces.encode("a skateboarder")) == "a skateboarder"
+
+
+def test_the_pieces_of_a_word_are_counted(pieces):
+    ids = pieces.encode("two dogs skate")[1:-1]
+    assert pieces.whole_words(ids) == [("two", 3), ("dogs", 2), ("skate", 1)]
+    words = Vocabulary({"two": 1, "dogs": 1}, 1)
+    assert words.whole_words(words.encode("two dogs")[1:-1]) == [("two", 1), ("dogs", 1)]
+
+
+def test_pieces_are_counted_as_they_are_used(pieces):
+    assert pieces.counts["skate"] == 3 and pieces.counts["##board"] == 2 and pieces.counts["##r"] == 1
+    assert pieces.counts["o"] == 0  # a letter, which other words may begin with
+
+
+def test_saved_pieces_are_all_it_takes(pieces, tmp_path, monkeypatch):
+    text = "two skateboarders"
+    ids = pieces.encode(text)
+    pieces.save(tmp_path / "vocab.json")
+    again = Vocabulary.load(tmp_path / "vocab.json")
+    assert again.encode(text) == ids and again.fingerprint() == pieces.fingerprint()
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert Vocabulary.load(tmp_path / "vocab.json").decode(ids) == text
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
+        b'{"counts": {"a": 1}, "min_count": 1, "wordpiece": [1]}',
+        b'{"counts": {"a": 1}, "min_count": 1, "wordpiece": {"model": {}}}',
         b"{",
         b"[]",
         b"null",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from PIL import Image
 from caption_utils.captioner import Captioner
 from caption_utils.config import DecoderConfig
 from caption_utils.data.vocab import Vocabulary
+from caption_utils.data.wordpiece import WordPiece
 from caption_utils.evaluation import occlusion as deletion
 from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
 from caption_utils.model.decoder import build_decoder
@@ -34,6 +37,22 @@ def captioner(fake_encoder, monkeypatch):
     found = Hypothesis([RED, DARK], -1.0, alphas)
     monkeypatch.setattr("caption_utils.evaluation.occlusion.beam_search", lambda decoder, features, beams: [[found]])
     return Captioner(Model(RedDecoder(), WORDS, fake_encoder.name, fake_encoder.fingerprint), fake_encoder)
+
+
+def test_the_pieces_of_a_word_fall_together(captioner, fake_encoder, monkeypatch):
+    """Their probabilities are multiplied, and what is most attended is so on their mean."""
+    rules = {"model": {"continuing_subword_prefix": "##", "unk_token": "[UNK]"}}
+    pieces = Vocabulary({"red": 1, "##dark": 1}, 1, WordPiece(rules, ["red", "##dark"]))
+    assert (pieces.ids["red"], pieces.ids["##dark"]) == (RED, DARK)
+    alphas = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7], [0.9, 0.0, 0.1, 0.0]])
+    found = Hypothesis([RED, DARK, RED], -1.0, alphas)
+    monkeypatch.setattr("caption_utils.evaluation.occlusion.beam_search", lambda decoder, features, beams: [[found]])
+    model = replace(captioner.model, vocab=pieces)
+    first, second = deletion_test(Captioner(model, fake_encoder), [photo()], draws=2).to_dict("records")
+    assert (first["word"], second["word"]) == ("reddark", "red")
+    assert first["probability"] == pytest.approx(red(1) * (1 - red(1)), abs=1e-5)
+    assert first["attended"] == pytest.approx(0, abs=1e-6)  # the last region, though the first for "red" alone
+    assert second["attended"] == pytest.approx(red(1) - red(128 / 255), abs=1e-5)
 
 
 def photo(colour="red"):

@@ -13,6 +13,7 @@ from caption_utils.config import DecoderConfig
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.images import load_image
 from caption_utils.data.vocab import Vocabulary, tokenize
+from caption_utils.data.wordpiece import WordPiece
 from caption_utils.demo.scenes import DEMO
 from caption_utils.errors import InputError
 from caption_utils.evaluation import report as evaluation
@@ -132,6 +133,26 @@ def test_perplexity_is_that_of_each_reference(model, data_folder, fake):
                 total, tokens = total - logits.log_softmax(1)[0, target].item(), tokens + 1
     row = evaluate_model(model, data_folder, "val").row()
     assert row["perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-3)
+
+
+def test_perplexity_per_word_is_that_of_the_words_whatever_the_tokens(model, data_folder, tmp_path, tokenizer_file):
+    row = evaluate_model(model, data_folder, "val").row()
+    assert all(row[f"perplexity_per_word{end}"] == row[f"perplexity{end}"] for end in ("", "_low", "_high"))
+    dataset = load_dataset(data_folder).split("val")
+    words = Vocabulary.build(dataset.table["caption"], 1, WordPiece.read(str(tokenizer_file)))
+    decoder = build_decoder(DecoderConfig(len(words), 6, embed_dim=8, hidden_dim=8, attention_dim=8)).eval()
+    save_model(tmp_path / "pieces", Model(decoder, words, "fake", "f4ce", {}))
+    found = evaluate_model(tmp_path / "pieces", data_folder, "val")
+    texts = list(dataset.table["caption"])
+    ends = len(texts)
+    tokens, spoken = (
+        sum(len(words.encode(text)) - 1 for text in texts),
+        sum(len(tokenize(text)) for text in texts) + ends,
+    )
+    assert tokens > spoken
+    assert found.row()["perplexity_per_word"] == pytest.approx(found.row()["perplexity"] ** (tokens / spoken), rel=1e-4)
+    apart = compare(found, evaluate_model(model, data_folder, "val"))
+    assert "perplexity_per_word" in apart and "perplexity" not in apart
 
 
 def test_unknown_words_are_counted(model, data_folder):

@@ -12,7 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from torch.nn import functional as F
 
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.metrics.perplexity import likelihood, perplexity, unknown_rate
+from caption_utils.metrics.perplexity import likelihood, per_word, perplexity, unknown_rate
 from caption_utils.metrics.scores import bleu, caption_scores, tokenized
 
 
@@ -150,6 +150,14 @@ def test_likelihood_keeps_the_images_apart(make_decoder, make_batches):
         assert score.statistics[:, 1].tolist() == [11, 13, 10, 13]
         assert score.corpus(score.statistics) == pytest.approx(alone, rel=1e-5)
         assert score.value == perplexity(decoder, make_batches(per_batch).in_order())
+
+
+def test_words_share_what_their_pieces_cost(make_decoder, make_batches):
+    """Each image's captions have as many words, ends counted, as tokens; then half as many."""
+    score = likelihood(make_decoder(), make_batches().in_order())
+    tokens = score.statistics[:, 1]
+    assert per_word(score, tokens).value == score.value
+    assert per_word(score, tokens / 2).value == pytest.approx(score.value**2)
 
 
 def test_perplexity_of_a_decoder_that_knows_nothing_is_the_vocabulary_size(make_decoder, make_batches, vocab):

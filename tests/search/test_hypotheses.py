@@ -10,6 +10,12 @@ def test_the_score_counts_the_end_as_a_token(penalty, score):
     assert Hypothesis([A, B], -6.0, torch.empty(2, 5)).score(penalty) == pytest.approx(score)
 
 
+def test_the_map_of_a_word_is_the_mean_of_its_tokens_maps():
+    found = Hypothesis([A, B, A], -1.0, torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    assert found.maps([1, 2]).tolist() == [[1.0, 0.0], [0.25, 0.75]]
+    assert torch.equal(found.maps([1, 1, 1]), found.alphas)
+
+
 def test_captions_grow_and_end_as_their_parents_words():
     script = Script([{A: 1.0}], [{A: 1.0}])
     live = PartialHypotheses.start(script.init_state(features_of(0, 1)), 50, torch.zeros(2, 2))
