@@ -1,5 +1,6 @@
 """Fixtures that several test files share: tiny data sets, a tiny encoder, the real one, a model folder."""
 
+import json
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as all that starts the project, before PyTorch is loaded
@@ -154,6 +155,8 @@ def make_batches(vocab):
 
 
 VARIANTS = {
+    "word-vectors": {"attention": "bahdanau", "word_dim": 3},
+    "tied-word-vectors": {"attention": "luong", "word_dim": 3, "deep_output": True, "tie_weights": True},
     "bahdanau": {"attention": "bahdanau"},
     "dot": {"attention": "luong", "score": "dot", "hidden_dim": 6},
     "general": {"attention": "luong", "score": "general"},
@@ -205,6 +208,25 @@ def make_decoder(vocab):
 @pytest.fixture(params=VARIANTS)
 def variant(request):
     return request.param
+
+
+@pytest.fixture
+def tokenizer_file(tmp_path):
+    """A ``tokenizer.json`` with BERT's rules, a few pieces and most letters."""
+    letters = "abcdefghiklmnoprstuw-"
+    pieces = ["[PAD]", "[UNK]", *letters, *(f"##{letter}" for letter in letters)]
+    pieces += ["skate", "##board", "##er", "dog", "half", "bes", "##ide", "green"]
+    model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
+    rules = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    stored = {
+        "version": "1.0",
+        "padding": {"strategy": {"Fixed": 128}},
+        "normalizer": {"type": "BertNormalizer", **rules},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": model | {"max_input_chars_per_word": 100, "vocab": {piece: i for i, piece in enumerate(pieces)}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
+    return tmp_path / "tokenizer.json"
 
 
 @pytest.fixture(scope="session")
