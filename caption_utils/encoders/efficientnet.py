@@ -19,6 +19,7 @@ STAGES = (  # blocks, kernel, stride of the first block, expansion, channels
     (1, 3, 1, 6, 352),
 )
 STEM, HEAD, CLASSES = 32, 1280, 1000
+FINE = 15  # blocks before the last one that halves the map: a cell of theirs stands for 16 pixels, not 32
 
 
 class SameConv(nn.Conv2d):
@@ -77,8 +78,24 @@ class EfficientNetLite2(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, ``(B, 1280, S/32, S/32)``."""
+        return self._last_map(self._fine_map(x))
+
+    def two_stages(self, x: Tensor) -> Tensor:
+        """An earlier map on the grid of the last, then the last: ``(B, 720 + 1280, S/32, S/32)``.
+
+        The earlier one has cells of 16 pixels, as the next block expands them; the last one's are their means.
+        """
+        fine = self._fine_map(x)
+        block, last = self._blocks[FINE], self._last_map(fine)
+        local = F.relu6(block._bn0(block._expand_conv(fine)))
+        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[2:]), last], dim=1)
+
+    def _fine_map(self, x: Tensor) -> Tensor:
         x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
-        return F.relu6(self._bn1(self._conv_head(self._blocks(x))), inplace=True)
+        return self._blocks[:FINE](x)
+
+    def _last_map(self, fine: Tensor) -> Tensor:
+        return F.relu6(self._bn1(self._conv_head(self._blocks[FINE:](fine))), inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._fc(self.features(x).mean(dim=(2, 3)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
-from caption_utils.encoders.resnet import load_resnet101, resnet_features
+from caption_utils.encoders.resnet import load_resnet101, resnet_features, resnet_two_stages
 from caption_utils.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -21,11 +21,15 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What tells one encoder from another: ``load`` returns a classifier, ``features`` maps images to its last map."""
+    """What tells one encoder from another: ``load`` returns a classifier, ``features`` maps images to its last map.
+
+    ``local`` of its ``width`` channels, the first, are those of an earlier stage: the decoder attends to them alone.
+    """
 
     load: Callable[[], nn.Module]
     features: Callable[[Any, Tensor], Tensor]
     width: int
+    local: int = 0
     grid: int = 7
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -34,10 +38,15 @@ class EncoderSpec:
 
 HALF = (0.5, 0.5, 0.5)
 LITE2 = EncoderSpec(load_efficientnet_lite2, EfficientNetLite2.features, 1280, mean=HALF, std=HALF)
+LITE2_LOCAL = replace(LITE2, features=EfficientNetLite2.two_stages, width=720 + 1280, local=720)
+RESNET101 = EncoderSpec(load_resnet101, resnet_features, 2048)
 ENCODERS = {
     "efficientnet_lite2": LITE2,
     "efficientnet_lite2_260px": replace(LITE2, grid=9, size=260),
-    "resnet101": EncoderSpec(load_resnet101, resnet_features, 2048),
+    "efficientnet_lite2_local": LITE2_LOCAL,
+    "efficientnet_lite2_local_260px": replace(LITE2_LOCAL, grid=9, size=260),
+    "resnet101": RESNET101,
+    "resnet101_local": replace(RESNET101, features=resnet_two_stages, width=1024 + 2048, local=1024),
 }
 
 
@@ -50,7 +59,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str, spec: EncoderSpec):
         super().__init__()
         self.name, self.spec = name, spec
-        self.size, self.grid, self.width = spec.size, spec.grid, spec.width
+        self.size, self.grid, self.width, self.local = spec.size, spec.grid, spec.width, spec.local
         model = spec.load().eval().requires_grad_(False)
         self.fingerprint = _fingerprint(name, spec, model)
         self.model = fold_batch_norms(model).to(memory_format=torch.channels_last)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from caption_utils.errors import InputError
 
@@ -25,5 +26,16 @@ def load_resnet101() -> nn.Module:
 
 def resnet_features(model: Any, x: Tensor) -> Tensor:
     """The last feature map ``(B, 2048, S/32, S/32)`` of normalised images ``(B, 3, S, S)``."""
+    return model.layer4(_fine_map(model, x))
+
+
+def resnet_two_stages(model: Any, x: Tensor) -> Tensor:
+    """The third stage's map on the grid of the last, then the last: ``(B, 1024 + 2048, S/32, S/32)``."""
+    fine = _fine_map(model, x)
+    last = model.layer4(fine)
+    return torch.cat([F.adaptive_avg_pool2d(fine, last.shape[2:]), last], dim=1)
+
+
+def _fine_map(model: Any, x: Tensor) -> Tensor:
     x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
-    return model.layer4(model.layer3(model.layer2(model.layer1(x))))
+    return model.layer3(model.layer2(model.layer1(x)))

@@ -3,11 +3,12 @@ import pytest
 import skimage
 import torch
 from PIL import Image
-from torchvision.models import ResNet101_Weights
+from torchvision.models import ResNet101_Weights, resnet101
 
 from caption_utils.encoders import encoder as module
 from caption_utils.encoders.efficientnet import load_efficientnet_lite2
 from caption_utils.encoders.encoder import ENCODERS, Encoder, encoder_spec, fold_batch_norms, load_encoder
+from caption_utils.encoders.resnet import resnet_features, resnet_two_stages
 from caption_utils.errors import InputError
 
 CLASSES = ResNet101_Weights.IMAGENET1K_V2.meta["categories"]
@@ -37,6 +38,33 @@ def test_features_are_the_last_map_region_by_region_in_reading_order(encoder):
     normalized = (images / 255 - 0.5) / 0.5
     maps = encoder.model.features(normalized)
     torch.testing.assert_close(features.reshape(2, 7, 7, 1280), maps.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_local_channels_are_means_of_finer_cells_and_the_last_map_follows(encoder):
+    """Each of the 49 cells has the mean of the four cells of 16 pixels that it covers."""
+    images = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    both = load_encoder("efficientnet_lite2_local")
+    found = both(images)
+    assert (found.shape, both.width, both.local) == ((1, 49, 2000), 2000, 720)
+    torch.testing.assert_close(found[..., 720:], encoder(images))
+    seen = []
+    fine = encoder.model._blocks[15]._depthwise_conv
+    hook = fine.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    encoder(images)
+    hook.remove()
+    cells = seen[0].reshape(1, 720, 7, 2, 7, 2).mean(dim=(3, 5))
+    torch.testing.assert_close(found[..., :720], cells.flatten(2).mT)
+
+
+def test_resnets_local_channels_are_those_of_its_third_stage():
+    model = resnet101(weights=None).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        both, last = resnet_two_stages(model, images), resnet_features(model, images)
+        finer = model.layer3(model.layer2(model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(images)))))))
+    assert both.shape == (1, 3072, 2, 2)
+    torch.testing.assert_close(both[:, 1024:], last)
+    torch.testing.assert_close(both[:, :1024], finer.reshape(1, 1024, 2, 2, 2, 2).mean(dim=(3, 5)))
 
 
 @pytest.mark.parametrize("size", [224, 260])
@@ -126,8 +154,15 @@ def test_an_unknown_name_is_told_the_known_ones():
 
 
 def test_every_spec_can_be_asked_without_loading():
-    found = {name: (encoder_spec(name).grid, encoder_spec(name).width) for name in ENCODERS}
-    assert found == {"efficientnet_lite2": (7, 1280), "efficientnet_lite2_260px": (9, 1280), "resnet101": (7, 2048)}
+    found = {name: (spec.grid, spec.width, spec.local) for name, spec in ENCODERS.items()}
+    assert found == {
+        "efficientnet_lite2": (7, 1280, 0),
+        "efficientnet_lite2_260px": (9, 1280, 0),
+        "efficientnet_lite2_local": (7, 2000, 720),
+        "efficientnet_lite2_local_260px": (9, 2000, 720),
+        "resnet101": (7, 2048, 0),
+        "resnet101_local": (7, 3072, 1024),
+    }
 
 
 def test_a_larger_picture_has_more_regions_and_another_fingerprint(encoder):
