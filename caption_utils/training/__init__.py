@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["CaptionBatches"],
         "checkpoint": ["Model", "load_model", "save_model"],
-        "loss": ["caption_loss"],
+        "loss": ["caption_loss", "hard_loss"],
         "run": ["train_model", "train_on_all_gpus"],
         "trainer": ["fit"],
         "zoo": ["default_model", "model_folders"],
