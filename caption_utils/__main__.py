@@ -5,12 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.config import BEAMS, DecoderConfig, SearchConfig, TrainConfig
+from caption_utils.config import BEAMS, FROM_DATA, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
 from caption_utils.runtime import DEVICES, sleep_while_waiting
@@ -46,13 +46,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(
-    data: str, out: str, encoder: str, split: str, min_count: int, teachers: list[str], **settings: object
+    data: str,
+    out: str,
+    encoder: str,
+    split: str,
+    min_count: int,
+    teachers: list[str],
+    tokenizer: str,
+    word_vectors: str | None,
+    **settings: object,
 ) -> int:
     """Train a model into the folder ``out``, or go on with the run that was interrupted there."""
     from caption_utils.training.processes import join_processes
     from caption_utils.training.run import train_model
 
-    history = train_model(data, out, encoder, split, min_count, settings, teachers)
+    history = train_model(data, out, encoder, split, min_count, settings, teachers, tokenizer, word_vectors)
     best = history.loc[history["val_perplexity"].idxmin()]
     if join_processes().is_main_process:
         print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
@@ -226,7 +234,9 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         help="efficientnet_lite2, the same with _260px, or resnet101 (%(default)s)",
     )
     command.add_argument("--split", default="official", help="official, first6k or random")
-    command.add_argument("--min-count", type=int, default=3, help="a word needs this many uses (default 3)")
+    command.add_argument(
+        "--min-count", type=int, default=3, help="a word, or a piece of one, needs this many uses (default 3)"
+    )
     command.add_argument(
         "--teacher",
         action="append",
@@ -235,8 +245,19 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a model folder to learn from; may be given several times",
     )
+    command.add_argument(
+        "--tokenizer",
+        default="words",
+        metavar="NAME",
+        help="words, wordpiece for BERT's pieces of words, or a tokenizer.json (%(default)s)",
+    )
+    command.add_argument(
+        "--word-vectors",
+        metavar="FILE",
+        help="start from the word vectors of a GloVe or word2vec text file, of glove-50d or of glove.6B.300d",
+    )
     for field in (*fields(DecoderConfig), *fields(TrainConfig)):
-        if field.default is MISSING:  # the data decides it
+        if field.name in FROM_DATA:
             continue
         kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
         command.add_argument(f"--{field.name.replace('_', '-')}", default=field.default, help="(%(default)s)", **kind)

@@ -8,6 +8,7 @@ from caption_utils.errors import InputError
 
 MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
 BEAMS = 5
+FROM_DATA = ("vocab_size", "feature_dim", "word_dim")  # settings that are nobody's choice
 LENGTH_PENALTY = 0.7  # a compromise on validation images: BLEU-4 wants less, ROUGE-L wants more
 
 
@@ -54,6 +55,7 @@ SCHEDULES = {"constant": constant, "one_cycle": one_cycle}
 class DecoderConfig(Settings):
     """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
 
+    ``word_dim``, unless 0, is the width of pretrained word vectors, which are projected to ``embed_dim``.
     ``region_dim``, unless 0, is the width to which features are first projected. ``dropout`` falls on embeddings and
     output vectors, ``feature_dropout`` on features and their projection. ``attention`` may be ``none``: the mean
     feature for each word. Of Xu et al. 2015, ``gate`` weighs the context against the words (4.2.1), and ``hard``
@@ -79,6 +81,7 @@ class DecoderConfig(Settings):
     hard: bool = False
     likeliest: bool = False
     normalizer: str = one_of("softmax", "sparsemax", "entmax")
+    word_dim: int = within(0, 1e5, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,6 +121,7 @@ class TrainConfig(Settings):
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
+    ``freeze_word_vectors`` leaves pretrained word vectors as they are.
     ``reinforce`` and ``entropy`` are hard attention's alone (Xu et al. 2015, the two λ of section 4.1).
     Raises ``InputError`` for an unknown schedule or precision and for a value out of range.
     """
@@ -137,6 +141,7 @@ class TrainConfig(Settings):
     clip_norm: float = within(0, 1e6, 5.0)
     patience: int = within(1, 1e6, 5)
     mirror: bool = False
+    freeze_word_vectors: bool = False
     precision: str = one_of("auto", "float32", "bfloat16", "float16")
     seed: int = within(0, 2**32 - 1, 0)
 

@@ -415,9 +415,18 @@ def test_every_setting_is_an_option(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    for option in ("--attention", "--score", "--input-feeding", "--no-mirror", "--learning-rate", "--seed"):
+    for option in (
+        "--attention",
+        "--score",
+        "--input-feeding",
+        "--no-mirror",
+        "--learning-rate",
+        "--seed",
+        "--tokenizer",
+        "--word-vectors",
+    ):
         assert option in text
-    assert "--vocab-size" not in text and "--feature-dim" not in text
+    assert not re.search("--(vocab-size|feature-dim|word-dim)", text)
 
 
 def test_the_device_is_a_variable_that_all_parts_read(monkeypatch, tmp_path, capsys):

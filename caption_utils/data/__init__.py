@@ -10,5 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "duplicates": ["close_pairs"],
         "images": ["load_image"],
         "vocab": ["SPECIALS", "Vocabulary", "detokenize", "tokenize"],
+        "word_vectors": ["WordVectors", "load_word_vectors"],
+        "wordpiece": ["WordPiece"],
     },
 )

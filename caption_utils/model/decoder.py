@@ -57,6 +57,27 @@ class State:
         return replace(self, **{name: value[:count] for name, value in vars(self).items() if value is not None})
 
 
+class ProjectedEmbedding(nn.Embedding):
+    """Word vectors ``e_w`` of a width of their own, and a matrix that takes them to the decoder's: ``W e_w``.
+
+    Like any embedding's, the result is of the weights' precision.
+    """
+
+    def __init__(self, vocab_size: int, word_dim: int, embed_dim: int):
+        super().__init__(vocab_size, word_dim)
+        self.projection = nn.Linear(word_dim, embed_dim, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.projection(super().forward(tokens)).to(self.weight.dtype)
+
+
+def word_embedding(config: DecoderConfig) -> nn.Embedding:
+    """Words to vectors of width E; those of another width, ``word_dim``, are projected."""
+    if config.word_dim in (0, config.embed_dim):
+        return nn.Embedding(config.vocab_size, config.embed_dim)
+    return ProjectedEmbedding(config.vocab_size, config.word_dim, config.embed_dim)
+
+
 class Decoder(nn.Module):
     """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
 
@@ -66,11 +87,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.config, self.attention = config, attention
         self.dropout, self.feature_dropout = nn.Dropout(config.dropout), nn.Dropout(config.feature_dropout)
-        self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.embedding = word_embedding(config)
         self.project = nn.Linear(config.feature_dim, config.region_dim) if config.region_dim else None
         self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
         self.to_embedding: nn.Module = nn.Identity()
-        self.output = nn.Linear(config.output_dim, config.vocab_size)
+        output_dim = self.embedding.embedding_dim if config.tie_weights else config.output_dim
+        self.output = nn.Linear(output_dim, config.vocab_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if config.tie_weights:
             self.output.weight = self.embedding.weight
@@ -143,6 +165,8 @@ class Decoder(nn.Module):
         output = self.to_embedding(self.dropout(output))
         if self.config.deep_output:
             output = self.dropout(output + embedded)
+        if self.config.tie_weights and isinstance(self.embedding, ProjectedEmbedding):
+            output = output @ self.embedding.projection.weight  # o · W e_w = Wᵀo · e_w
         return self.output(output)
 
 

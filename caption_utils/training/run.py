@@ -7,12 +7,15 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
-from caption_utils.config import DecoderConfig, TrainConfig
+from caption_utils.config import FROM_DATA, DecoderConfig, TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.vocab import Vocabulary
+from caption_utils.data.word_vectors import WordVectors, load_word_vectors
+from caption_utils.data.wordpiece import WordPiece
 from caption_utils.encoders.encoder import encoder_spec, load_encoder
 from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
@@ -36,6 +39,8 @@ def train_model(
     min_count: int = 3,
     settings: Mapping[str, Any] | None = None,
     teachers: Sequence[str | Path] = (),
+    tokenizer: str = "words",
+    word_vectors: str | None = None,
 ) -> pd.DataFrame:
     """Read ``data``, extract its features, build vocabulary and decoder, and ``fit``; returns the history.
 
@@ -43,12 +48,14 @@ def train_model(
     train the one model on the devices they were given.
 
     ``settings`` are fields of ``DecoderConfig`` and ``TrainConfig``; ``teachers`` are model folders to learn from, to
-    the share that the setting ``distillation`` gives them. Raises ``InputError`` as its parts do, and for settings
-    unknown or out of range before any work is done.
+    the share that the setting ``distillation`` gives them. ``tokenizer`` is ``words``, ``wordpiece`` or the path of a
+    ``tokenizer.json``; ``word_vectors`` is what ``load_word_vectors`` takes. Raises ``InputError`` as its parts do, and
+    for settings unknown, out of range or at odds before any work is done.
     """
     settings = settings or {}
     check_settings(encoder_name, settings)
     _check_teachers(teachers, settings)
+    _check_words(tokenizer, word_vectors, settings)
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
     processes = join_processes()
@@ -56,18 +63,30 @@ def train_model(
     config = TrainConfig(**_fields_of(TrainConfig, settings))
     dataset = read_dataset(data, split, processes.is_main_process)
     train, val = dataset.split("train"), dataset.split("val")
-    vocab = build_vocabulary(train, min_count)
+    vocab = build_vocabulary(train, min_count, tokenizer)
+    vectors = load_word_vectors(word_vectors, vocab.counts) if word_vectors is not None else None
+    if vectors and processes.is_main_process:
+        print(vectors.coverage(vocab.counts), file=sys.stderr)
     encoder = load_encoder(encoder_name, place)
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
     seed_everything(config.seed)
-    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings)))
+    shape = _fields_of(DecoderConfig, settings) | {"word_dim": vectors.width if vectors else 0}
+    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
+    if vectors:
+        insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
     mine = slice(processes.process_index, None, processes.num_processes)
     seen, held_out = extract(train, encoder, rows=mine), extract(val, encoder, rows=mine)
     mirrored = extract(train, encoder, mirror=True, rows=mine) if config.mirror else None
     processes.wait_for_everyone()
     mirrored = mirrored.to(place) if mirrored else None
     batches = CaptionBatches(train, seen.to(place), vocab, config.images_per_batch, place, mirrored, config.seed)
-    source = {"data": dataset.name, "split": dataset.scheme, "teachers": [Path(folder).name for folder in teachers]}
+    source = {
+        "data": dataset.name,
+        "split": dataset.scheme,
+        "teachers": [Path(folder).name for folder in teachers],
+        "tokenizer": Path(tokenizer).name,
+        "word_vectors": vectors.name if vectors else None,
+    }
     trained_on = frozenset(map(name_digest, train.image_names))
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source, trained_on)
     history = fit(model, batches, CaptionBatches(val, held_out.to(place), vocab, BATCH, place), config, out, decoders)
@@ -79,6 +98,13 @@ def train_model(
 def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, Any]) -> None:
     if bool(teachers) != bool(settings.get("distillation")):
         raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
+
+
+def _check_words(tokenizer: str, word_vectors: str | None, settings: Mapping[str, Any]) -> None:
+    if word_vectors is not None and tokenizer != "words":
+        raise InputError(f"word vectors are for whole words, and tokenizer {tokenizer} makes pieces; leave one out")
+    if settings.get("freeze_word_vectors") and word_vectors is None:
+        raise InputError("freeze_word_vectors has no word vectors to freeze; give --word-vectors too")
 
 
 def _save_curve(history: pd.DataFrame, folder: Path) -> None:
@@ -109,7 +135,7 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
     """Raises ``InputError`` for the first setting that is unknown, out of range or does not fit the others."""
     known = {field.name for config in (DecoderConfig, TrainConfig) for field in fields(config)}
     for name in settings:
-        if name not in known - {"vocab_size", "feature_dim"}:
+        if name not in known - {*FROM_DATA}:
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
     TrainConfig(**_fields_of(TrainConfig, settings))
     # building one finds what does not fit together, and costs little without a vocabulary
@@ -119,14 +145,29 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
 def load_teacher(folder: str | Path, vocab: Vocabulary, fingerprint: str, place: torch.device) -> Decoder:
     """The decoder of a model folder. Raises ``InputError`` if it has other words or another encoder."""
     model = load_model(folder, place)
-    if model.vocab.words != vocab.words or model.fingerprint != fingerprint:
+    if model.vocab.fingerprint() != vocab.fingerprint() or model.fingerprint != fingerprint:
         raise InputError(f"{folder}: knows other words or another encoder; a teacher needs the same of both")
     return model.decoder
 
 
-def build_vocabulary(train: CaptionDataset, min_count: int) -> Vocabulary:
-    """The words of the training captions. Raises ``InputError`` if none is frequent enough."""
-    vocab = Vocabulary.build(train.table["caption"], min_count)
+@torch.no_grad()
+def insert_word_vectors(decoder: Decoder, vocab: Vocabulary, vectors: WordVectors, freeze: bool) -> None:
+    """Give words their vectors, and the words that have none vectors drawn with the same mean square.
+
+    ``freeze`` keeps all as they are in training.
+    """
+    known = torch.tensor(np.stack(list(vectors.vectors.values())))
+    rows = torch.tensor([vocab.ids[word] for word in vectors.vectors])
+    table = decoder.embedding.weight
+    torch.nn.init.normal_(table, std=known.square().mean().sqrt().item())
+    table[rows] = known
+    table.requires_grad_(not freeze)
+
+
+def build_vocabulary(train: CaptionDataset, min_count: int, tokenizer: str = "words") -> Vocabulary:
+    """The words of the training captions, or pieces of them. Raises ``InputError`` if none is frequent enough."""
+    wordpiece = None if tokenizer == "words" else WordPiece.read(tokenizer)
+    vocab = Vocabulary.build(train.table["caption"], min_count, wordpiece)
     if not vocab.counts:
         raise InputError(f"min_count={min_count}: no word of {train.name} is used that often; choose a smaller number")
     return vocab

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ class Trainer:
         self.val, self.teachers = val, teachers
         self.forward = teacher_forcing(model.decoder, batches.device)
         self.processes = join_processes()
-        self.parameters = list(model.decoder.parameters())
+        self.parameters = [each for each in model.decoder.parameters() if each.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -83,12 +83,14 @@ class Trainer:
 
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
+        pretrained = self.model.decoder.config.word_dim
         data = {
             "encoder": self.model.fingerprint,
             "vocabulary": self.model.vocab.fingerprint(),
             "captions": self.batches.fingerprint(),
             "validation": self.val.fingerprint(),
-            "teachers": [weights_digest(teacher) for teacher in self.teachers],
+            "teachers": [weights_digest(teacher.state_dict().values()) for teacher in self.teachers],
+            "word_vectors": weights_digest([self.start["embedding.weight"]]) if pretrained else None,
         }
         return {**asdict(self.model.decoder.config), **asdict(self.config), **data}
 
@@ -230,10 +232,10 @@ class Trainer:
             raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
 
 
-def weights_digest(decoder: Decoder) -> str:
-    """Hash of a decoder's weights."""
+def weights_digest(weights: Iterable[Tensor]) -> str:
+    """Hash of weights in their order."""
     digest = hashlib.blake2b(digest_size=8)
-    for tensor in decoder.state_dict().values():
+    for tensor in weights:
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
 

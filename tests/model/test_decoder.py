@@ -180,7 +180,9 @@ def reference(decoder, features, tokens):
             context = decoder.attention(h[None], features, keys)[0][0]
             out = attentional = torch.tanh(decoder.W_c(torch.cat([context, h], 1)))
         out = decoder.to_embedding(out)
-        logits.append(decoder.output(out + embedded if config.deep_output else out)[0])
+        words = decoder.embedding(torch.arange(config.vocab_size)) if config.tie_weights else weights["output.weight"]
+        out = out + embedded if config.deep_output else out
+        logits.append(words @ out[0] + weights["output.bias"])
     return torch.stack(logits)
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -167,6 +169,81 @@ def test_a_student_learns_from_a_model_of_the_same_words(data_folder, tmp_path):
         file.write("0.png,a zebra,train\n")
     with pytest.raises(InputError, match="teacher: knows other words or another encoder; a teacher needs the same"):
         train_model(data_folder, tmp_path / "other", min_count=1, settings=settings, teachers=[tmp_path / "teacher"])
+
+
+@pytest.fixture
+def word_vectors(tmp_path):
+    """A file with vectors of width 3 for some words of the captions."""
+    path = tmp_path / "vectors.txt"
+    path.write_text("red 1 2 3\nhalf 4 5 6\nzebra 7 8 9\ngreen -1 -2 -3\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"embed_dim": 3}, {"tie_weights": True, "attention": "luong"}])
+def test_frozen_word_vectors_stay_as_they_are_and_others_learn(data_folder, tmp_path, word_vectors, settings, capsys):
+    settings = SMALL | {"weight_decay": 0.1} | settings
+    tables = {}
+    for freeze in (True, False):
+        out = tmp_path / f"frozen-{freeze}"
+        both = settings | {"freeze_word_vectors": freeze}
+        train_model(data_folder, out, min_count=1, settings=both, word_vectors=word_vectors)
+        assert "vectors.txt, width 3, for 3 of 8 words, " in capsys.readouterr().err
+        model = load_model(out)
+        assert (model.training["word_vectors"], model.decoder.config.word_dim) == ("vectors.txt", 3)
+        tables[freeze] = model.decoder.embedding.weight[[model.vocab.ids[word] for word in ("red", "half", "green")]]
+    vectors = torch.tensor([[1.0, 2, 3], [4, 5, 6], [-1, -2, -3]])
+    assert torch.equal(tables[True], vectors)
+    assert not torch.equal(tables[False], vectors) and torch.allclose(tables[False], vectors, atol=0.5)
+
+
+def test_a_word_without_a_vector_gets_one_as_long(data_folder, tmp_path, word_vectors):
+    settings = SMALL | {"freeze_word_vectors": True}
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=settings, word_vectors=word_vectors)
+    model = load_model(tmp_path / "model")
+    others = [i for i, word in enumerate(model.vocab.words) if word not in ("red", "half", "green")]
+    assert 1 < model.decoder.embedding.weight[others].square().mean().sqrt() < 6
+
+
+def test_a_run_does_not_go_on_with_other_word_vectors_or_tokens(data_folder, tmp_path, word_vectors, tokenizer_file):
+    train_model(data_folder, tmp_path / "out", min_count=1, settings=SMALL, word_vectors=word_vectors)
+    with pytest.raises(InputError, match="another run, which differs in word_dim, word_vectors; choose a new folder"):
+        train_model(data_folder, tmp_path / "out", min_count=1, settings=SMALL)
+    with pytest.raises(
+        InputError, match="another run, which differs in vocab_size, .*vocabulary, captions, validation"
+    ):
+        train_model(data_folder, tmp_path / "out", min_count=1, settings=SMALL, tokenizer=str(tokenizer_file))
+    Path(word_vectors).write_text("red 1 2 3\n")
+    with pytest.raises(InputError, match="another run, which differs in word_vectors; choose a new folder"):
+        train_model(data_folder, tmp_path / "out", min_count=1, settings=SMALL, word_vectors=word_vectors)
+
+
+def test_a_model_of_pieces_says_words(data_folder, tmp_path, tokenizer_file):
+    train_model(data_folder, tmp_path / "out", min_count=1, settings=SMALL, tokenizer=str(tokenizer_file))
+    model = load_model(tmp_path / "out")
+    assert model.training["tokenizer"] == "tokenizer.json" and "##ide" in model.vocab.words
+    assert model.vocab.decode(model.vocab.encode("Green beside white")) == "green beside white"
+    train_model(data_folder, tmp_path / "words", min_count=1, settings=SMALL)
+    settings = SMALL | {"distillation": 0.5}
+    with pytest.raises(InputError, match="words: knows other words or another encoder; a teacher needs the same"):
+        others = {"tokenizer": str(tokenizer_file), "teachers": [tmp_path / "words"]}
+        train_model(data_folder, tmp_path / "taught", min_count=1, settings=settings, **others)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "message"),
+    [
+        (
+            {},
+            {"word_vectors": "v", "tokenizer": "wordpiece"},
+            "word vectors are for whole words, and tokenizer wordpiece",
+        ),
+        ({"freeze_word_vectors": True}, {}, "freeze_word_vectors has no word vectors to freeze; give --word-vectors"),
+        ({"word_dim": 3}, {}, "setting 'word_dim' is unknown"),
+    ],
+)
+def test_words_at_odds_are_told_before_any_work(tmp_path, settings, words, message):
+    with pytest.raises(InputError, match=message):
+        train_model(tmp_path / "no data here", tmp_path / "out", settings=settings, **words)
 
 
 def test_every_setting_has_limits_or_names():
