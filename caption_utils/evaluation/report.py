@@ -20,6 +20,7 @@ from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
 from caption_utils.evaluation.grounding import grounding, grounding_scores, truth
 from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
+from caption_utils.evaluation.sharpness import sharpness_scores
 from caption_utils.files import replacing
 from caption_utils.metrics.bootstrap import Difference, Score, paired_difference
 from caption_utils.metrics.diversity import diversity
@@ -42,7 +43,8 @@ class Evaluation:
 
     ``about`` names model, data and search. ``captions`` and their natural ``log_probabilities`` belong to ``images``,
     in this order, as do the statistics of ``scores``. ``missing`` says why a score or a share could not be had.
-    ``attention`` says whether the model looks at what it names: see ``attention_scores``.
+    ``sharpness`` says how sharp attention over so many ``regions`` is, see ``sharpness_scores``, and ``attention``
+    whether the model looks at what it names, see ``attention_scores``.
     """
 
     about: dict[str, object]
@@ -52,6 +54,8 @@ class Evaluation:
     scores: dict[str, Score]
     diversity: dict[str, float | None]
     missing: dict[str, str]
+    regions: int
+    sharpness: dict[str, Score]
     attention: dict[str, Score]
     cost: dict[str, object]
 
@@ -65,9 +69,11 @@ class Evaluation:
         return _rounded(row | _with_bounds(self.scores))
 
     def report(self) -> dict[str, object]:
-        """``row``, then on how many images ``attention`` was measured, and its scores with their bounds."""
+        """``row``, then ``sharpness`` beside that of even attention, then ``attention`` and on how many images."""
         images = len(next(iter(self.attention.values())).statistics)
-        return self.row() | {"attention_images": images} | _rounded(_with_bounds(self.attention))
+        sharpness, attention = (_rounded(_with_bounds(scores)) for scores in (self.sharpness, self.attention))
+        even = _rounded({"even_regions": self.regions, "even_peak": 1 / self.regions})
+        return self.row() | sharpness | even | {"attention_images": images} | attention
 
 
 def _with_bounds(scores: Mapping[str, Score]) -> dict[str, float]:
@@ -122,7 +128,12 @@ def evaluate_model(
     attention = attention_scores(captioner, dataset, found)
     cost = {"seconds": round(time.perf_counter() - start, 1), "device": device().type}
     likelihoods = [caption.log_probability for caption in found]
-    return Evaluation(about, dataset.image_names, captions, likelihoods, scores, variety, missing, attention, cost)
+    maps = [caption.attention for caption in found]
+    regions, sharpness = captioner.encoder.grid**2, sharpness_scores(maps)
+    about_attention = regions, sharpness, attention
+    return Evaluation(
+        about, dataset.image_names, captions, likelihoods, scores, variety, missing, *about_attention, cost
+    )
 
 
 def attention_scores(captioner: Captioner, dataset: CaptionDataset, found: Sequence[Caption]) -> dict[str, Score]:
@@ -194,7 +205,7 @@ def _scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 
 
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
-    """First minus second, by paired bootstrap, for each score that both have, those of ``attention`` included.
+    """First minus second, by paired bootstrap, for each score that both have, ``sharpness`` and ``attention`` included.
 
     Perplexities by token compare only where the vocabularies are of one size. Raises ``InputError`` if the two were not
     measured on the same images.
@@ -204,8 +215,8 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
             f"{second.about['model']}: measured on other images than {first.about['model']}; evaluate "
             "both on the same split"
         )
-    ours, theirs = first.scores | first.attention, second.scores | second.attention
-    shared = [name for name in (*SCORES, *first.attention) if name in ours and name in theirs]
+    ours, theirs = ({**each.scores, **each.sharpness, **each.attention} for each in (first, second))
+    shared = [name for name in (*SCORES, *first.sharpness, *first.attention) if name in ours and name in theirs]
     if first.about["vocab_size"] != second.about["vocab_size"]:
         shared.remove("perplexity")
     return {name: paired_difference(ours[name], theirs[name]) for name in shared}

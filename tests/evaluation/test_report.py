@@ -265,7 +265,8 @@ def test_photographs_are_put_to_the_deletion_test(model, data_folder, fake, monk
         Captioner(load_model(model), fake), [data_folder / "Images" / name for name in ("2.png", "6.png")]
     )
     low, high = deletion_scores(table, 2)["difference"].interval()
-    assert report["attention_images"] == 2
+    assert report["attention_images"] == 2 and (report["even_regions"], report["even_peak"]) == (4, 0.25)
+    assert 1 <= report["effective_regions_low"] <= report["effective_regions"] <= 4 and 0 <= report["change"] <= 1
     assert (report["fall_difference"], report["fall_difference_low"], report["fall_difference_high"]) == pytest.approx(
         (100 * (table["attended"] - table["random"]).mean(), low, high), abs=1e-4
     )
@@ -309,7 +310,7 @@ def test_a_photo_among_the_scenes(model, data_folder):
 def test_models_are_compared_on_the_same_images(model, data_folder, tmp_path):
     first, other = evaluate_model(model, data_folder), evaluate_model(write_model(tmp_path / "b", seed=9), data_folder)
     found = compare(first, other)
-    assert list(found) == [name for name in SCORES if name != "meteor"] + list(first.attention)
+    assert list(found) == [name for name in SCORES if name != "meteor"] + list(first.sharpness | first.attention)
     ours, theirs = first.report(), other.report()
     for name, difference in found.items():
         assert difference.value == pytest.approx(ours[name] - theirs[name], abs=2e-4)
