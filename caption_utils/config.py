@@ -8,7 +8,7 @@ from caption_utils.errors import InputError
 
 MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
 BEAMS = 5
-FROM_DATA = ("vocab_size", "feature_dim", "word_dim")  # settings that are nobody's choice
+FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that are nobody's choice
 LENGTH_PENALTY = 0.7  # a compromise on validation images: BLEU-4 wants less, ROUGE-L wants more
 
 
@@ -56,11 +56,12 @@ class DecoderConfig(Settings):
     """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
 
     ``word_dim``, unless 0, is the width of pretrained word vectors, which are projected to ``embed_dim``.
-    ``region_dim``, unless 0, is the width to which features are first projected. ``dropout`` falls on embeddings and
-    output vectors, ``feature_dropout`` on features and their projection. ``attention`` may be ``none``: the mean
-    feature for each word. Of Xu et al. 2015, ``gate`` weighs the context against the words (4.2.1), and ``hard``
-    attention learns to look at one region a word (4.1); what it looks at afterwards is the expected context, or with
-    ``likeliest`` the likeliest region. ``normalizer`` makes weights of scores.
+    ``local_dim``, unless 0, is how many of the features are attended to, the first; the initial state comes from all.
+    ``region_dim``, unless 0, is the width to which those attended to are first projected. ``dropout`` falls on
+    embeddings and output vectors, ``feature_dropout`` on features and their projection. ``attention`` may be ``none``:
+    the mean feature for each word. Of Xu et al. 2015, ``gate`` weighs the context against the words (4.2.1), and
+    ``hard`` attention learns to look at one region a word (4.1); what it looks at afterwards is the expected context,
+    or with ``likeliest`` the likeliest region. ``normalizer`` makes weights of scores.
     Raises ``InputError`` for values out of range, and for those that make no sense together.
     """
 
@@ -82,6 +83,7 @@ class DecoderConfig(Settings):
     likeliest: bool = False
     normalizer: str = one_of("softmax", "sparsemax", "entmax")
     word_dim: int = within(0, 1e5, 0)
+    local_dim: int = within(0, 1e5, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,9 +99,14 @@ class DecoderConfig(Settings):
                 raise InputError(remedy)
 
     @property
+    def attended_dim(self) -> int:
+        """How many features of a region the decoder attends to."""
+        return self.local_dim or self.feature_dim
+
+    @property
     def context_dim(self) -> int:
         """Width of what the decoder attends to, and so of the context vector."""
-        return self.region_dim or self.feature_dim
+        return self.region_dim or self.attended_dim
 
     @property
     def through_embedding(self) -> bool:

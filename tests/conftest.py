@@ -42,7 +42,7 @@ def no_java(monkeypatch):
 class FakeEncoder(nn.Module):
     """Two by two regions; each one's features are its mean colour, twice. ``seen`` counts the images."""
 
-    name, size, grid, width, fingerprint = "fake", 8, 2, 6, "f4ce"
+    name, size, grid, width, local, fingerprint = "fake", 8, 2, 6, 0, "f4ce"
 
     def __init__(self):
         super().__init__()
@@ -190,6 +190,8 @@ VARIANTS = {
     "entmax": {"attention": "luong", "score": "general", "normalizer": "entmax"},
     "none": {"attention": "none"},
     "hard": {"attention": "bahdanau", "hard": True},
+    "local": {"attention": "bahdanau", "local_dim": 4, "region_dim": 3, "feature_dropout": 0.3},
+    "local-general": {"attention": "luong", "local_dim": 4},
 }
 
 

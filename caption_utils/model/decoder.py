@@ -88,8 +88,8 @@ class Decoder(nn.Module):
         self.config, self.attention = config, attention
         self.dropout, self.feature_dropout = nn.Dropout(config.dropout), nn.Dropout(config.feature_dropout)
         self.embedding = word_embedding(config)
-        self.project = nn.Linear(config.feature_dim, config.region_dim) if config.region_dim else None
-        self.initial = nn.Linear(config.context_dim, 2 * config.hidden_dim)
+        self.project = nn.Linear(config.attended_dim, config.region_dim) if config.region_dim else None
+        self.initial = nn.Linear(config.feature_dim if config.local_dim else config.context_dim, 2 * config.hidden_dim)
         self.to_embedding: nn.Module = nn.Identity()
         output_dim = self.embedding.embedding_dim if config.tie_weights else config.output_dim
         self.output = nn.Linear(output_dim, config.vocab_size)
@@ -100,8 +100,11 @@ class Decoder(nn.Module):
             self.register_buffer("baseline", torch.zeros(()))
 
     def regions(self, features: Tensor) -> Tensor:
-        """What is attended to: features ``(G, N, D)`` themselves, or ``relu(W f_i)`` of width ``region_dim``."""
-        features = self.feature_dropout(features)
+        """What is attended to: features ``(G, N, D)`` themselves, or ``relu(W f_i)`` of width ``region_dim``.
+
+        Of an encoder with local channels, these alone: they have not seen the whole picture.
+        """
+        features = self.feature_dropout(features[..., : self.config.attended_dim])
         return features if self.project is None else self.feature_dropout(torch.relu(self.project(features)))
 
     def init_state(self, features: Tensor) -> State:
@@ -110,7 +113,8 @@ class Decoder(nn.Module):
         Source: Xu et al. 2015, section 3.1.2.
         """
         regions = self.regions(features)
-        start = torch.tanh(self.initial(regions.mean(dim=1))).to(self.initial.weight.dtype)  # (G, 2H)
+        whole = self.feature_dropout(features) if self.config.local_dim else regions
+        start = torch.tanh(self.initial(whole.mean(dim=1))).to(self.initial.weight.dtype)  # (G, 2H)
         hidden, cell = start.chunk(2, dim=-1)
         return State(regions, self.attention.keys(regions), hidden, cell)
 

@@ -70,8 +70,8 @@ def train_model(
     encoder = load_encoder(encoder_name, place)
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
     seed_everything(config.seed)
-    shape = _fields_of(DecoderConfig, settings) | {"word_dim": vectors.width if vectors else 0}
-    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
+    found = {"local_dim": encoder.local, "word_dim": vectors.width if vectors else 0}
+    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings), **found))
     if vectors:
         insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
     mine = slice(processes.process_index, None, processes.num_processes)
@@ -139,7 +139,8 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
     TrainConfig(**_fields_of(TrainConfig, settings))
     # building one finds what does not fit together, and costs little without a vocabulary
-    build_decoder(DecoderConfig(1, encoder_spec(encoder_name).width, **_fields_of(DecoderConfig, settings)))
+    spec, shape = encoder_spec(encoder_name), _fields_of(DecoderConfig, settings)
+    build_decoder(DecoderConfig(1, spec.width, local_dim=spec.local, **shape))
 
 
 def load_teacher(folder: str | Path, vocab: Vocabulary, fingerprint: str, place: torch.device) -> Decoder:

@@ -49,6 +49,22 @@ def test_alphas_sum_to_one_over_the_regions(make_decoder, make_batches, variant)
     torch.testing.assert_close(alphas.sum(dim=1), torch.ones(len(alphas)))
 
 
+def test_local_features_are_attended_to_and_all_make_the_initial_state(make_decoder):
+    """Other features than the local ones change the initial state alone; their place in the picture changes nothing."""
+    decoder = make_decoder("local-general")
+    features = torch.randn(1, 5, 6)
+    state = decoder.init_state(features)
+    torch.testing.assert_close(state.features, features[..., :4])
+    changed, moved = features.clone(), features.clone()
+    changed[..., 4:] += 1
+    moved[..., 4:] = features[:, [1, 2, 3, 4, 0], 4:]
+    for other, same in ((changed, False), (moved, True)):
+        found = decoder.init_state(other)
+        torch.testing.assert_close(found.features, state.features)
+        torch.testing.assert_close(found.keys, state.keys)
+        assert torch.allclose(found.hidden, state.hidden) == same
+
+
 def total_loss_and_gradients(decoder, batch):
     decoder.zero_grad()
     logits, _ = decoder(batch.features, batch.tokens, batch.owner)
@@ -163,9 +179,10 @@ def reference(decoder, features, tokens):
     fed_width = config.context_dim if bahdanau else config.output_dim if feeding else 0
     cell = torch.nn.LSTMCell(config.embed_dim + fed_width, config.hidden_dim)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in decoder.lstm.state_dict().items()})
+    whole, features = features, features[..., : config.local_dim or None]
     if config.region_dim:
         features = torch.relu(features @ weights["project.weight"].T + weights["project.bias"])
-    h, c = torch.tanh(decoder.initial(features.mean(1))).chunk(2, dim=-1)
+    h, c = torch.tanh(decoder.initial((whole if config.local_dim else features).mean(1))).chunk(2, dim=-1)
     attentional, keys, logits = torch.zeros(1, config.output_dim), decoder.attention.keys(features), []
     for token in tokens:
         embedded = decoder.embedding(token[None])
@@ -198,7 +215,10 @@ def test_steps_follow_the_papers_equations(make_decoder, variant):
 def test_gradients_are_those_of_finite_differences(name):
     torch.manual_seed(0)
     sizes = {"vocab_size": 5, "feature_dim": 2, "embed_dim": 2, "hidden_dim": 2, "attention_dim": 2, "dropout": 0.0}
-    changes = {"hidden_dim": 2, "feature_dropout": 0.0, "region_dim": min(2, VARIANTS[name].get("region_dim", 0))}
+    narrow = {
+        each: min(limit, VARIANTS[name].get(each, 0)) for each, limit in {"region_dim": 2, "local_dim": 1}.items()
+    }
+    changes = {"hidden_dim": 2, "feature_dropout": 0.0} | narrow
     decoder = build_decoder(DecoderConfig(**(sizes | VARIANTS[name] | changes))).double()
     tokens, owner = pack_sequence([torch.tensor([1, 4, 3]), torch.tensor([1, 4]), torch.tensor([1])]), [0, 1, 0]
     names, values = zip(*decoder.named_parameters(), strict=True)
