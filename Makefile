@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(DEMO) $(BIN)/python -m pytest --quiet \
     --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick style check app lab notebooks bench gpu links demo lock hosts
+.PHONY: help run test quick style check app lab notebooks bench gpu links ablation demo lock hosts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -49,6 +49,9 @@ gpu: ## check and measure on a GPU, with PYTHON=python3 without .venv; PyTorch a
 
 bench: $(READY) ## measure speed, each measurement against its baseline
 	for file in benchmarks/bench_*.py; do echo "$$file"; GOMP_SPINCOUNT=1000 $(BIN)/python "$$file" || exit 1; done
+
+ablation: $(READY) ## measure what each part of the model is worth: DATA=data/flickr8k, many hours, resumable
+	$(BIN)/python tools/ablation.py $(or $(DATA),data/flickr8k)
 
 demo: $(READY) ## draw the demo set in data/demo again
 	$(BIN)/python -m caption_utils.demo.scenes
