@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.config import BEAMS, FROM_DATA, DecoderConfig, SearchConfig, TrainConfig
+from caption_utils.config import BEAMS, ENCODER, FROM_DATA, DecoderConfig, SearchConfig, TrainConfig
 from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
 from caption_utils.runtime import DEVICES, sleep_while_waiting
@@ -230,8 +230,9 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", required=True, help="model folder to write")
     command.add_argument(
         "--encoder",
-        default="efficientnet_lite2",
-        help="efficientnet_lite2, the same with _260px, or resnet101 (%(default)s)",
+        default=ENCODER,
+        help="efficientnet_lite2 or resnet101; with _local, regions know their own surroundings alone; the first also "
+        "with _260px at its end (%(default)s)",
     )
     command.add_argument("--split", default="official", help="official, first6k or random")
     command.add_argument(

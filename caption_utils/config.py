@@ -6,6 +6,7 @@ from typing import Any
 
 from caption_utils.errors import InputError
 
+ENCODER = "efficientnet_lite2_local"
 MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
 BEAMS = 5
 FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that are nobody's choice

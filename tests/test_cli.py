@@ -61,11 +61,13 @@ def test_train_evaluate_and_caption(data_folder, tmp_path, capsys):
     assert len(record.read_text().splitlines()) == 2 and "fall" not in record.read_text()
     assert main(evaluate) == 0
     printed = capsys.readouterr().out
-    assert f"vocab_size       {row['vocab_size']}\n" in printed
-    assert f"cider            {row['cider']}  {row['cider_low']} to {row['cider_high']}\n" in printed
-    assert "meteor           missing: needs a Java runtime; install one" in printed and row["meteor"] is None
+    assert f"vocab_size           {row['vocab_size']}\n" in printed
+    assert f"cider                {row['cider']}  {row['cider_low']} to {row['cider_high']}\n" in printed
+    assert "meteor               missing: needs a Java runtime; install one" in printed and row["meteor"] is None
     fall = [row[f"fall_difference{end}"] for end in ("", "_low", "_high")]
-    assert f"fall_difference  {fall[0]}  {fall[1]} to {fall[2]}\n" in printed and "attention_images 1\n" in printed
+    assert (
+        f"fall_difference      {fall[0]}  {fall[1]} to {fall[2]}\n" in printed and "attention_images     1\n" in printed
+    )
     assert "_low" not in printed
     assert main(["caption", "--model", str(out), PHOTO]) == 0
     assert capsys.readouterr().out.startswith(f"{PHOTO}: ")
@@ -94,7 +96,7 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert f"difference from {other}, 95 % interval" in printed
-    assert "cider            +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
+    assert "cider                +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caption_utils.config import FROM_DATA, DecoderConfig, TrainConfig
+from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.data.word_vectors import WordVectors, load_word_vectors
@@ -34,7 +34,7 @@ BATCH = 50  # images at a time in evaluation
 def train_model(
     data: str | Path | CaptionDataset,
     out: str | Path,
-    encoder_name: str = "efficientnet_lite2",
+    encoder_name: str = ENCODER,
     split: str = "official",
     min_count: int = 3,
     settings: Mapping[str, Any] | None = None,
