@@ -7,7 +7,9 @@ from caption_utils.fast.bahdanau import make_plan, teacher_forcing
 from caption_utils.model.decoder import BahdanauDecoder
 
 
-@pytest.fixture(params=["bahdanau", "tied", "projected", "deep", "deep-unprojected", "sparsemax", "entmax"])
+@pytest.fixture(
+    params=["bahdanau", "tied", "projected", "deep", "deep-unprojected", "sparsemax", "entmax", "local", "word-vectors"]
+)
 def decoder(make_decoder, request):
     settings = {"attention": "bahdanau"} if request.param == "entmax" else {}
     return make_decoder(request.param, **settings).double()
@@ -63,10 +65,11 @@ def test_only_running_captions_and_their_images_take_part():
     assert [part.flatten().tolist() for part in plan.before(states)] == [[0, 1, 2], [3, 4], [6]]
 
 
-def test_lower_precision_around_the_loop_trains_in_the_parameters_precision(make_decoder, batch):
-    decoder = make_decoder("bahdanau")
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_lower_precision_around_the_loop_trains_in_the_parameters_precision(decoder, batch, precision):
+    decoder.float()
     wanted = decoder(batch.features, batch.tokens, batch.owner)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", precision):
         logits, alphas = teacher_forcing(decoder, batch.features, batch.tokens, batch.owner)
         (logits.float().sum() + alphas.square().sum()).backward()
     assert alphas.dtype == torch.float32

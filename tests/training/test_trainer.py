@@ -101,8 +101,9 @@ class HotRegion:
         ({"attention": "none"}, 7),
     ],
 )
-def test_a_caption_told_by_the_marked_region_is_learned_to_its_entropy(tmp_path, settings, seed):
+def test_a_caption_told_by_the_marked_region_is_learned_to_its_entropy(tmp_path, monkeypatch, settings, seed):
     """``place_r`` is certain, ``day`` or ``night`` a coin: ln 2 in three tokens, so perplexity 2^(1/3) and no less."""
+    monkeypatch.setattr(Trainer, "save", lambda trainer: None)  # two hundred times
     captions = {str(r): [f"place{r} day", f"place{r} night"] for r in range(REGIONS)}
     words = Vocabulary.build([text for texts in captions.values() for text in texts], min_count=1)
     batches = CaptionBatches(Captioned(captions), HotRegion(), words, images_per_batch=REGIONS)
@@ -141,23 +142,22 @@ def test_a_finished_run_leaves_a_model_a_state_and_a_log(run, tmp_path):
 @pytest.mark.parametrize(
     "variant_name", ["bahdanau", "general", "concat-feeding", "tied", "gated", "entmax", "none", "hard"]
 )
-@pytest.mark.parametrize("crash_after", [1, 4])
-def test_a_run_that_crashed_between_epochs_goes_on_to_the_same_bits(
-    run, tmp_path, monkeypatch, variant_name, crash_after
-):
+def test_a_run_that_crashed_between_epochs_goes_on_to_the_same_bits(run, tmp_path, monkeypatch, variant_name):
+    """After the first epoch and again after the fourth."""
     run(tmp_path / "whole", variant=variant_name)
     crashing = Trainer.save
 
     def save(trainer):
         crashing(trainer)
-        if len(trainer.history) == crash_after:
+        if len(trainer.history) in (1, 4):
             raise Crash
 
     monkeypatch.setattr(Trainer, "save", save)
-    with pytest.raises(Crash):
-        run(tmp_path / "crashed", variant=variant_name)
+    for seed in (12345, 54321):  # whatever the process had drawn before
+        torch.manual_seed(seed)
+        with pytest.raises(Crash):
+            run(tmp_path / "crashed", variant=variant_name)
     monkeypatch.undo()
-    torch.manual_seed(12345)  # whatever the process had drawn before
     history = run(tmp_path / "crashed", variant=variant_name)
     assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
     assert_same_run(tmp_path / "whole", tmp_path / "crashed")
@@ -274,37 +274,6 @@ def test_an_interruption_of_the_first_epoch_leaves_nothing(run, tmp_path, monkey
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-# A shell lets what it starts in the background ignore the signal, and children inherit that.
-SIGNALLED = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path[:0] = [{tests!r}, {tests!r} + "/training"]
-from caption_utils.training import run as experiment
-from caption_utils.__main__ import main
-from test_trainer import demo_run
-
-experiment.train_model = lambda data, out, *rest: demo_run(out, epochs=5000)  # it must not end before the signal
-sys.exit(main(["train", "--data", "demo", "--out", {folder!r}]))
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs Unix signals")
-def test_ctrl_c_ends_the_command_with_a_model_in_its_folder(tmp_path):
-    script = SIGNALLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
-    with subprocess.Popen(
-        [sys.executable, "-u", "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as command:
-        while not command.stdout.readline().startswith("epoch 2"):
-            assert command.poll() is None
-        command.send_signal(signal.SIGINT)
-        _, errors = command.communicate()
-    assert command.returncode == 130
-    assert errors.splitlines()[-1].startswith("caption_utils: interrupted; train goes on")
-    assert "Traceback" not in errors
-    assert load_model(tmp_path).training["best"]["epoch"] >= 2
-    assert not list(tmp_path.glob("*.tmp"))
-
-
 @cache
 def demo_captions():
     demo = load_dataset(DEMO, require_images=False).split("train")
@@ -322,10 +291,13 @@ def demo_run(folder, epochs=24):
     return fit(Model(decoder, words, "fake", "f4ce"), train, val, replace(CONFIG, epochs=epochs, patience=99), folder)
 
 
-KILLED = """
+FORKS = """
 import os, random, signal, sys, time
 sys.path[:0] = [{tests!r}, {tests!r} + "/training"]
 import torch._dynamo  # an optimiser's first step would load it in each child
+from pathlib import Path
+from caption_utils.__main__ import main
+from caption_utils.training import run as experiment
 from test_trainer import demo_captions, demo_run, kill_within_a_save
 
 def last_save():
@@ -340,15 +312,29 @@ for number in range(10):
     if not child:
         if not by_the_clock:
             kill_within_a_save(moments.randrange(1, 10), moments.random())
-        demo_run({folder!r})
+        demo_run({killed!r})
         os._exit(0)
     if by_the_clock:
         while last_save() == before:
             time.sleep(0.001)
         time.sleep(moments.uniform(0, {epoch}))
         os.kill(child, signal.SIGKILL)
-    print("killed:", os.WIFSIGNALED(os.waitpid(child, 0)[1]))
-demo_run({folder!r})
+    print("killed:", os.WIFSIGNALED(os.waitpid(child, 0)[1]), flush=True)
+demo_run({killed!r})
+
+told = Path({cut!r} + ".txt")
+child = os.fork()
+if not child:
+    for stream in (1, 2):
+        os.dup2(os.open(told, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    experiment.train_model = lambda data, out, *rest: demo_run(out, epochs=5000)  # it must not end before the signal
+    sys.exit(main(["train", "--data", "demo", "--out", {cut!r}]))
+while not told.exists() or "epoch 2:" not in told.read_text():
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    time.sleep(0.01)
+os.kill(child, signal.SIGINT)
+print("status:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
@@ -366,24 +352,45 @@ def kill_within_a_save(number, share):
     files.os.replace = replace
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(tmp_path):
-    """Every second time within a save, otherwise by the clock, up to an epoch after the last save.
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    """A folder with the runs ``whole``, ``killed`` ten times, and ``cut`` short by Ctrl-C, and what ``FORKS`` printed.
 
-    Both runs use one thread: forks can have no more, and another number adds in another order.
+    All use one thread: forks can have no more, and another number adds in another order.
     """
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    folder = tmp_path_factory.mktemp("forks")
     with threads(1):
-        history = demo_run(tmp_path / "whole")
-    script = KILLED.format(
+        history = demo_run(folder / "whole")
+    script = FORKS.format(
         tests=str(Path(__file__).parents[1]),
-        folder=str(tmp_path / "killed"),
-        state=str(tmp_path / "killed" / LAST),
+        killed=str(folder / "killed"),
+        cut=str(folder / "cut"),
+        state=str(folder / "killed" / LAST),
         epoch=history["seconds"].median(),
     )
-    done = subprocess.run([sys.executable, "-u", "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout.count("killed: True") == 10
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    assert load_model(tmp_path / "killed").encoder == "fake"
+    done = subprocess.run([sys.executable, "-u", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(forks):
+    """Every second time within a save, otherwise by the clock, up to an epoch after the last save."""
+    folder, printed = forks
+    assert printed.count("killed: True") == 10
+    assert_same_run(folder / "whole", folder / "killed")
+    assert load_model(folder / "killed").encoder == "fake"
+
+
+def test_ctrl_c_ends_the_command_with_a_model_in_its_folder(forks):
+    folder, printed = forks
+    told = (folder / "cut.txt").read_text()
+    assert printed.endswith("status: 130\n")
+    assert told.splitlines()[-1].startswith("caption_utils: interrupted; train goes on")
+    assert "Traceback" not in told
+    assert load_model(folder / "cut").training["best"]["epoch"] >= 2
+    assert not list((folder / "cut").glob("*.tmp"))
 
 
 def test_a_finished_run_is_not_trained_again(run, tmp_path):
@@ -703,15 +710,19 @@ def test_precision_is_what_the_device_computes_fast(monkeypatch, device, bfloat1
     assert precision(torch.device(device)) is expected
 
 
-@pytest.mark.parametrize("lower_precision", ["bfloat16", "float16"])
-def test_lower_precision_trains_as_well(run, tmp_path, variant, lower_precision):
-    full = run(tmp_path / "full", variant=variant, dropout=0.0)
-    lower = run(tmp_path / "lower", replace(CONFIG, precision=lower_precision), variant=variant, dropout=0.0)
-    assert list(lower["train_loss"]) == pytest.approx(list(full["train_loss"]), rel=0.02)
-    assert list(lower["train_loss"]) != list(full["train_loss"])
-    assert load_model(tmp_path / "lower").training["precision"] == lower_precision
+@pytest.mark.parametrize(
+    "variant_name",
+    ["bahdanau", "general", "concat-feeding", "tied-word-vectors", "gated", "sparsemax", "hard", "local"],
+)
+def test_lower_precision_trains_as_well(run, tmp_path, variant_name):
+    full = run(tmp_path / "full", variant=variant_name, dropout=0.0)
     assert load_model(tmp_path / "full").training["precision"] == "float32"
-    assert {tensor.dtype for tensor in weights(tmp_path / "lower").values()} == {torch.float32}
+    for lower in ("bfloat16", "float16"):
+        found = run(tmp_path / lower, replace(CONFIG, precision=lower), variant=variant_name, dropout=0.0)
+        assert list(found["train_loss"]) == pytest.approx(list(full["train_loss"]), rel=0.02), lower
+        assert list(found["train_loss"]) != list(full["train_loss"]), lower
+        assert load_model(tmp_path / lower).training["precision"] == lower
+        assert {tensor.dtype for tensor in weights(tmp_path / lower).values()} == {torch.float32}
 
 
 def test_the_scale_of_the_loss_is_part_of_the_state(make_decoder, make_batches, vocab, run, tmp_path, monkeypatch):
