@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from caption_utils.config import DecoderConfig
 from caption_utils.errors import InputError
 from caption_utils.model.attention import Attention, BahdanauAttention, LuongAttention, NoAttention, likeliest, sampled
+from caption_utils.model.embedding import ProjectedEmbedding, word_embedding
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,6 @@ class State:
     def first(self, count: int) -> "State":
         """The state of the first captions, where each has regions of its own."""
         return replace(self, **{name: value[:count] for name, value in vars(self).items() if value is not None})
-
-
-class ProjectedEmbedding(nn.Embedding):
-    """Word vectors ``e_w`` of a width of their own, and a matrix that takes them to the decoder's: ``W e_w``.
-
-    Like any embedding's, the result is of the weights' precision.
-    """
-
-    def __init__(self, vocab_size: int, word_dim: int, embed_dim: int):
-        super().__init__(vocab_size, word_dim)
-        self.projection = nn.Linear(word_dim, embed_dim, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.projection(super().forward(tokens)).to(self.weight.dtype)
-
-
-def word_embedding(config: DecoderConfig) -> nn.Embedding:
-    """Words to vectors of width E; those of another width, ``word_dim``, are projected."""
-    if config.word_dim in (0, config.embed_dim):
-        return nn.Embedding(config.vocab_size, config.embed_dim)
-    return ProjectedEmbedding(config.vocab_size, config.word_dim, config.embed_dim)
 
 
 class Decoder(nn.Module):
