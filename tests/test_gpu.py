@@ -50,9 +50,11 @@ def test_pytorch_and_numpy_are_enough(tmp_path):
     assert {(row["card"], row["torch"]) for row in rows} == {("cpu", torch.__version__)}
 
 
-def test_without_a_gpu_one_line_says_so(tmp_path):
+def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):
     if torch.cuda.is_available():
         pytest.skip("has a GPU")
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "No GPU that runs CUDA is here, so nothing was checked and nothing was measured.\n"
+    gpu = load(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    gpu.main()
+    told = "No GPU that runs CUDA is here, so nothing was checked and nothing was measured.\n"
+    assert capsys.readouterr() == (told, "")

@@ -254,8 +254,10 @@ def test_own_data_of_five_photos_run_to_the_end(own_photos):
 
 
 @pytest.mark.slow
-def test_own_data_of_two_photos_are_evaluated(own_photos):
+def test_own_data_of_two_photos_are_evaluated_without_java(own_photos, monkeypatch):
     own_photos(2)
+    monkeypatch.setenv("PATH", "")
     path = next(path for path in PATHS if path.stem.startswith("06"))
     told = told_by(notebooks.execute(path))
     assert "so one reference is all there is" in told and "nothing to recall" in told
+    assert "METEOR is missing: needs a Java runtime" in told
