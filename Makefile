@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PYTHON := $(BIN)/python
 DEMO := CAPTION_DATA=demo CAPTION_PROFILE=fast
-# Two files at a time, in this order; threads that wait for each other would cost more than they gain.
+# Two files at a time, the longest first (tests/conftest.py); threads that wait for each other would cost more than they
+# gain.
 PYTEST := OMP_NUM_THREADS=1 $(DEMO) $(BIN)/python -m pytest --quiet \
     --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

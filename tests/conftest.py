@@ -21,11 +21,16 @@ from caption_utils.training.checkpoint import Model, save_model
 
 pytest_plugins = ["browsing"]  # fixtures of the pages
 
+LONGEST = "browser trainer processes no_waits cli notebooks gpu bootstrap report structure wheel".split()
 COLOURS = ("red", "green", "blue", "white")
 
 
 def pytest_collection_modifyitems(items):
-    """What opens a page is marked ``browser``; what needs a GPU is skipped where there is none."""
+    """What opens a page is marked ``browser``; what needs a GPU is skipped where there is none.
+
+    Notebooks and the longest files come first, so that of several processes none ends long after the others.
+    """
+    items.sort(key=lambda item: item.path.suffix == ".py" and item.path.stem.removeprefix("test_") not in LONGEST)
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")

@@ -22,6 +22,8 @@ from caption_utils.search.sampling import sample
 from caption_utils.training.checkpoint import Model
 from caption_utils.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # Autocast treats both precisions alike. All variants are tried in float16, for which losses are scaled, too.
 IN_BFLOAT16 = ["bahdanau", "general", "dot-feeding", "tied-word-vectors", "hard"]

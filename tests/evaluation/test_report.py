@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import shutil
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -244,15 +245,17 @@ def only_test_images(whole, folder, lists=("testImages.txt",), captions="test"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lists", [("testImages.txt",), ("trainImages.txt", "devImages.txt", "testImages.txt")])
-@pytest.mark.parametrize("captions", ["test", "all"])
-def test_a_folder_with_the_test_images_alone(model, data_folder, tmp_path, lists, captions):
-    folder = only_test_images(data_folder, tmp_path / "only" / "data", lists, captions)
-    alone, whole = (evaluate_model(model, data, "test") for data in (folder, data_folder))
-    assert alone.captions == whole.captions and alone.images == whole.images
-    assert [alone.row()[name] for name in SCORES] == [whole.row()[name] for name in SCORES]
-    assert alone.row()["training_copies"] is None
-    assert alone.missing["training_copies"] == "data holds no training photos"
+def test_a_folder_with_the_test_images_alone(model, data_folder, tmp_path):
+    """With the list of these or all three lists, and with their captions or all."""
+    whole = evaluate_model(model, data_folder, "test")
+    every_list = [("testImages.txt",), ("trainImages.txt", "devImages.txt", "testImages.txt")]
+    for lists, captions in product(every_list, ("test", "all")):
+        folder = only_test_images(data_folder, tmp_path / f"{captions} {len(lists)}" / "data", lists, captions)
+        alone = evaluate_model(model, folder, "test")
+        assert alone.captions == whole.captions and alone.images == whole.images
+        assert [alone.row()[name] for name in SCORES] == [whole.row()[name] for name in SCORES]
+        assert alone.row()["training_copies"] is None
+        assert alone.missing["training_copies"] == "data holds no training photos"
 
 
 def test_photographs_are_put_to_the_deletion_test(model, data_folder, fake, monkeypatch):

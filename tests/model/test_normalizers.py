@@ -37,6 +37,14 @@ def test_weights_are_those_whose_threshold_makes_them_sum_to_one(name, scale):
         assert found == pytest.approx(by_bisection(SPARSE[name][0], row), abs=1e-9)
 
 
+@pytest.mark.parametrize("each", NORMALIZERS)
+def test_weights_of_a_query_are_its_own_and_sum_to_one(each):
+    scores = random_scores(1.0)
+    weights = NORMALIZERS[each](scores)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, dtype=torch.float64))
+    torch.testing.assert_close(NORMALIZERS[each](scores[1, 2]), weights[1, 2])
+
+
 def test_sparsemax_of_two_scores_is_a_clipped_line():
     """Martins and Astudillo 2016, section 2.3."""
     t = torch.linspace(-3, 3, 25, dtype=torch.float64)

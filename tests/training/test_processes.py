@@ -217,5 +217,6 @@ assert touched == ["CUDA"]  # the trap works
 """
 
 
+@pytest.mark.slow
 def test_imports_and_reading_data_touch_no_gpu(data_folder):
     subprocess.run([sys.executable, "-c", UNTOUCHED, str(data_folder)], check=True)

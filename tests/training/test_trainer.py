@@ -87,6 +87,7 @@ class HotRegion:
         return features.half()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "seed"),  # other starts stay on a plateau for longer
     [
@@ -375,6 +376,7 @@ def forks(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(forks):
     """Every second time within a save, otherwise by the clock, up to an epoch after the last save."""
     folder, printed = forks
@@ -383,6 +385,7 @@ def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(forks):
     assert load_model(folder / "killed").encoder == "fake"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_a_model_in_its_folder(forks):
     folder, printed = forks
     told = (folder / "cut.txt").read_text()
