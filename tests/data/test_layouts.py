@@ -168,6 +168,13 @@ def test_a_caption_that_is_missing_is_dropped_and_counted(tmp_path, nothing):
     assert list(captions.dropped.values()) == [[2] * (3 if nothing.startswith("[n") else 1)]
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_row_without_an_image_is_dropped_and_counted(tmp_path, name):
+    captions = read(tmp_path, f"image,caption\n{name},A dog\na.jpg,A cat\n")
+    assert rows(captions) == [("a.jpg", "A cat")]
+    assert captions.dropped == {"without an image name or a word in the caption": [2]}
+
+
 def test_half_a_surrogate_pair_is_replaced(tmp_path):
     assert rows(read(tmp_path, r'{"image": "a.jpg", "caption": "A \ud83d dog"}')) == [("a.jpg", "A ? dog")]
 
