@@ -3,8 +3,8 @@
     python benchmarks/bench_memory.py [--images 123000] [--limit 2]
 
 Makes a temporary store of that size, a sparse file of zeros, and trains a small decoder on all of it, one epoch in a
-child process to which the system refuses to give more than the limit. The limit (``RLIMIT_DATA``, on Linux) is on what a
-process has for itself; pages of the mapped store are not counted, since the system takes them back whenever it needs
+child process to which the system refuses to give more than the limit. The limit (``RLIMIT_DATA``, on Linux) is on what
+a process has for itself; pages of the mapped store are not counted, since the system takes them back whenever it needs
 them. Both are printed.
 """
 
