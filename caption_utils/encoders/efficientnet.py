@@ -5,6 +5,8 @@ Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolution
 variants as released by Google for mobile devices in 2020.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,8 +56,12 @@ class Block(nn.Module):
         self._depthwise_conv, self._bn1 = SameConv(wide, wide, kernel, stride, groups=wide), _norm(wide)
         self._project_conv, self._bn2 = SameConv(wide, outputs, 1), _norm(outputs)
 
+    def expanded(self, x: Tensor) -> Tensor:
+        """The input with ``expansion`` times as many channels."""
+        return F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        y = self.expanded(x)
         y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         y = self._bn2(self._project_conv(y))
         return y.add_(x) if self.residual else y
@@ -86,9 +92,9 @@ class EfficientNetLite2(nn.Module):
         The earlier one has cells of 16 pixels, as the next block expands them; the last one's are their means.
         """
         fine = self._fine_map(x)
-        block, last = self._blocks[FINE], self._last_map(fine)
-        local = F.relu6(block._bn0(block._expand_conv(fine)))
-        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[2:]), last], dim=1)
+        block: Any = self._blocks[FINE]
+        local, last = block.expanded(fine), self._last_map(fine)
+        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]), last], dim=1)
 
     def _fine_map(self, x: Tensor) -> Tensor:
         x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)

@@ -33,7 +33,7 @@ def resnet_two_stages(model: Any, x: Tensor) -> Tensor:
     """The third stage's map on the grid of the last, then the last: ``(B, 1024 + 2048, S/32, S/32)``."""
     fine = _fine_map(model, x)
     last = model.layer4(fine)
-    return torch.cat([F.adaptive_avg_pool2d(fine, last.shape[2:]), last], dim=1)
+    return torch.cat([F.adaptive_avg_pool2d(fine, last.shape[-1]), last], dim=1)
 
 
 def _fine_map(model: Any, x: Tensor) -> Tensor:

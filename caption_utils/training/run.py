@@ -71,7 +71,8 @@ def train_model(
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
     seed_everything(config.seed)
     found = {"local_dim": encoder.local, "word_dim": vectors.width if vectors else 0}
-    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **_fields_of(DecoderConfig, settings), **found))
+    shape = _fields_of(DecoderConfig, settings) | found
+    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
     if vectors:
         insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
     mine = slice(processes.process_index, None, processes.num_processes)
