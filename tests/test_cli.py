@@ -289,8 +289,8 @@ import runpy, sys
 try:
     runpy.run_module("caption_utils", run_name="__main__", alter_sys=True)
 except SystemExit as end:
-    heavy = {"matplotlib", "pandas", "nltk", "torchvision", "timm", "ipywidgets"}
-    print(end.code, *heavy & {name.split(".")[0] for name in sys.modules}, file=sys.stderr)
+    heavy = {"matplotlib", "pandas", "nltk", "torchvision", "timm", "ipywidgets", "torch._dynamo"}
+    print(end.code, *heavy & {*sys.modules}, file=sys.stderr)
 """
 
 

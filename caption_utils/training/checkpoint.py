@@ -98,8 +98,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     config = read_json(folder / CONFIG)
     vocab = Vocabulary.load(_inside(folder, VOCAB))
     try:
-        with torch.device("meta"):  # no random weights are drawn only to be replaced
-            decoder = build_decoder(DecoderConfig(**config["decoder"]))
+        decoder = build_decoder(DecoderConfig(**config["decoder"]))
         encoder = str(config["encoder"]["name"]), str(config["encoder"]["fingerprint"])
         training, digests = dict(config.get("training", {})), base64.b64decode(config.get("trained_on", ""))
     except InputError as error:
@@ -126,9 +125,7 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
         weights = upgraded({name: tensor.float() for name, tensor in load_file(path).items()})
         if decoder.config.tie_weights:
             weights["output.weight"] = weights["embedding.weight"]
-        decoder.load_state_dict(weights, assign=True)
-        if decoder.config.tie_weights:
-            decoder.output.weight = decoder.embedding.weight
+        decoder.load_state_dict(weights)
     except OSError:
         raise InputError(f"{path}: no weights here; train a model into this folder first") from None
     except (SafetensorError, KeyError) as error:
