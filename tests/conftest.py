@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as all that starts the project, before PyTorch is loaded
 
@@ -215,6 +216,19 @@ def make_decoder(vocab):
 @pytest.fixture(params=VARIANTS)
 def variant(request):
     return request.param
+
+
+@pytest.fixture(params=["no connection", "no library"])
+def offline(request, monkeypatch):
+    """Nothing can be fetched from the hub of models."""
+
+    def refuse(*names):
+        raise OSError("An error happened. Please check your connection")
+
+    if request.param == "no connection":
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    else:
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 
 
 @pytest.fixture

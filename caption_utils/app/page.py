@@ -62,7 +62,7 @@ def result_card(result: Result) -> str:
         chance=_chance(best.probability),
         copy=Markup(html.escape(JS)),
         attention=_attention(result.preview, best),
-        spread=spread(best),
+        spread=f" For a word, it {spread(best)}." if best.tokens else "",
         others=fill("others", items=items) if items else "",
     )
 

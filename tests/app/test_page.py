@@ -95,6 +95,14 @@ def test_a_card_tells_caption_probability_words_and_other_captions():
     assert page.result_card(result()).count('class="attention-word"') == 3
 
 
+def test_a_card_tells_over_how_many_regions_attention_is_spread_unless_there_is_no_word():
+    text = " ".join(Tags(page.result_card(result())).text.split())
+    assert re.search(r"where the model looked\. For a word, it looks at about \d+ of \d+ regions\.", text)
+    empty = Caption("", -1.0, [], np.zeros((0, 7, 7), np.float32))
+    wordless = Result("photo.jpg", Image.new("RGB", (64, 48)), [empty], "bahdanau", 5)
+    assert "For a word" not in Tags(page.result_card(wordless)).text
+
+
 @pytest.mark.parametrize(
     ("log_probability", "told"),
     [(-0.1, "90.5%"), (-10.0, "1 in 22,026"), (-800.0, "almost zero")],
