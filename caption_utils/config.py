@@ -115,6 +115,11 @@ class DecoderConfig(Settings):
         return self.deep_output or self.tie_weights
 
     @property
+    def context_speaks(self) -> bool:
+        """Whether a context vector of attention has a way of its own to the logits."""
+        return self.attention == "luong" or (self.attention == "bahdanau" and self.deep_output)
+
+    @property
     def output_dim(self) -> int:
         """Width of the output vector, from which the vocabulary's logits are made."""
         return self.embed_dim if self.through_embedding else self.hidden_dim
@@ -129,6 +134,7 @@ class TrainConfig(Settings):
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
+    ``from_context`` is the weight of the words' cross-entropy when the context vector alone must tell them.
     ``freeze_word_vectors`` leaves pretrained word vectors as they are.
     ``reinforce`` and ``entropy`` are hard attention's alone (Xu et al. 2015, the two λ of section 4.1).
     Raises ``InputError`` for an unknown schedule or precision and for a value out of range.
@@ -144,6 +150,7 @@ class TrainConfig(Settings):
     label_smoothing: float = within(0, 0.99, 0.0)
     distillation: float = within(0, 1, 0.0)
     doubly_stochastic: float = within(0, 1e3, 0.0)
+    from_context: float = within(0, 1e3, 0.0)
     reinforce: float = within(0, 1e3, 0.1)
     entropy: float = within(0, 1e3, 0.01)
     clip_norm: float = within(0, 1e6, 5.0)

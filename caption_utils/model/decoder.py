@@ -140,6 +140,15 @@ class Decoder(nn.Module):
         context = (likeliest(alpha) if self.config.likeliest else alpha) @ state.features
         return context.flatten(0, 1), alpha.flatten(0, 1)
 
+    def output_vector(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """What ``logits`` needs of hidden states ``(P, H)`` and contexts ``(P, D)``."""
+        raise NotImplementedError
+
+    def context_logits(self, context: Tensor) -> Tensor:
+        """What contexts ``(P, D)`` alone say of the next word, ``(P, V)``: hidden state and last word are 0."""
+        hidden, embedded = (context.new_zeros(len(context), n) for n in (self.config.hidden_dim, self.config.embed_dim))
+        return self.logits(self.output_vector(hidden, context), embedded)
+
     def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
         """What ``recur`` returned and the words just read ``(P, E)`` to logits ``(P, V)``.
 
@@ -176,8 +185,10 @@ class BahdanauDecoder(Decoder):
         if self.gate is not None:
             context = torch.sigmoid(self.gate(state.hidden)) * context
         hidden, cell = self.lstm(torch.cat([embedded, context], dim=-1), (state.hidden, state.cell))
-        output = torch.cat([hidden, context], dim=-1) if self.config.deep_output else hidden
-        return output, alpha, replace(state, hidden=hidden, cell=cell)
+        return self.output_vector(hidden, context), alpha, replace(state, hidden=hidden, cell=cell)
+
+    def output_vector(self, hidden: Tensor, context: Tensor) -> Tensor:
+        return torch.cat([hidden, context], dim=-1) if self.config.deep_output else hidden
 
 
 class LuongDecoder(Decoder):
@@ -207,7 +218,7 @@ class LuongDecoder(Decoder):
         else:
             hidden, cell = (value[0] for value in self.run_lstm(embedded[None], state)[1])
         context, alpha = self.attend(hidden, state)
-        attentional = torch.tanh(self.W_c(torch.cat([context, hidden], dim=-1)))
+        attentional = self.output_vector(hidden, context)
         fed = attentional if self.config.input_feeding else None
         return attentional, alpha, replace(state, hidden=hidden, cell=cell, attentional=fed)
 
@@ -223,8 +234,10 @@ class LuongDecoder(Decoder):
         hidden, lengths = pad_packed_sequence(packed, batch_first=True)  # (B, T, H)
         attended = self.attention(hidden, state.features, state.keys)  # (B, T, D), (B, T, N)
         context, alpha = (pack_padded_sequence(each, lengths, batch_first=True).data for each in attended)
-        attentional = torch.tanh(self.W_c(torch.cat([context, packed.data], dim=-1)))  # (P, O)
-        return self.logits(attentional, embedded), alpha
+        return self.logits(self.output_vector(packed.data, context), embedded), alpha
+
+    def output_vector(self, hidden: Tensor, context: Tensor) -> Tensor:
+        return torch.tanh(self.W_c(torch.cat([context, hidden], dim=-1)))
 
     def run_lstm(self, inputs: Tensor | PackedSequence, state: State) -> tuple:
         """``nn.LSTM`` over the inputs of all steps, in float32 on a CPU, where lower precision fails on some."""

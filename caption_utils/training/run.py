@@ -141,7 +141,9 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
     TrainConfig(**_fields_of(TrainConfig, settings))
     # building one finds what does not fit together, and costs little without a vocabulary
     spec, shape = encoder_spec(encoder_name), _fields_of(DecoderConfig, settings)
-    build_decoder(DecoderConfig(1, spec.width, local_dim=spec.local, **shape))
+    decoder = build_decoder(DecoderConfig(1, spec.width, local_dim=spec.local, **shape))
+    if settings.get("from_context") and not decoder.config.context_speaks:
+        raise InputError("from_context needs attention, whose context has a way to the words; set deep_output")
 
 
 def load_teacher(folder: str | Path, vocab: Vocabulary, fingerprint: str, place: torch.device) -> Decoder:

@@ -164,12 +164,12 @@ class Trainer:
         """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
         lower = self.precision is not torch.float32
         with torch.autocast(part.features.device.type, self.precision, enabled=lower):
-            rest = part, self.config, share.tokens, share.captions, self.teachers
-            if self.model.decoder.config.hard:
-                loss, log_words = hard_loss(self.forward, self.model.decoder.baseline, *rest)
+            decoder, rest = self.model.decoder, (part, self.config, share.tokens, share.captions, self.teachers)
+            if decoder.config.hard:
+                loss, log_words = hard_loss(decoder, decoder.baseline, *rest)
                 self.log_words += log_words.sum()
             else:
-                loss = caption_loss(self.forward, *rest)
+                loss = caption_loss(decoder, *rest, self.forward)
         self.scaler.scale(loss).backward()
         return loss.detach()
 

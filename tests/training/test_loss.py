@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from caption_utils.config import TrainConfig
 from caption_utils.metrics.perplexity import perplexity
-from caption_utils.training.loss import caption_loss, hard_loss
+from caption_utils.training.loss import caption_loss, context_loss, hard_loss
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.1])
@@ -55,6 +55,49 @@ def test_the_penalty_alone_evens_out_where_the_model_looks(make_decoder, make_ba
         optimizer.step()
         penalties.append(loss.item())
     assert penalties[-1] < penalties[0]
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{"deep_output": True}, {"deep_output": True, "region_dim": 6, "tie_weights": True}, {"attention": "luong"}],
+)
+def test_the_context_alone_tells_the_words_by_hand(make_decoder, make_batches, variant):
+    decoder = make_decoder(**variant)
+    (batch,) = make_batches().in_order()
+    _, alphas = decoder(batch.features, batch.tokens, batch.owner)
+    regions, total, position = decoder.regions(batch.features), 0.0, 0
+    for size in batch.tokens.batch_sizes.tolist():
+        for caption in range(size):
+            weighted = zip(alphas[position], regions[batch.owner[caption]], strict=True)
+            context, silent = sum(a * f for a, f in weighted), torch.zeros(decoder.config.hidden_dim)
+            if decoder.config.attention == "luong":
+                output = torch.tanh(decoder.W_c(torch.cat([context, silent])))
+            else:
+                output = torch.cat([silent, context])
+            logits = decoder.output(decoder.to_embedding(output))
+            total -= logits.log_softmax(0)[batch.targets[position]].item()
+            position += 1
+    assert position == len(batch.targets)
+    assert context_loss(decoder, alphas, batch).item() == pytest.approx(total, rel=1e-5)
+    plain, both = (caption_loss(decoder, batch, TrainConfig(from_context=weight)) for weight in (0, 0.5))
+    assert (both - plain).item() == pytest.approx(0.5 * total / len(batch.targets), rel=1e-4)
+
+
+def test_the_context_alone_teaches_attention_to_point(make_decoder, make_batches):
+    """By the context's cross-entropy alone, attention learns which region holds the word."""
+    decoder = make_decoder(deep_output=True)
+    (batch,) = make_batches().in_order()
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        _, alphas = decoder(batch.features, batch.tokens, batch.owner)
+        loss = context_loss(decoder, alphas, batch)
+        loss.backward()
+        assert decoder.attention.W_h.weight.grad.abs().sum() > 0
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
