@@ -6,11 +6,20 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.config import BEAMS, ENCODER, FROM_DATA, DecoderConfig, SearchConfig, TrainConfig
+from caption_utils.config import (
+    BEAMS,
+    ENCODER,
+    FROM_DATA,
+    DecoderConfig,
+    SearchConfig,
+    SelfCriticalConfig,
+    TrainConfig,
+)
 from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
 from caption_utils.runtime import DEVICES, sleep_while_waiting
@@ -45,25 +54,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def train(
-    data: str,
-    out: str,
-    encoder: str,
-    split: str,
-    min_count: int,
-    teachers: list[str],
-    tokenizer: str,
-    word_vectors: str | None,
-    **settings: object,
-) -> int:
-    """Train a model into the folder ``out``, or go on with the run that was interrupted there."""
-    from caption_utils.training.processes import join_processes
-    from caption_utils.training.run import train_model
+def train(data: str, out: str, self_critical: str | None = None, **given: Any) -> int:
+    """Train a model into the folder ``out``, or go on with the run that was interrupted there.
 
-    history = train_model(data, out, encoder, split, min_count, settings, teachers, tokenizer, word_vectors)
-    best = history.loc[history["val_perplexity"].idxmin()]
+    ``given`` are the other options of the command line; ``self_critical`` is the folder of a model to refine.
+    """
+    from caption_utils.training.processes import join_processes
+    from caption_utils.training.progress import best, found
+    from caption_utils.training.run import refine_model, train_model
+
+    if self_critical is not None:
+        history = refine_model(data, self_critical, out, given)
+    else:
+        named = {name: given.pop(name) for name in signature(train_model).parameters if name in given}
+        history = train_model(data, out, **named, settings=given)
+    row = best(history.to_dict("records"))
     if join_processes().is_main_process:
-        print(f"{out}: best validation perplexity {best['val_perplexity']:.2f} after epoch {int(best['epoch'])}")
+        print(f"{out}: best {found(row)} after epoch {row['epoch']:.4g}")
     return 0
 
 
@@ -184,7 +191,13 @@ def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m caption_utils", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    _add_train(commands.add_parser("train", help="train a model, or go on with an interrupted run"))
+    _add_train(
+        commands.add_parser(
+            "train",
+            help="train a model, or go on with an interrupted run",
+            argument_default=argparse.SUPPRESS,  # whoever trains knows the defaults
+        )
+    )
 
     command = commands.add_parser("evaluate", help="measure a model on one split")
     command.add_argument("--model", required=True, help="model folder")
@@ -216,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     existing.add_argument("--skip-existing", action="store_true", help="leave out photos that have their captions")
     command.set_defaults(run=caption)
     for command in commands.choices.values():
-        command.add_argument("--device", choices=DEVICES, help="default: a GPU that works, else the CPU")
+        command.add_argument("--device", choices=DEVICES, default=None, help="default: a GPU that works, else the CPU")
     return parser
 
 
@@ -225,43 +238,48 @@ def _add_beam(command: argparse.ArgumentParser) -> None:
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
-    """Options for data and folder, and one for each field of ``DecoderConfig`` and ``TrainConfig``."""
+    """Options for data and folder, and one for each field of the configurations."""
     command.add_argument("--data", required=True, help="data set: folder or caption file")
     command.add_argument("--out", required=True, help="model folder to write")
     command.add_argument(
-        "--encoder",
-        default=ENCODER,
-        help="efficientnet_lite2 or resnet101; with _local, regions know their own surroundings alone; the first also "
-        "with _260px at its end (%(default)s)",
+        "--self-critical", metavar="MODEL", help="go on with this model folder, by what captions that it draws score"
     )
-    command.add_argument("--split", default="official", help="official, first6k or random")
     command.add_argument(
-        "--min-count", type=int, default=3, help="a word, or a piece of one, needs this many uses (default 3)"
+        "--encoder",
+        dest="encoder_name",
+        metavar="NAME",
+        help="efficientnet_lite2 or resnet101; with _local, regions know their own surroundings alone; the first also "
+        f"with _260px at its end ({ENCODER})",
     )
+    command.add_argument("--split", help="official, first6k or random (official)")
+    command.add_argument("--min-count", type=int, help="a word, or a piece of one, needs this many uses (default 3)")
     command.add_argument(
         "--teacher",
         action="append",
-        default=[],
         dest="teachers",
         metavar="MODEL",
         help="a model folder to learn from; may be given several times",
     )
     command.add_argument(
         "--tokenizer",
-        default="words",
         metavar="NAME",
-        help="words, wordpiece for BERT's pieces of words, or a tokenizer.json (%(default)s)",
+        help="words, wordpiece for BERT's pieces of words, or a tokenizer.json (words)",
     )
     command.add_argument(
         "--word-vectors",
         metavar="FILE",
         help="start from the word vectors of a GloVe or word2vec text file, of glove-50d or of glove.6B.300d",
     )
-    for field in (*fields(DecoderConfig), *fields(TrainConfig)):
-        if field.name in FROM_DATA:
+    refined = {field.name: field for field in fields(SelfCriticalConfig)}
+    plain = {field.name: field for config in (DecoderConfig, TrainConfig) for field in fields(config)}
+    for name, field in (refined | plain).items():
+        if name in FROM_DATA:
             continue
         kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
-        command.add_argument(f"--{field.name.replace('_', '-')}", default=field.default, help="(%(default)s)", **kind)
+        defaults = [str(field.default)] if name in plain else []
+        if name in refined and [str(refined[name].default)] != defaults:
+            defaults.append(f"{refined[name].default} with --self-critical")
+        command.add_argument(f"--{name.replace('_', '-')}", help=f"({'; '.join(defaults)})", **kind)
     command.set_defaults(run=train)
 
 

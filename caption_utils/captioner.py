@@ -17,7 +17,7 @@ from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.search.beam import beam_search
 from caption_utils.search.hypotheses import Hypothesis
-from caption_utils.training.checkpoint import Model, load_model
+from caption_utils.training.checkpoint import Model, check_encoder, load_model
 
 PHOTOS_AT_ONCE = 32  # for the search, which is slower with fewer
 
@@ -50,11 +50,7 @@ class Captioner:
 
     def __init__(self, model: Model, encoder: Encoder):
         """Raises ``InputError`` if the decoder was trained on another encoder's features."""
-        if encoder.fingerprint != model.fingerprint:
-            raise InputError(
-                f"encoder {encoder.name}: its weights differ from those the model was trained with "
-                f"({encoder.fingerprint}, not {model.fingerprint}); install the locked packages, or train again"
-            )
+        check_encoder(model, encoder.name, encoder.fingerprint)
         self.model, self.encoder = model, encoder
 
     @classmethod

@@ -50,6 +50,7 @@ def one_cycle(progress: float, warmup: float) -> float:
 
 
 SCHEDULES = {"constant": constant, "one_cycle": one_cycle}
+MEASURES = {"val_perplexity": "validation perplexity", "val_cider": "validation CIDEr"}  # by which the best is kept
 
 
 @dataclass(frozen=True)
@@ -126,17 +127,14 @@ class DecoderConfig(Settings):
 
 
 @dataclass(frozen=True)
-class TrainConfig(Settings):
-    """How to train. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new best.
+class RunConfig(Settings):
+    """What all training has. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new
+    best. An epoch is validated, and saved, ``validations`` times.
 
     A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient. ``precision``
     is that of the matrix products: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what suits the device.
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
-    ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
-    ``from_context`` is the weight of the words' cross-entropy when the context vector alone must tell them.
-    ``freeze_word_vectors`` leaves pretrained word vectors as they are.
-    ``reinforce`` and ``entropy`` are hard attention's alone (Xu et al. 2015, the two λ of section 4.1).
     Raises ``InputError`` for an unknown schedule or precision and for a value out of range.
     """
 
@@ -147,18 +145,47 @@ class TrainConfig(Settings):
     weight_decay: float = within(0, 1e3, 0.0)
     schedule: str = one_of(*SCHEDULES)
     warmup: float = within(0, 0.99, 0.15)
+    clip_norm: float = within(0, 1e6, 5.0)
+    patience: int = within(1, 1e6, 5)
+    validations: int = within(1, 1e6, 1)
+    mirror: bool = False
+    precision: str = one_of("auto", "float32", "bfloat16", "float16")
+    seed: int = within(0, 2**32 - 1, 0)
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """How to train by teacher forcing.
+
+    ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
+    ``from_context`` is the weight of the words' cross-entropy when the context vector alone must tell them.
+    ``freeze_word_vectors`` leaves pretrained word vectors as they are.
+    ``reinforce`` and ``entropy`` are hard attention's alone (Xu et al. 2015, the two λ of section 4.1).
+    """
+
     label_smoothing: float = within(0, 0.99, 0.0)
     distillation: float = within(0, 1, 0.0)
     doubly_stochastic: float = within(0, 1e3, 0.0)
     from_context: float = within(0, 1e3, 0.0)
     reinforce: float = within(0, 1e3, 0.1)
     entropy: float = within(0, 1e3, 0.01)
-    clip_norm: float = within(0, 1e6, 5.0)
-    patience: int = within(1, 1e6, 5)
-    mirror: bool = False
     freeze_word_vectors: bool = False
-    precision: str = one_of("auto", "float32", "bfloat16", "float16")
-    seed: int = within(0, 2**32 - 1, 0)
+
+
+@dataclass(frozen=True)
+class SelfCriticalConfig(RunConfig):
+    """How to learn from the score of ``samples`` captions an image: CIDEr-D plus ``bleu`` times BLEU-4, see ``refine``.
+
+    Few images are soon learnt by heart: the rate is small, pictures are mirrored, and an epoch is validated six times.
+    """
+
+    epochs: int = within(1, 1e6, 2)
+    learning_rate: float = within(0, 1, 3e-5)
+    patience: int = within(1, 1e6, 1)
+    validations: int = within(1, 1e6, 6)
+    mirror: bool = True
+    samples: int = within(2, 1000, 5)
+    bleu: float = within(0, 1e3, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)

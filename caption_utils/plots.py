@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from caption_utils.config import MEASURES
+
 # Okabe and Ito's palette, told apart with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
@@ -86,9 +88,10 @@ def draw_lines(ax: Axes, table: pd.DataFrame, ylabel: str) -> None:
 
 
 def learning_curve(history: pd.DataFrame) -> Figure:
-    """Training loss and validation perplexity over the epochs of a history as ``training.fit`` returns it."""
+    """Training loss and validation perplexity, or CIDEr, over the epochs of a history as ``fit`` returns it."""
     by_epoch = history.set_index("epoch")
-    return lines({"training loss": by_epoch[["train_loss"]], "validation perplexity": by_epoch[["val_perplexity"]]})
+    panels = {"train_loss": "training loss"} | MEASURES
+    return lines({label: by_epoch[[name]] for name, label in panels.items() if name in by_epoch})
 
 
 def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figure:

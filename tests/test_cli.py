@@ -363,6 +363,16 @@ def test_a_corrupt_photo_stops_training_with_its_name(data_folder, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_learns_from_the_score(model, data_folder, tmp_path, capsys):
+    command = ["train", "--data", str(data_folder), "--out", str(tmp_path / "out"), "--self-critical", str(model)]
+    assert main([*command, "--epochs", "1", "--samples", "2", "--no-mirror", "--images-per-batch", "6"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in told] == ["epoch 0", "epoch 1", str(tmp_path / "out")]
+    assert re.fullmatch(r".*: best validation CIDEr [\d.]+ after epoch [01]", told[-1])
+    line = refused(capsys, *command, "--min-count", "1", "--attention", "luong")
+    assert line.startswith("caption_utils: attention, min_count: no setting of self-critical training")
+
+
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08\0\0\0\0\0\0\0[]      "])
 @pytest.mark.parametrize("command", ["caption", "evaluate"])

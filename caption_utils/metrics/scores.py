@@ -1,6 +1,6 @@
 """Scores of freely decoded captions against references: BLEU, ROUGE-L and CIDEr by the papers' scorer.
 
-The scorer is imported where it is used, since training, which uses other files of this room, does without.
+The scorer is imported where it is used, since teacher forcing, which uses this room too, does without.
 """
 
 from collections.abc import Sequence
@@ -49,11 +49,23 @@ def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> t
 
 def _bleu(references: Texts, captions: Texts) -> dict[str, Score]:
     """Each image's statistics are its matched n-grams, its n-grams, its words and those of the closest reference."""
+    rows = np.concatenate([_counts(captions[i], references[i]) for i in captions])
+    return {f"bleu{n}": Score(rows, partial(_corpus_bleu, n=n)) for n in range(1, NGRAMS + 1)}
+
+
+def sentence_bleu(captions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """BLEU-4 ``(S,)``, from 0 to 1, of each of S captions by itself against the same references; all are tokens."""
+    rows = _counts([" ".join(tokens) for tokens in captions], [" ".join(tokens) for tokens in references])
+    return _corpus_bleu(rows, NGRAMS) / 100
+
+
+def _counts(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """A row of BLEU's statistics for each of several captions of an image."""
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
-    counts = [cook_test(captions[i][0], cook_refs(references[i]), eff="closest") for i in captions]
-    rows = np.array([[*c["correct"], *c["guess"], c["testlen"], c["reflen"]] for c in counts], dtype=float)
-    return {f"bleu{n}": Score(rows, partial(_corpus_bleu, n=n)) for n in range(1, NGRAMS + 1)}
+    gold = cook_refs(references)
+    counts = [cook_test(caption, gold, eff="closest") for caption in captions]
+    return np.array([[*c["correct"], *c["guess"], c["testlen"], c["reflen"]] for c in counts], dtype=float)
 
 
 def _corpus_bleu(sums: np.ndarray, n: int) -> np.ndarray:

@@ -78,10 +78,14 @@ def _draws(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
 
 
 def _quantile(probabilities: Tensor, top_p: float, draw: Tensor) -> Tensor:
-    """Words ``(R,)`` of the nucleus of ``probabilities (R, V)``, at the quantiles ``draw (R,)``."""
-    likely, words = probabilities.sort(dim=1, descending=True)
+    """Words ``(R,)`` of the nucleus of ``probabilities (R, V)``, at the quantiles ``draw (R,)``.
+
+    Only a nucleus needs the order of the words, and sorting them takes longer than all else.
+    """
+    everyone = torch.arange(probabilities.shape[1], device=probabilities.device).expand_as(probabilities)
+    likely, words = (probabilities, everyone) if top_p == 1 else probabilities.sort(dim=1, descending=True)
     before = likely.cumsum(dim=1) - likely
     inside = (before < top_p) & (likely > 0)
     mass = (likely * inside).sum(dim=1, keepdim=True)
-    place = ((before <= draw.unsqueeze(1) * mass) & inside).sum(dim=1, keepdim=True) - 1
+    place = (everyone * ((before <= draw.unsqueeze(1) * mass) & inside)).amax(dim=1, keepdim=True)
     return words.gather(1, place).squeeze(1)

@@ -1,7 +1,7 @@
 """Captions and features to training batches: grouped by image, packed by length, no padding computed."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 T = TypeVar("T")
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class CaptionBatches:
         mirrored: "FeatureStore | None" = None,
         seed: int = 0,
     ):
-        self.names = dataset.image_names
-        self.captions = [[torch.tensor(vocab.encode(text)) for text in dataset.captions_of(n)] for n in self.names]
+        self.names, self.vocab = dataset.image_names, vocab
+        self.texts = [list(dataset.captions_of(name)) for name in self.names]
+        self.captions = [[torch.tensor(vocab.encode(text)) for text in texts] for texts in self.texts]
         self.sizes = torch.tensor([(sum(len(ids) - 1 for ids in image), len(image)) for image in self.captions])
         self.store, self.mirrored = store, mirrored
         self.images_per_batch, self.device, self.seed = images_per_batch, torch.device(device), seed
@@ -68,17 +70,19 @@ class CaptionBatches:
         order = torch.arange(len(self.names)).split(self.images_per_batch)
         return self._made_ahead(lambda chosen: self._batch(chosen.tolist(), [False] * len(chosen)), order)
 
-    def shuffled(self, epoch: int, index: int = 0, count: int = 1, parts: int = 1) -> Iterator[Share]:
+    def shuffled(
+        self, epoch: int, index: int = 0, count: int = 1, parts: int = 1, steps: slice = ALL
+    ) -> Iterator[Share]:
         """Every image once, in the order of this epoch: the share of process ``index`` of ``count`` in each batch.
 
-        ``parts`` divides each share again. Batch and order depend on none of the three.
+        ``parts`` divides each share again. Batch and order depend on none of the three. ``steps`` leaves batches out.
         """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         order = torch.randperm(len(self.names), generator=generator)
         flips = torch.rand(len(self.names), generator=generator) < (0.5 if self.mirrored else 0.0)
         pairs = zip(order.split(self.images_per_batch), flips.split(self.images_per_batch), strict=True)
         mine = slice(index * parts, (index + 1) * parts)
-        return self._made_ahead(lambda pair: self._share(*pair, count * parts, mine), pairs)
+        return self._made_ahead(lambda pair: self._share(*pair, count * parts, mine), list(pairs)[steps])
 
     def _share(self, chosen: Tensor, flip: Tensor, pieces: int, mine: slice) -> Share:
         """The pieces ``mine`` of the batch of images ``chosen``; a small batch leaves some without an image."""
@@ -88,12 +92,14 @@ class CaptionBatches:
 
     def _batch(self, chosen: list[int], flip: list[bool]) -> Batch:
         pairs = [(owner, ids) for owner, image in enumerate(chosen) for ids in self.captions[image]]
-        pairs.sort(key=lambda pair: -len(pair[1]))
+        return self._packed(self._features(chosen, flip), sorted(pairs, key=lambda pair: -len(pair[1])))
+
+    def _packed(self, features: Tensor, pairs: Sequence[tuple[int, Tensor]]) -> Batch:
+        """The batch of captions, longest first, each with the place of its image in ``features``."""
         tokens = pack_sequence([ids[:-1] for _, ids in pairs])
         tokens = tokens._replace(data=self._placed(tokens.data))
         targets = self._placed(pack_sequence([ids[1:] for _, ids in pairs]).data)
-        owner = self._placed(torch.tensor([owner for owner, _ in pairs]))
-        return Batch(self._placed(self._features(chosen, flip)).float(), tokens, targets, owner)
+        return Batch(features, tokens, targets, self._placed(torch.tensor([owner for owner, _ in pairs])))
 
     def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
         features = self.store[[self.names[i] for i in chosen]]
@@ -101,7 +107,7 @@ class CaptionBatches:
             rows = [row for row, flipped in enumerate(flip) if flipped]
             mirrored = self.mirrored[[self.names[chosen[row]] for row in rows]]
             features.index_copy_(0, sent(torch.tensor(rows), features.device), sent(mirrored, features.device))
-        return features
+        return self._placed(features).float()
 
     def _placed(self, value: Tensor) -> Tensor:
         return sent(value, self.device)

@@ -54,6 +54,15 @@ class Model:
         return name_digest(photo) in self.trained_on
 
 
+def check_encoder(model: Model, name: str, fingerprint: str) -> None:
+    """Raises ``InputError`` if the model was trained on another encoder's features."""
+    if fingerprint != model.fingerprint:
+        raise InputError(
+            f"encoder {name}: its weights differ from those the model was trained with "
+            f"({fingerprint}, not {model.fingerprint}); install the locked packages, or train again"
+        )
+
+
 def name_digest(photo: str) -> bytes:
     """What ``Model.trained_on`` keeps of a photo's name, however a file system spells its accents."""
     spelled = unicodedata.normalize("NFC", photo).encode(errors="surrogatepass")

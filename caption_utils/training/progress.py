@@ -10,18 +10,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
+from caption_utils.config import MEASURES
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder
 from caption_utils.training.checkpoint import LAST, WEIGHTS, save_tensors
 
-LOG_FIELDS = ("epoch", "train_loss", "val_perplexity", "learning_rate", "captions_per_second", "seconds")
-History = list[dict[str, float]]  # a row for each epoch
+LOG_FIELDS = ("epoch", "train_loss", *MEASURES, "learning_rate", "captions_per_second", "seconds")
+History = list[dict[str, float]]  # a row for each validation
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run after a whole epoch: weights and moments, rows of its log, and all that is no tensor."""
+    """A run after a validation: weights and moments, rows of its log, and all that is no tensor."""
 
     tensors: dict[str, Tensor]
     history: History
@@ -72,8 +73,19 @@ def load_progress(folder: Path) -> Progress | None:
         raise InputError(f"{path}: damaged ({error}); the model beside it is whole; train into a new folder") from None
 
 
+def best(history: History) -> dict[str, float]:
+    """The first row of the lowest perplexity, or of the highest CIDEr, which is what a run was validated by."""
+    return min(history, key=lambda row: row["val_perplexity"] if "val_perplexity" in row else -row["val_cider"])
+
+
+def found(row: dict[str, float]) -> str:
+    """The row's measure with its name."""
+    return ", ".join(f"{name} {row[key]:.2f}" for key, name in MEASURES.items() if key in row)
+
+
 def write_log(folder: Path, history: History) -> None:
     """Write ``log.csv`` whole or not at all."""
-    rows = [[round(row[name], 6) for name in LOG_FIELDS] for row in history]
+    names = [name for name in LOG_FIELDS if name in history[-1]]
+    rows = [[round(row[name], 6) if name in row else "" for name in names] for row in history]
     with replacing(folder / "log.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([LOG_FIELDS, *rows])
+        csv.writer(file, lineterminator="\n").writerows([names, *rows])

@@ -1,22 +1,23 @@
 """A run from data set to trained model: what the command line and the notebooks call."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
-from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, TrainConfig
+from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, RunConfig, SelfCriticalConfig, TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.data.word_vectors import WordVectors, load_word_vectors
 from caption_utils.data.wordpiece import WordPiece
-from caption_utils.encoders.encoder import encoder_spec, load_encoder
+from caption_utils.encoders.encoder import Encoder, encoder_spec, load_encoder
 from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
@@ -24,8 +25,9 @@ from caption_utils.model.decoder import Decoder, build_decoder
 from caption_utils.plots import learning_curve
 from caption_utils.runtime import device, seed_everything
 from caption_utils.training.batches import CaptionBatches
-from caption_utils.training.checkpoint import Model, load_model, name_digest
+from caption_utils.training.checkpoint import Model, check_encoder, load_model, name_digest
 from caption_utils.training.processes import join_processes
+from caption_utils.training.self_critical import DrawnBatches, refine
 from caption_utils.training.trainer import fit
 
 BATCH = 50  # images at a time in evaluation
@@ -56,13 +58,12 @@ def train_model(
     check_settings(encoder_name, settings)
     _check_teachers(teachers, settings)
     _check_words(tokenizer, word_vectors, settings)
-    if Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+    _check_folder(out)
     processes = join_processes()
     place = processes.device or device()
     config = TrainConfig(**_fields_of(TrainConfig, settings))
     dataset = read_dataset(data, split, processes.is_main_process)
-    train, val = dataset.split("train"), dataset.split("val")
+    train = dataset.split("train")
     vocab = build_vocabulary(train, min_count, tokenizer)
     vectors = load_word_vectors(word_vectors, vocab.counts) if word_vectors is not None else None
     if vectors and processes.is_main_process:
@@ -75,12 +76,7 @@ def train_model(
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
     if vectors:
         insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
-    mine = slice(processes.process_index, None, processes.num_processes)
-    seen, held_out = extract(train, encoder, rows=mine), extract(val, encoder, rows=mine)
-    mirrored = extract(train, encoder, mirror=True, rows=mine) if config.mirror else None
-    processes.wait_for_everyone()
-    mirrored = mirrored.to(place) if mirrored else None
-    batches = CaptionBatches(train, seen.to(place), vocab, config.images_per_batch, place, mirrored, config.seed)
+    batches, val = _batches(dataset, encoder, vocab, config, place, CaptionBatches)
     source = {
         "data": dataset.name,
         "split": dataset.scheme,
@@ -90,10 +86,77 @@ def train_model(
     }
     trained_on = frozenset(map(name_digest, train.image_names))
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source, trained_on)
-    history = fit(model, batches, CaptionBatches(val, held_out.to(place), vocab, BATCH, place), config, out, decoders)
+    history = fit(model, batches, val, config, out, decoders)
     if processes.is_main_process:
         _save_curve(history, Path(out))
     return history
+
+
+def refine_model(
+    data: str | Path | CaptionDataset, start: str | Path, out: str | Path, settings: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Read ``data`` and ``refine`` the model of the folder ``start`` into the folder ``out``; returns the history.
+
+    Words, encoder, split and the shape of the decoder, its dropout too, are those of ``start``; ``settings`` are fields
+    of ``SelfCriticalConfig``. Else it is as ``train_model``. Raises ``InputError`` as its parts do, for other settings
+    and for hard attention.
+    """
+    config = _self_critical_config(settings or {})
+    _check_folder(out)
+    processes = join_processes()
+    place = processes.device or device()
+    model = load_model(start, place)
+    if model.decoder.config.hard:
+        raise InputError(f"{start}: has hard attention, which self-critical training does not know; take another model")
+    encoder = load_encoder(model.encoder, place)
+    check_encoder(model, encoder.name, encoder.fingerprint)
+    dataset = read_dataset(data, str(model.training.get("split", "official")), processes.is_main_process)
+    make = partial(DrawnBatches, model.decoder, config)
+    train, val = _batches(dataset, encoder, model.vocab, config, place, make)
+    before = {"model": Path(start).resolve().name, "training": model.training}
+    source = {"data": dataset.name, "split": dataset.scheme, "self_critical": before}
+    trained_on = model.trained_on.union(map(name_digest, train.names))
+    history = refine(replace(model, training=source, trained_on=trained_on), train, val, config, out)
+    if processes.is_main_process:
+        _save_curve(history, Path(out))
+    return history
+
+
+B = TypeVar("B", bound=CaptionBatches)
+
+
+def _batches(
+    dataset: CaptionDataset,
+    encoder: Encoder,
+    vocab: Vocabulary,
+    config: RunConfig,
+    place: torch.device,
+    make: Callable[..., B],
+) -> tuple[B, CaptionBatches]:
+    """Batches to train on, as ``make`` makes them, and to validate on; each process extracts its share of features."""
+    processes, train, val = join_processes(), dataset.split("train"), dataset.split("val")
+    mine = slice(processes.process_index, None, processes.num_processes)
+    seen, held_out = extract(train, encoder, rows=mine), extract(val, encoder, rows=mine)
+    mirrored = extract(train, encoder, mirror=True, rows=mine) if config.mirror else None
+    processes.wait_for_everyone()
+    mirrored = mirrored.to(place) if mirrored else None
+    batches = make(train, seen.to(place), vocab, config.images_per_batch, place, mirrored, config.seed)
+    return batches, CaptionBatches(val, held_out.to(place), vocab, BATCH, place)
+
+
+def _check_folder(out: str | Path) -> None:
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+
+
+def _self_critical_config(settings: Mapping[str, Any]) -> SelfCriticalConfig:
+    known = _fields_of(SelfCriticalConfig, settings)
+    if others := settings.keys() - known.keys():
+        raise InputError(
+            f"{', '.join(sorted(others))}: no setting of self-critical training, which takes the model as it is; "
+            "the fields of SelfCriticalConfig are"
+        )
+    return SelfCriticalConfig(**known)
 
 
 def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, Any]) -> None:

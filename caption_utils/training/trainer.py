@@ -1,4 +1,4 @@
-"""Teacher forcing until the validation perplexity no longer falls: epochs, checkpoints, resume, progress."""
+"""Training until the validation finds nothing better: epochs, checkpoints, resume, progress."""
 
 import hashlib
 import time
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from caption_utils.config import SCHEDULES, DecoderConfig, TrainConfig
+from caption_utils.config import SCHEDULES, DecoderConfig, RunConfig, TrainConfig
 from caption_utils.errors import InputError
 from caption_utils.fast import bahdanau
 from caption_utils.metrics.perplexity import perplexity
@@ -24,6 +24,8 @@ from caption_utils.training.processes import all_reduce, broadcast, join_process
 from caption_utils.training.progress import (
     History,
     Progress,
+    best,
+    found,
     load_progress,
     restore_tensors,
     save_progress,
@@ -54,6 +56,9 @@ def teacher_forcing(decoder: Decoder, device: torch.device) -> TeacherForcing:
 class Trainer:
     """One run: a model, its optimiser and how far it has come. The folder holds what survives a crash.
 
+    This one learns by teacher forcing; a subclass may say in ``objective`` what else a step lowers, and in ``validate``
+    by what the best weights are chosen.
+
     Weights are float32 throughout; products are computed in ``precision``, and float16 has its losses scaled up so
     that small gradients do not vanish (Micikevicius et al. 2018).
     """
@@ -61,7 +66,7 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        config: TrainConfig,
+        config: RunConfig,
         folder: Path,
         batches: CaptionBatches,
         val: CaptionBatches,
@@ -69,6 +74,7 @@ class Trainer:
     ):
         self.model, self.config, self.folder, self.batches = model, config, folder, batches
         self.val, self.teachers = val, teachers
+        self.rounds = min(config.validations, len(batches))  # an epoch has so many, each with a validation at its end
         self.forward = teacher_forcing(model.decoder, batches.device)
         self.processes = join_processes()
         self.parameters = [each for each in model.decoder.parameters() if each.requires_grad]
@@ -94,9 +100,9 @@ class Trainer:
         }
         return {**asdict(self.model.decoder.config), **asdict(self.config), **data}
 
-    def best(self) -> dict[str, float]:
-        """The log row of the best epoch so far."""
-        return min(self.history, key=lambda row: row["val_perplexity"])
+    def done(self) -> int:
+        """Rounds of training so far."""
+        return sum(row["epoch"] > 0 for row in self.history)
 
     def learning_rate(self) -> float:
         """The rate for the next step."""
@@ -105,38 +111,49 @@ class Trainer:
 
     def finished(self) -> bool:
         """All epochs done, or no new best for ``patience`` epochs."""
-        waited = self.history and len(self.history) - self.best()["epoch"] >= self.config.patience
-        return len(self.history) >= self.config.epochs or bool(waited)
+        waited = len(self.history) - 1 - self.history.index(best(self.history)) if self.history else 0
+        return self.done() >= self.config.epochs * self.rounds or waited >= self.config.patience * self.rounds
 
-    def run_epoch(self) -> None:
-        """Train for an epoch, validate and save."""
-        row = self.train_epoch()
-        found = perplexity(self.model.decoder, self.val.in_order())
-        shared = broadcast(torch.tensor(found, dtype=torch.float64, device=self.processes.device))
-        self.history.append({**row, "val_perplexity": shared.item()})
-        if self.processes.is_main_process:
-            self.save()
+    def run_round(self) -> None:
+        """Train for an epoch, or the part of one that has its own validation, validate and save."""
+        self.note(self.train_round())
         self.say(
-            "epoch {epoch}: loss {train_loss:.3f}, validation perplexity {val_perplexity:.2f}, "
+            f"epoch {{epoch:.4g}}: loss {{train_loss:.3f}}, {found(self.history[-1])}, "
             "{captions_per_second:.0f} captions/s".format(**self.history[-1])
         )
 
-    def train_epoch(self) -> dict[str, float]:
-        """One pass over the data. Its randomness depends on seed and epoch alone, so a repeated epoch is the same."""
-        epoch, start, captions = len(self.history) + 1, time.perf_counter(), 0
-        who = self.processes
+    def note(self, row: dict[str, float]) -> None:
+        """Validate, add what is found to the log and save."""
+        name, value = self.validate()
+        shared = broadcast(torch.tensor(value, dtype=torch.float64, device=self.processes.device))
+        self.history.append({**row, name: shared.item()})
+        if self.processes.is_main_process:
+            self.save()
+
+    def validate(self) -> tuple[str, float]:
+        """One of ``MEASURES`` and its value."""
+        return "val_perplexity", perplexity(self.model.decoder, self.val.in_order())
+
+    def train_round(self) -> dict[str, float]:
+        """One pass over the data, or a part of one. Its randomness depends on seed and its number alone, so a repeated
+        round is the same.
+        """
+        number, start, captions = self.done() + 1, time.perf_counter(), 0
+        who, total = self.processes, len(self.batches)
         self.model.decoder.train()
-        torch.manual_seed(self.config.seed * 100_003 + epoch + who.process_index * 2**40)  # dropout masks of its own
-        shares = self.batches.shuffled(epoch, who.process_index, who.num_processes, self.config.accumulate)
-        losses = []
-        title, steps = f"epoch {epoch}/{self.config.epochs}", len(self.batches)
-        for share in tqdm(shares, total=steps, desc=title, leave=False, disable=not who.is_main_process):
+        torch.manual_seed(self.config.seed * 100_003 + number + who.process_index * 2**40)  # dropout masks of its own
+        epoch, first = 1 + self.done() // self.rounds, self.done() // self.rounds * total
+        steps = slice(self.steps - first, number * total // self.rounds - first)
+        shares = self.batches.shuffled(epoch, who.process_index, who.num_processes, self.config.accumulate, steps)
+        losses, title = [], f"epoch {epoch}/{self.config.epochs}"
+        size = steps.stop - steps.start
+        for share in tqdm(shares, total=size, desc=title, leave=False, disable=not who.is_main_process):
             losses.append(self.train_step(share))
             captions += share.captions
         loss = all_reduce([torch.stack(losses)])[0].mean().item()
         seconds = time.perf_counter() - start
         return {
-            "epoch": epoch,
+            "epoch": number / self.rounds if number % self.rounds else epoch,
             "train_loss": loss,
             "learning_rate": self.learning_rate(),
             "captions_per_second": captions / seconds,
@@ -164,14 +181,19 @@ class Trainer:
         """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
         lower = self.precision is not torch.float32
         with torch.autocast(part.features.device.type, self.precision, enabled=lower):
-            decoder, rest = self.model.decoder, (part, self.config, share.tokens, share.captions, self.teachers)
-            if decoder.config.hard:
-                loss, log_words = hard_loss(decoder, decoder.baseline, *rest)
-                self.log_words += log_words.sum()
-            else:
-                loss = caption_loss(decoder, *rest, self.forward)
+            loss = self.objective(part, share)
         self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def objective(self, part: Batch, share: Share) -> Tensor:
+        """What a part adds to the loss of the whole batch."""
+        decoder, config = self.model.decoder, cast(TrainConfig, self.config)
+        rest = part, config, share.tokens, share.captions, self.teachers
+        if not decoder.config.hard:
+            return caption_loss(decoder, *rest, self.forward)
+        loss, log_words = hard_loss(decoder, decoder.baseline, *rest)
+        self.log_words += log_words.sum()
+        return loss
 
     def move_baseline(self, share: Share) -> None:
         """``b ← 0.9 b + 0.1 log p(y | s, a)``, the mean over a batch's captions: Xu et al. 2015, section 4.1."""
@@ -191,21 +213,21 @@ class Trainer:
             tqdm.write(text)
 
     def save(self) -> None:
-        """After an epoch: everything needed to go on, then the model folder if it is the best epoch yet."""
+        """After a validation: everything needed to go on, then the model folder if it is the best yet."""
         tensors = tensors_of(self.model.decoder, self.optimizer)
         save_progress(self.folder, Progress(tensors, self.history, self.settings(), self.scaler.state_dict()))
         self.publish()
 
     def publish(self) -> None:
-        """Write the model folder if the last epoch is the best yet, and the log."""
-        if self.best() is self.history[-1]:
+        """Write the model folder if the last validation is the best yet, and the log."""
+        if best(self.history) is self.history[-1]:
             used = {"precision": str(self.precision).removeprefix("torch.")}
-            training = {**self.model.training, **asdict(self.config), **used, "best": self.best()}
+            training = {**self.model.training, **asdict(self.config), **used, "best": self.history[-1]}
             save_model(self.folder, replace(self.model, training=training))
         write_log(self.folder, self.history)
 
     def resume(self) -> None:
-        """Go on from the folder's last epoch, if any. Raises ``InputError`` if it is damaged or another run's."""
+        """Go on from the folder's last validation, if any. Raises ``InputError`` if it is damaged or another run's."""
         progress = load_progress(self.folder)
         if progress is None:
             self.history = []
@@ -216,7 +238,8 @@ class Trainer:
             restore_tensors(progress.tensors, self.model.decoder, self.optimizer)
         except RuntimeError:
             raise InputError(f"{self.folder / LAST}: written by an older version; train into a new folder") from None
-        self.history, self.steps = progress.history, len(progress.history) * len(self.batches)
+        self.history = progress.history
+        self.steps = self.done() * len(self.batches) // self.rounds
         if progress.scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(progress.scaler)
         if self.processes.is_main_process:
@@ -225,11 +248,33 @@ class Trainer:
     def _check_settings(self, before: dict[str, object]) -> None:
         """A rate that never changes allows for more epochs; how a batch is divided changes no result."""
         free = {"accumulate", "epochs"} if self.config.schedule == "constant" else {"accumulate"}
-        before = asdict(DecoderConfig(1, 1)) | asdict(TrainConfig()) | before  # older versions had fewer settings
+        before = asdict(DecoderConfig(1, 1)) | asdict(type(self.config)()) | before  # older versions had fewer
         changed = [name for name, value in self.settings().items() if name not in free and before.get(name) != value]
         if changed:
             path = self.folder / LAST
             raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
+
+    def run(self) -> "pd.DataFrame":
+        """Train, or go on, until it is finished, see ``fit``; returns the history."""
+        self.resume()
+        device = self.batches.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            try:
+                while not self.finished():
+                    self.run_round()
+            except KeyboardInterrupt:
+                self.resume()
+                epochs = self.history[-1]["epoch"] if self.history else 0
+                self.say(f"interrupted: {self.folder} keeps {epochs:.4g} epochs; the same call goes on from there")
+                raise
+            except torch.OutOfMemoryError:
+                raise InputError(
+                    f"{self.config.images_per_batch} images a batch need more memory than is free; set accumulate to "
+                    f"{2 * self.config.accumulate}, which gives the same gradient in smaller parts"
+                ) from None
+        import pandas as pd  # training itself does without
+
+        return pd.DataFrame(self.history)
 
 
 def weights_digest(weights: Iterable[Tensor]) -> str:
@@ -260,21 +305,4 @@ def fit(
     Several processes call it alike, each with the same weights to start from. ``KeyboardInterrupt`` leaves weights and
     folder as they were after the last whole epoch, and is raised again.
     """
-    trainer = Trainer(model, config, Path(folder), train, val, teachers)
-    trainer.resume()
-    with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []):
-        try:
-            while not trainer.finished():
-                trainer.run_epoch()
-        except KeyboardInterrupt:
-            trainer.resume()
-            trainer.say(f"interrupted: {folder} keeps {len(trainer.history)} epochs; the same call goes on from there")
-            raise
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"{config.images_per_batch} images a batch need more memory than is free; set accumulate to "
-                f"{2 * config.accumulate}, which gives the same gradient in smaller parts"
-            ) from None
-    import pandas as pd  # training itself does without
-
-    return pd.DataFrame(trainer.history)
+    return Trainer(model, config, Path(folder), train, val, teachers).run()

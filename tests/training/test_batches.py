@@ -53,6 +53,15 @@ def whole(batches, epoch):
         yield batch
 
 
+def test_steps_are_a_part_of_the_epoch(make_batches):
+    batches = make_batches(1)
+    first, second = (
+        [share.parts[0].features for share in batches.shuffled(3, steps=part)] for part in (slice(0, 1), slice(1, 4))
+    )
+    together = [batch.features for batch in whole(batches, 3)]
+    assert all(torch.equal(*pair) for pair in zip([*first, *second], together, strict=True))
+
+
 def order_of(batches, epoch):
     return [tuple(batch.features.flatten().tolist()) for batch in whole(batches, epoch)]
 

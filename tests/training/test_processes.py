@@ -34,7 +34,7 @@ folder, encoder = Path({folder!r}), FakeEncoder()
 run.load_encoder = lambda name, device: encoder
 store.writable_dir = lambda name: folder / "cache"
 for out, options in {runs!r}:
-    same = ["train", "--data", {data!r}, "--out", str(folder / out), "--min-count", "1", "--mirror"]
+    same = ["train", "--data", {data!r}, "--out", str(folder / out), "--mirror"]
     assert main([*same, *options]) == 0
 assert encoder.seen == (3 + 3 + 2, 3 + 3 + 1)[rank]
 sums = all_reduce([torch.arange(3.0) + rank, torch.ones(3)])
@@ -55,6 +55,7 @@ SETTINGS = {
 }
 CONSTANT = SETTINGS | {"schedule": "constant", "epochs": 4}
 PARTS = CONSTANT | {"accumulate": 2}
+REFINED = {"epochs": 2, "learning_rate": 0.01, "images_per_batch": 5, "validations": 2, "patience": 2}
 # where there is no GPU, `--multi_gpu` starts processes on the CPU (`--cpu` would need MPI for more than one)
 LAUNCH = [
     "-m",
@@ -94,13 +95,16 @@ def folder(tmp_path_factory):
         patch.setattr(store, "writable_dir", lambda name: folder / "alone")
         for out, settings in (("one", SETTINGS), ("whole", CONSTANT)):
             experiment.train_model(data, folder / out, min_count=1, settings=settings | {"mirror": True})
+        experiment.refine_model(data, folder / "one", folder / "refined", REFINED)
     return folder
 
 
 @pytest.fixture(scope="module")
 def pair(folder):
-    """How two processes ended that trained ``two``, then ``parts`` in two goes and each batch in two."""
+    """How two processes ended that trained ``two``, ``parts`` in two goes and each batch in two, and ``scored``."""
     runs = [("two", SETTINGS), ("parts", PARTS | {"epochs": 2}), ("parts", PARTS)]
+    runs = [(out, settings | {"min_count": 1}) for out, settings in runs]
+    runs.append(("scored", REFINED | {"self_critical": folder / "one"}))
     script = PAIR.format(
         tests=str(Path(__file__).parents[1]),
         data=str(folder / "data"),
@@ -138,10 +142,17 @@ def test_two_processes_go_on_together_and_may_divide_their_batches(folder, pair)
 
 @pytest.mark.slow
 def test_one_of_two_processes_speaks(folder, pair):
-    epochs = [*range(1, 7), "two", *range(1, 3), "parts", *range(3, 5), "parts"]
+    epochs = [*range(1, 7), "two", *range(1, 3), "parts", *range(3, 5), "parts", 0, 0.5, 1, 1.5, 2, "scored"]
     told = [str(folder / n) if isinstance(n, str) else f"epoch {n}" for n in epochs]
     assert [line.split(":")[0] for line in pair.stdout.splitlines()] == told
-    assert pair.stderr.count("Split: official") == 3
+    assert pair.stderr.count("Split: official") == 4
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_the_score_as_one_does(folder, pair):
+    one, two = (pd.read_csv(folder / name / "log.csv") for name in ("refined", "scored"))
+    for column in ("epoch", "train_loss", "val_cider"):
+        assert list(two[column])[1:] == pytest.approx(list(one[column])[1:], abs=1e-4)
 
 
 NOTEBOOK = """

@@ -676,6 +676,16 @@ def test_the_learning_rate_follows_the_schedule(run, tmp_path):
     )
 
 
+def test_an_epoch_may_be_validated_several_times(run, tmp_path):
+    """As often as it has steps; what is learnt is the same."""
+    config = replace(CONFIG, epochs=3)
+    once = run(tmp_path / "once", config, dropout=0.0)
+    often = run(tmp_path / "often", replace(config, validations=9), dropout=0.0)
+    assert list(often["epoch"]) == [0.5, 1, 1.5, 2, 2.5, 3]
+    assert list(often["val_perplexity"][1::2]) == list(once["val_perplexity"])
+    assert list(often["learning_rate"][1::2]) == list(once["learning_rate"])
+
+
 def test_an_unknown_schedule_is_told_the_known_ones(run, tmp_path):
     with pytest.raises(InputError, match="schedule 'linear' is unknown; choose one of constant, one_cycle"):
         run(tmp_path, replace(CONFIG, schedule="linear"))
