@@ -27,10 +27,16 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background and the one to three things on it."""
+    """A background and the one to three things on it; ``size`` is the picture's width and height in pixels."""
 
     background: str
     things: tuple[Thing, ...]
+    size: tuple[int, int] = (224, 224)
+
+    @property
+    def horizon(self) -> int:
+        """Pixels from the top to where sky and ground meet."""
+        return self.size[1] // 2
 
 
 class Kind(NamedTuple):
@@ -58,7 +64,7 @@ KINDS = {
     "balloon": Kind((62, 80), "balloons", ("floats", "float"), "over"),
 }
 COLOURS = ("red", "yellow", "green", "blue", "purple")
-COUNTS = {1: "a", 2: "two", 3: "three"}
+COUNTS = {2: "two", 3: "three"}
 PLACES = {
     "meadow": (("in", "the meadow"), ("on", "the grass")),
     "beach": (("on", "the beach"), ("on", "the sand")),
@@ -66,9 +72,33 @@ PLACES = {
     "street": (("on", "the dark street"), ("on", "the street at night")),
     "lake": (("on", "the lake"), ("on", "the water")),
 }
+# seldom said -> what is usually said; the later in the list, the more seldom
+RARE = {
+    "cottage": "house",
+    "golden": "yellow",
+    "automobile": "car",
+    "parasol": "umbrella",
+    "crimson": "red",
+    "sailboat": "boat",
+    "emerald": "green",
+    "cottages": "houses",
+    "blossom": "flower",
+    "violet": "purple",
+    "parasols": "umbrellas",
+    "azure": "blue",
+    "automobiles": "cars",
+    "sailboats": "boats",
+    "scarlet": "red",
+    "blossoms": "flowers",
+    "sphere": "ball",
+    "lilac": "purple",
+    "spheres": "balls",
+    "turquoise": "blue",
+}
 NOUNS = {noun: name for name, kind in KINDS.items() for noun in (name, kind.plural)}
-SIZE = 224  # pixels, both sides of a picture
+NOUNS |= {rare: NOUNS[usual] for rare, usual in RARE.items() if usual in NOUNS}
 MARGIN = 10  # pixels between a box and another box, or the middle of the picture, that it is clearly beside
+RARELY = 0.04  # the share of captions that may have a rare word
 NEAR = 50  # pixels between two boxes that are still next to each other, at most
 
 
@@ -81,18 +111,23 @@ class Phrase(NamedTuple):
     be: str
     verb: str
     preposition: str
+    middle: float  # of the picture, in pixels from its left side
 
     def __str__(self) -> str:
         words = f"{self.colour} {self.noun}".strip()
-        count = "an" if len(self.things) == 1 and words[0] in "aeiou" else COUNTS[len(self.things)]
-        return f"{count} {words}"
+        return f"{article(words) if len(self.things) == 1 else COUNTS[len(self.things)]} {words}"
+
+
+def article(word: str) -> str:
+    """``an`` before a vowel, else ``a``."""
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _phrase(scene: Scene, name: str, colour: str) -> Phrase:
     things = tuple(thing for thing in scene.things if thing.kind == name and colour in ("", thing.colour))
     kind, several = KINDS[name], len(things) > 1
     noun, be = (kind.plural, "are") if several else (name, "is")
-    return Phrase(things, colour, noun, be, kind.verbs[several], kind.preposition)
+    return Phrase(things, colour, noun, be, kind.verbs[several], kind.preposition, scene.size[0] / 2)
 
 
 Condition = Callable[..., bool]  # of one, two or three phrases
@@ -122,6 +157,11 @@ def _next_to(a: Box, b: Box) -> bool:
     return 0 <= gap <= NEAR and 2 * shared >= min(a[3] - a[1], b[3] - b[1])
 
 
+def _off(box: Box, middle: float) -> float:
+    """How far the middle of a box is from the middle of the picture."""
+    return abs((box[0] + box[2]) / 2 - middle)
+
+
 def _colours(phrase: Phrase) -> set[str]:
     return {thing.colour for thing in phrase.things}
 
@@ -146,9 +186,9 @@ MANNERS: dict[str, list[tuple[str, Condition]]] = {
         ("{a} {a.be} above {b}", _each(_above)),
         ("{b} {b.be} below {a}", _each(_above)),
         ("{a} {a.verb} above {b}", lambda a, b: a.preposition == "over" and _each(_above)(a, b)),
-        ("{a} {a.be} on the left", _each(lambda a: a[2] + MARGIN <= SIZE // 2)),
-        ("{a} {a.be} on the right", _each(lambda a: a[0] - MARGIN >= SIZE // 2)),
-        ("{a} {a.be} in the middle", _each(lambda a: abs(a[0] + a[2] - SIZE) <= 4 * MARGIN)),
+        ("{a} {a.be} on the left", lambda a: all(t.box[2] + MARGIN <= a.middle for t in a.things)),
+        ("{a} {a.be} on the right", lambda a: all(t.box[0] - MARGIN >= a.middle for t in a.things)),
+        ("{a} {a.be} in the middle", lambda a: all(_off(t.box, a.middle) <= 2 * MARGIN for t in a.things)),
         ("{a} {a.be} next to {b}", _each(_next_to)),
     ],
     "colour": [("the {a.noun} {a.be} {a.things[0].colour}", lambda a: not a.colour and len(_colours(a)) == 1)],
@@ -180,7 +220,10 @@ def _sentences(manner: str, scene: Scene) -> Iterator[str]:
 
 
 def captions(scene: Scene, rng: Random) -> list[str]:
-    """Five different true captions, each manner in turn; those that name more colours are more likely."""
+    """Five different true captions, each manner in turn; those that name more colours are more likely.
+
+    Now and then one word is put in a way that is ``RARE``.
+    """
     pools = [pool for pool in true_sentences(scene).values() if pool]
     chosen: list[str] = []
     while len(chosen) < 5:
@@ -189,7 +232,33 @@ def captions(scene: Scene, rng: Random) -> list[str]:
         weights = [(1 + sum(word in COLOURS for word in sentence.split())) ** 3 for sentence in rest]
         chosen += rng.choices(rest, weights)
     rng.shuffle(chosen)
-    return [f"{sentence[0].upper()}{sentence[1:]} ." for sentence in chosen]
+    spoken = [_put_rarely(sentence, rng) if rng.random() < RARELY else sentence for sentence in chosen]
+    return [f"{sentence[0].upper()}{sentence[1:]} ." for sentence in spoken]
+
+
+def _put_rarely(sentence: str, rng: Random) -> str:
+    """The sentence with one word in a rare way, the commoner ways being more likely, if it has such a word."""
+    words = sentence.split()
+    ways = [(rare, words.index(usual)) for rare, usual in RARE.items() if usual in words]
+    if not ways:
+        return sentence
+    weights = [1 / (1 + list(RARE).index(rare)) ** 2 for rare, _ in ways]
+    [(rare, place)] = rng.choices(ways, weights)
+    return " ".join(_with_article([*words[:place], rare, *words[place + 1 :]], place))
+
+
+def _with_article(words: list[str], place: int) -> list[str]:
+    """The words, the article before ``place``, if any, being right for the word there."""
+    before = words[place - 1 : place] if place else []
+    return [*words[: place - 1], article(words[place]), *words[place:]] if before in (["a"], ["an"]) else words
+
+
+def _put_usually(words: list[str]) -> list[str]:
+    """The words with each rare one put as usual."""
+    for place, word in enumerate(words):
+        if word in RARE and _with_article(words, place) == words:
+            words = _with_article([*words[:place], RARE[word], *words[place + 1 :]], place)
+    return words
 
 
 def is_true(caption: str, scene: Scene) -> bool:
@@ -198,7 +267,7 @@ def is_true(caption: str, scene: Scene) -> bool:
     Counts are exact ("a red ball" is false of two red balls), and relations must hold for every thing named, by
     ``MARGIN`` pixels. Case and punctuation do not matter; a word outside the language makes the caption false.
     """
-    spoken = " ".join(tokenize(caption))
+    spoken = " ".join(_put_usually(tokenize(caption)))
     return any(spoken == sentence.replace(",", "") for sentence in chain(*true_sentences(scene).values()))
 
 

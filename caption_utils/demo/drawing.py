@@ -7,10 +7,10 @@ from random import Random
 from PIL import Image, ImageDraw
 from PIL.ImageDraw import ImageDraw as Pen
 
-from caption_utils.demo.descriptions import SIZE, Scene, Thing
+from caption_utils.demo.descriptions import Scene, Thing
 
 SCALE = 3  # pictures are drawn this many times larger, then reduced
-HORIZON = 112  # pixels from the top
+SIZE, HORIZON = 224, 112  # of a background before it is stretched: both its sides, and its horizon from the top
 SKY = ("kite", "balloon")  # kinds that cast no shadow
 
 RGB = tuple[int, int, int]
@@ -135,15 +135,23 @@ def _paint_thing(pen: Pen, thing: Thing, mirrored: bool) -> None:
         _shape(pen, method, points, tones[tone], _mix(tones[tone], (0, 0, 0), 0.35))
 
 
-def draw(scene: Scene) -> Image.Image:
-    """The picture of ``scene``, 224×224 RGB; the same scene always gives the same pixels."""
-    rng = Random(repr(scene))
+def _background(name: str, rng: Random) -> Image.Image:
+    """Sky, land and what belongs there, a square."""
     image = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE))
     pen = ImageDraw.Draw(image)
-    sky, haze, far, near, shadow = LANDS[scene.background]
+    sky, haze, far, near, _ = LANDS[name]
     _gradient(pen, 0, HORIZON, sky, haze)
     _gradient(pen, HORIZON, SIZE, far, near)
-    DETAILS[scene.background](pen, rng)
+    DETAILS[name](pen, rng)
+    return image
+
+
+def draw(scene: Scene) -> Image.Image:
+    """The RGB picture of ``scene``, as large as its ``size``; the same scene always gives the same pixels."""
+    rng = Random(repr(scene))
+    width, height = scene.size
+    image = _background(scene.background, rng).resize((width * SCALE, height * SCALE))
+    pen, shadow = ImageDraw.Draw(image), LANDS[scene.background][4]
     for thing in sorted(scene.things, key=lambda thing: thing.box[3]):
         left, _, right, bottom = thing.box
         if thing.kind not in SKY:

@@ -7,16 +7,17 @@ import csv
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 
-from caption_utils.demo.descriptions import COLOURS, KINDS, SIZE, Box, Scene, Thing, captions
-from caption_utils.demo.drawing import HORIZON, SKY, draw
+from caption_utils.demo.descriptions import COLOURS, KINDS, Box, Scene, Thing, captions
+from caption_utils.demo.drawing import SKY, draw
 from caption_utils.errors import InputError
 
-SPLITS = {"trainImages.txt": 480, "devImages.txt": 60, "testImages.txt": 60}
+SPLITS = {"trainImages.txt": 1440, "devImages.txt": 300, "testImages.txt": 60}
+SIZES = ((224, 224), (272, 204), (204, 272))  # width and height of a picture, in pixels
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
 GROUND = ("ball", "house", "tree", "car", "umbrella")
 # background -> kinds that may be in it
@@ -29,12 +30,12 @@ INHABITANTS = {
 }
 
 
-def _sample_box(kind: str, scale: float, rng: Random) -> Box:
+def _sample_box(kind: str, scale: float, place: Scene, rng: Random) -> Box:
     """A box where things of this ``kind`` belong: above the horizon, in the water or standing on the ground."""
     width, height = (round(side * scale) for side in KINDS[kind].extent)
-    left = rng.randint(6, SIZE - 6 - width)
-    highest = height + 5 if kind in SKY else HORIZON + (height + 4 if kind == "fish" else 26)
-    bottom = rng.randint(highest, max(highest, HORIZON if kind in SKY else SIZE - 8))
+    left = rng.randint(6, place.size[0] - 6 - width)
+    highest = height + 5 if kind in SKY else place.horizon + (height + 4 if kind == "fish" else 26)
+    bottom = rng.randint(highest, max(highest, place.horizon if kind in SKY else place.size[1] - 8))
     return left, bottom - height, left + width, bottom
 
 
@@ -43,37 +44,38 @@ def _apart(a: Box, b: Box, gap: int = 6) -> bool:
 
 
 def _sample_things(background: str, count: int, rng: Random) -> list[tuple[str, str]]:
-    """Kinds and colours; in about half of the larger scenes, some things are alike."""
+    """Kinds and colours; in about a quarter of the larger scenes, some things are alike."""
     things = [(rng.choice(INHABITANTS[background]), rng.choice(COLOURS)) for _ in range(count)]
-    alike = rng.choice((1, 1, 1, 2, 2, 3))
+    alike = rng.choice((1, 1, 1, 1, 1, 1, 2, 3))
     return things[:1] * alike + things[alike:] if alike <= count else things
 
 
-def _sample_scene(background: str, count: int, rng: Random) -> Scene:
-    """A scene of ``count`` things that do not overlap; the fewer there are, the larger they are."""
+def _sample_scene(empty: Scene, count: int, rng: Random) -> Scene:
+    """``count`` things that do not overlap in an empty scene; the fewer there are, the larger they are."""
     smallest = {1: 1.25, 2: 1.05, 3: 0.9}[count]
     while True:
         placed: list[Thing] = []
-        for kind, colour in _sample_things(background, count, rng):
-            boxes = (_sample_box(kind, rng.uniform(smallest, smallest + 0.2), rng) for _ in range(50))
+        for kind, colour in _sample_things(empty.background, count, rng):
+            boxes = (_sample_box(kind, rng.uniform(smallest, smallest + 0.2), empty, rng) for _ in range(50))
             box = next((box for box in boxes if all(_apart(box, thing.box) for thing in placed)), None)
             if box:
                 placed.append(Thing(kind, colour, box))
         if len(placed) == count:
-            return Scene(background, tuple(placed))
+            return replace(empty, things=tuple(placed))
 
 
 def _sample_set(rng: Random) -> dict[str, Scene]:
-    """File name → scene: backgrounds in turn; one, two or three things in the ratio 1 : 2 : 1."""
+    """File name → scene: backgrounds in turn; one, two or three things in the ratio 1 : 2 : 1; half are square."""
     numbered = enumerate(islice(cycle(INHABITANTS), sum(SPLITS.values())), 1)
-    return {f"scene_{i:04}.jpg": _sample_scene(place, rng.choice((1, 2, 2, 3)), rng) for i, place in numbered}
+    empty = {f"scene_{i:04}.webp": Scene(place, (), rng.choice((SIZES[0], *SIZES))) for i, place in numbered}
+    return {name: _sample_scene(scene, rng.choice((1, 2, 2, 3)), rng) for name, scene in empty.items()}
 
 
 def _write_files(folder: Path, scenes: dict[str, Scene], rng: Random) -> None:
     """Pictures, captions, split lists and ``scenes.json`` into an existing, empty folder."""
     (folder / "Images").mkdir()
     for name, scene in scenes.items():
-        draw(scene).save(folder / "Images" / name, quality=76, subsampling=0, optimize=True)
+        draw(scene).save(folder / "Images" / name, quality=75, method=6)
     with open(folder / "captions.txt", "w", encoding="utf-8", newline="") as file:
         rows = [(name, caption) for name, scene in scenes.items() for caption in captions(scene, rng)]
         csv.writer(file, lineterminator="\n").writerows([("image", "caption"), *rows])
@@ -109,11 +111,16 @@ def load_scenes(folder: str | Path = DEMO) -> dict[str, Scene]:
     remedy = "write the set with python -m caption_utils.demo.scenes"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Scene(s["background"], tuple(map(_thing, s["things"]))) for name, s in stored.items()}
+        return {name: _scene(scene) for name, scene in stored.items()}
     except OSError:
         raise InputError(f"{path}: cannot be read; {remedy}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); {remedy}") from None
+
+
+def _scene(stored: dict) -> Scene:
+    width, height = stored["size"]
+    return Scene(stored["background"], tuple(map(_thing, stored["things"])), (width, height))
 
 
 def _thing(stored: dict) -> Thing:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caption_utils.demo.descriptions import SIZE, Box, Scene, is_true, mentions
+from caption_utils.demo.descriptions import Box, Scene, is_true, mentions
 from caption_utils.metrics.bootstrap import Score, grouped_mean, mean_score
 
 COLUMNS = ("image", "position", "word", "kind", "hit", "mass", "chance")
@@ -38,7 +38,11 @@ def grounding(
     for image, (words, attention, scene) in enumerate(zip(tokens, maps, scenes, strict=True)):
         for position, kind in mentions(words).items():
             boxes = [thing.box for thing in scene.things if thing.kind == kind]
-            shares = _shares(torch.as_tensor(attention[position]).float(), _area(boxes)) if boxes else (np.nan,) * 3
+            shares = (
+                _shares(torch.as_tensor(attention[position]).float(), _area(boxes, scene.size))
+                if boxes
+                else (np.nan,) * 3
+            )
             rows.append((image, position, words[position], kind, *shares))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -53,9 +57,9 @@ def grounding_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
     return scores | {"absent": grouped_mean(100.0 * table["chance"].isna(), table["image"], images)}
 
 
-def _area(boxes: Sequence[Box]) -> Tensor:
-    """The picture ``(SIZE, SIZE)``, 1 inside the boxes and 0 elsewhere."""
-    area = torch.zeros(SIZE, SIZE)
+def _area(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
+    """The picture, ``(height, width)`` for its ``size``, 1 inside the boxes and 0 elsewhere."""
+    area = torch.zeros(size[::-1])
     for left, top, right, bottom in boxes:
         area[top:bottom, left:right] = 1
     return area

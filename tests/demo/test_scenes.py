@@ -6,6 +6,7 @@ import pytest
 
 from caption_utils.data.vocab import tokenize
 from caption_utils.demo import scenes
+from caption_utils.demo.descriptions import RARE
 from caption_utils.demo.scenes import DEMO, load_scenes, write_set
 from caption_utils.errors import InputError
 
@@ -28,9 +29,9 @@ def test_the_set_is_complete_and_small(demo, told):
     splits = {split: (DEMO / split).read_text().split() for split in scenes.SPLITS}
     assert {split: len(names) for split, names in splits.items()} == scenes.SPLITS
     listed = [name for names in splits.values() for name in names]
-    assert len(listed) == len(set(listed)) == 600
+    assert len(listed) == len(set(listed)) == 1800
     assert set(listed) == set(demo) == set(told) == {path.name for path in (DEMO / "Images").iterdir()}
-    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) <= 4_000_000
+    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) <= 6_000_000
 
 
 def test_no_test_scene_occurs_in_training(demo):
@@ -39,19 +40,25 @@ def test_no_test_scene_occurs_in_training(demo):
     assert not train & rest
 
 
-def test_vocabulary_is_small_and_every_word_can_be_learnt(told):
+def test_vocabulary_is_small_with_a_tail_of_rare_words(told):
     words = {name: tokenize(" ".join(sentences)) for name, sentences in told.items()}
-    everywhere = set().union(*words.values())
     train = Counter(word for name in (DEMO / "trainImages.txt").read_text().split() for word in words[name])
-    assert 40 <= len(everywhere) <= 70
-    assert min(train[word] for word in everywhere) >= 3
+    common = set().union(*words.values()) - set(RARE)
+    assert 60 <= len(common) <= 70 and min(train[word] for word in common) >= 5
+    counts = [train[word] for word in RARE]
+    assert sum(0 < count < 3 for count in counts) >= 2 and sum(3 <= count < 15 for count in counts) >= 5
+
+
+def test_pictures_have_several_shapes(demo):
+    sizes = Counter(scene.size for scene in demo.values())
+    assert set(sizes) == set(scenes.SIZES) and min(sizes.values()) > 300
 
 
 def test_boxes_lie_inside_apart_and_fill_a_cell(demo):
     for name, scene in demo.items():
         for i, thing in enumerate(scene.things):
             left, top, right, bottom = thing.box
-            assert 0 <= left < right <= 224 and 0 <= top < bottom <= 224, name
+            assert 0 <= left < right <= scene.size[0] and 0 <= top < bottom <= scene.size[1], name
             assert min(right - left, bottom - top) >= 45, (name, thing)
             for other in scene.things[:i]:
                 a, b = thing.box, other.box
