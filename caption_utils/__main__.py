@@ -1,4 +1,4 @@
-"""``python -m caption_utils train | evaluate | caption``: what the notebooks do, for scripts and clusters."""
+"""``python -m caption_utils train | evaluate | confidence | caption``: what notebooks do, for scripts and clusters."""
 
 import argparse
 import json
@@ -26,7 +26,9 @@ from caption_utils.runtime import DEVICES, sleep_while_waiting
 from caption_utils.sidecars import CaptionFiles, json_fields
 
 if TYPE_CHECKING:  # takes PyTorch
-    from caption_utils.captioner import Caption
+    from caption_utils.captioner import Caption, Captioner
+
+    Found = list[Caption] | InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +109,17 @@ def evaluate(
     return 0
 
 
+def confidence(model: str, data: str) -> int:
+    """Fit how sure a model may be of its captions, which its folder keeps, and print what that is worth."""
+    from caption_utils.evaluation.confidence import fit_confidence
+
+    found = fit_confidence(model, data)
+    print(f"fitted to {found.fitted} validation photos, measured on {found.table['captions'].sum()} others")
+    print(f"rank correlation with CIDEr  {found.rank_correlation:.3f}")
+    print(found.table.round(3).to_string(index=False), flush=True)
+    return 0
+
+
 def caption(
     photos: list[str],
     recursive: bool,
@@ -115,39 +128,85 @@ def caption(
     top: int,
     attention_map: str | None,
     as_json: bool,
+    min_confidence: float | None,
     **outputs: Any,
 ) -> int:
-    """Print a line for each photo: its caption, or why it has none; ``top`` adds that many of the best captions."""
-    from tqdm import tqdm
+    """Print a line for each photo: its caption, or why it has none; ``top`` adds that many of the best captions.
 
-    from caption_utils.captioner import Captioner, caption_photos
-    from caption_utils.runtime import device
-    from caption_utils.training.zoo import default_model
+    Captions with less than ``min_confidence`` are left out everywhere.
+    """
+    from caption_utils.captioner import caption_photos
 
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths, empty, notes = pictures_of(_named(photos), recursive)
     maps: dict[Path, Path] = {}
     if attention_map:
-        from caption_utils.app.heatmaps import map_paths, save_map  # matplotlib takes a second
+        from caption_utils.app.heatmaps import map_paths  # matplotlib takes a second
 
         maps = map_paths(attention_map, paths)
     files = CaptionFiles(paths, **outputs)
-    captions = caption_photos(Captioner.load(model or default_model(), device()), files.left, beams)
-    for note in (*notes, *files.notes):
-        print(f"caption_utils: {note}", file=sys.stderr)
-    named, failed = [*empty, *files.left], 0
-    with tqdm(total=len(named), unit="photo", smoothing=0, disable=None if len(named) > 1 else True) as bar:
-        for path, found in zip(named, chain(empty.values(), captions), strict=True):
+    captions = caption_photos(_captioner(model, min_confidence), files.left, beams)
+    _tell(*notes, *files.notes)
+    failed, left_out = 0, 0
+    for path, found in _beside_a_bar([*empty, *files.left], chain(empty.values(), captions)):
+        if _too_unsure(found, min_confidence):
+            left_out += 1
+            continue
+        _save_map(path, found, maps.get(path))
+        found = files.write(path, found)
+        failed += isinstance(found, InputError)
+        _print_caption(str(path), found, top, as_json)
+    if left_out:
+        _tell(f"captions with a confidence below {min_confidence:g}: {left_out} (left out)")
+    return 1 if failed else 0
+
+
+def _beside_a_bar(photos: list[Path], captions: "Iterable[Found]") -> "Iterator[tuple[Path, Found]]":
+    """Each photo with what was found of it; the bar of their progress is not there while they are used."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(photos), unit="photo", smoothing=0, disable=None if len(photos) > 1 else True) as bar:
+        for pair in zip(photos, captions, strict=True):
             bar.clear()
-            if maps and not isinstance(found, InputError):
-                save_map(path, found[0], maps[path])
-            found = files.write(path, found)
-            failed += isinstance(found, InputError)
-            _print_caption(str(path), found, top, as_json)
+            yield pair
             bar.update()
             bar.refresh()  # many come at once, and after them the bar stands until the next
-    return 1 if failed else 0
+
+
+def _captioner(model: str | None, min_confidence: float | None) -> "Captioner":
+    """Of a model folder or the default one. Raises ``InputError`` if it cannot tell whether it is that confident."""
+    from caption_utils.calibration import CONFIDENCE
+    from caption_utils.captioner import Captioner
+    from caption_utils.runtime import device
+    from caption_utils.training.zoo import default_model
+
+    if min_confidence is not None and not 0 <= min_confidence <= 1:
+        raise InputError(f"min_confidence={min_confidence:g} is out of range; choose a value from 0 to 1")
+    folder = model or default_model()
+    captioner = Captioner.load(folder, device())
+    if min_confidence is not None and captioner.calibration is None:
+        raise InputError(
+            f"{folder}: has no {CONFIDENCE}, which --min-confidence needs; write it with python -m caption_utils "
+            "confidence"
+        )
+    return captioner
+
+
+def _save_map(photo: Path, found: "Found", out: Path | None) -> None:
+    if out and not isinstance(found, InputError):
+        from caption_utils.app.heatmaps import save_map
+
+        save_map(photo, found[0], out)
+
+
+def _too_unsure(found: "Found", least: float | None) -> bool:
+    return least is not None and not isinstance(found, InputError) and not (found[0].confidence or 0) >= least
+
+
+def _tell(*notes: str) -> None:
+    for note in notes:
+        print(f"caption_utils: {note}", file=sys.stderr)
 
 
 def _named(photos: Iterable[str]) -> Iterator[str]:
@@ -176,15 +235,16 @@ def _difference_lines(against: str | None, apart: dict) -> list[str]:
     return lines
 
 
-def _print_caption(image: str, found: "list[Caption] | InputError", top: int, as_json: bool) -> None:
+def _print_caption(image: str, found: "Found", top: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"image": image, **json_fields(found, top)}, ensure_ascii=False), flush=True)
     elif isinstance(found, InputError):
         print(f"caption_utils: {found}", file=sys.stderr, flush=True)
     else:
-        lines = [f"{image}: {found[0].text}"]
+        doubt = f" ({found[0].doubt})" if found[0].doubt else ""
+        lines = [f"{image}: {found[0].text}{doubt}"]
         if top > 1:
-            lines = [f"{image}:", *(f"  {best.per_word:.2f} {best.text}" for best in found[:top])]
+            lines = [f"{image}:{doubt}", *(f"  {best.per_word:.2f} {best.text}" for best in found[:top])]
         print("\n".join(lines), flush=True)
 
 
@@ -210,6 +270,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--against", metavar="MODEL", help="another model folder, to compare with on the same images")
     command.set_defaults(run=evaluate)
 
+    command = commands.add_parser("confidence", help="fit how sure a model may be of a caption")
+    command.add_argument("--model", required=True, help="model folder, which gets confidence.safetensors")
+    command.add_argument("--data", required=True, help="the data set that it was trained on: folder or caption file")
+    command.set_defaults(run=confidence)
+
     command = commands.add_parser("caption", help="caption photographs")
     command.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder, or - for paths from standard input")
     command.add_argument("--model", help="model folder (default: the best of those that are shipped)")
@@ -223,7 +288,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", dest="as_json", help="one JSON object for each photo and line")
     command.add_argument("--recursive", action="store_true", help="of a folder, the pictures in its subfolders too")
     command.add_argument("--write", choices=["txt"], help="put each caption into a text file beside its photo")
-    command.add_argument("--csv", dest="table", metavar="FILE", help="write photo, caption and log-probability to it")
+    command.add_argument(
+        "--csv", dest="table", metavar="FILE", help="write photo, caption, log-probability and confidence to it"
+    )
+    command.add_argument(
+        "--min-confidence", type=float, metavar="SHARE", help="leave out captions of less confidence, from 0 to 1"
+    )
     existing = command.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace text files and a table that exist already")
     existing.add_argument("--skip-existing", action="store_true", help="leave out photos that have their captions")
@@ -251,7 +321,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         help="efficientnet_lite2 or resnet101; with _local, regions know their own surroundings alone; the first also "
         f"with _260px at its end ({ENCODER})",
     )
-    command.add_argument("--split", help="official, first6k or random (official)")
+    command.add_argument("--split", help="official, first6k, source or random (official)")
     command.add_argument("--min-count", type=int, help="a word, or a piece of one, needs this many uses (default 3)")
     command.add_argument(
         "--teacher",

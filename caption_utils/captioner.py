@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caption_utils.calibration import Calibration, gist, load_calibration
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.images import Source
 from caption_utils.encoders.encode import encode, map_stacked
@@ -26,13 +27,17 @@ PHOTOS_AT_ONCE = 32  # for the search, which is slower with fewer
 class Caption:
     """A sentence about a picture. ``attention (T, H', W')`` holds one map for each word in ``tokens``.
 
-    Each map sums to 1; that of a word of several pieces is their mean.
+    Each map sums to 1; that of a word of several pieces is their mean. The best caption of a photo has a
+    ``confidence``, from 0 to 1, if the model folder has what it takes, and ``doubt`` tells in words why it is low; see
+    ``calibration.Calibration``.
     """
 
     text: str
     log_probability: float
     tokens: list[str]
     attention: np.ndarray
+    confidence: float | None = None
+    doubt: str = ""
 
     @property
     def probability(self) -> float:
@@ -46,18 +51,21 @@ class Caption:
 
 
 class Captioner:
-    """Encoder, decoder and vocabulary together. Build it with ``Captioner.load``."""
+    """Encoder, decoder and vocabulary together. Build it with ``Captioner.load``.
 
-    def __init__(self, model: Model, encoder: Encoder):
+    Without ``calibration``, captions have no confidence.
+    """
+
+    def __init__(self, model: Model, encoder: Encoder, calibration: Calibration | None = None):
         """Raises ``InputError`` if the decoder was trained on another encoder's features."""
         check_encoder(model, encoder.name, encoder.fingerprint)
-        self.model, self.encoder = model, encoder
+        self.model, self.encoder, self.calibration = model, encoder, calibration
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "Captioner":
         """The captioner of a model folder. Raises ``InputError`` if anything in it is missing or does not fit."""
         model = load_model(folder, device)
-        return cls(model, load_encoder(model.encoder, device))
+        return cls(model, load_encoder(model.encoder, device), load_calibration(folder))
 
     def caption(self, image: Source, beams: int = BEAMS) -> Caption:
         """Caption one picture: a path, bytes or an open image. Raises ``InputError`` if it cannot be read."""
@@ -78,7 +86,12 @@ class Captioner:
     def captions(self, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Caption]]:
         """For each image of ``features (B, N, D)`` the captions that ``beam_search`` finds, best first."""
         found = beam_search(self.model.decoder, features, config)
-        return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        captions = [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        if self.calibration is None or not captions:
+            return captions
+        judged = self.calibration.judge(gist(features), [best.per_word for best, *_ in captions])
+        pairs = zip(captions, judged, strict=True)
+        return [[replace(best, confidence=sure.value, doubt=sure.doubt), *others] for (best, *others), sure in pairs]
 
     def _caption(self, found: Hypothesis) -> Caption:
         words, lengths = zip(*self.model.vocab.whole_words(found.ids), strict=True)

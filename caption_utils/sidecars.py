@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # takes PyTorch
 
     Found = list[Caption] | InputError
 
-COLUMNS = ("photo", "caption", "log_probability")
+COLUMNS = ("photo", "caption", "log_probability", "confidence")  # the last only where there is any
 ERRORS = "surrogateescape"  # names of files may be no text
 
 
@@ -25,6 +25,8 @@ def json_fields(found: "Found", top: int) -> dict:
     if isinstance(found, InputError):
         return {"error": str(found)}
     said = [{"caption": each.text, "log_probability": round(each.log_probability, 4)} for each in found[:top]]
+    if found[0].confidence is not None:
+        said[0]["confidence"] = round(found[0].confidence, 4)
     attention = found[0].attention.astype(float).round(4).tolist()  # float32 would show digits that mean nothing
     best = {**said[0], "tokens": found[0].tokens, "attention": attention}
     return best | {"runners_up": said[1:]} if top > 1 else best
@@ -51,7 +53,7 @@ class CaptionFiles:
             raise InputError(f"{table}: a folder; name a file for the table")
         if table and not (overwrite or skip_existing) and os.path.lexists(table):
             raise InputError(f"{table}: exists already; go on with --skip-existing, or replace it with --overwrite")
-        self.tabled = photos_in(table) if table and skip_existing else set[str]()
+        self.columns, self.tabled = read_table(table) if table and skip_existing else (0, set[str]())
         self.left = [photo for photo in photos if not (skip_existing and self._has(photo))]
         done, kept = len(photos) - len(self.left), [self.texts[photo] for photo in self.left if self._keeps(photo)]
         self.notes = [f"photos that have their captions already: {done} (skipped)"] if done else []
@@ -63,11 +65,7 @@ class CaptionFiles:
         if isinstance(found, InputError):
             return found
         if self.table and str(photo) not in self.tabled:
-            row = (str(photo), found[0].text, f"{found[0].log_probability:.4f}")
-            Path(self.table).parent.mkdir(parents=True, exist_ok=True)
-            with open(self.table, "a" if self.tabled else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
-                csv.writer(file).writerows([row] if self.tabled else [COLUMNS, row])
-            self.tabled.add(row[0])
+            self._add_row(self.table, str(photo), found[0])
         if photo in self.texts and not self._keeps(photo):
             try:
                 with replacing(self.texts[photo]) as temporary:
@@ -75,6 +73,16 @@ class CaptionFiles:
             except InputError as error:
                 return error
         return found
+
+    def _add_row(self, table: str, photo: str, best: "Caption") -> None:
+        """A table keeps the columns that it has; a new one has those for which its first caption has values."""
+        confidence = "" if best.confidence is None else f"{best.confidence:.4f}"
+        self.columns = self.columns or len(COLUMNS) - (not confidence)
+        rows = [(photo, best.text, f"{best.log_probability:.4f}", confidence)]
+        Path(table).parent.mkdir(parents=True, exist_ok=True)
+        with open(table, "a" if self.tabled else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
+            csv.writer(file).writerows(row[: self.columns] for row in (rows if self.tabled else [COLUMNS, *rows]))
+        self.tabled.add(photo)
 
     def _keeps(self, photo: Path) -> bool:
         return not self.overwrite and os.path.lexists(self.texts.get(photo, ""))
@@ -97,8 +105,8 @@ def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
     return found
 
 
-def photos_in(table: str) -> set[str]:
-    """The photos of a table, if there is one; a last line that was cut off is removed from it.
+def read_table(table: str) -> tuple[int, set[str]]:
+    """How many columns a table has, and its photos, if there is one; a last line that was cut off is removed from it.
 
     Raises ``InputError`` if it is another kind of file.
     """
@@ -106,14 +114,15 @@ def photos_in(table: str) -> set[str]:
     whole = data[: data.rfind(b"\n") + 1]
     rows = csv.reader(io.StringIO(whole.decode("utf-8", ERRORS), newline=""))
     try:
-        if data and next(rows, None) != [*COLUMNS]:
+        header = next(rows, []) if data else []
+        if data and header not in ([*COLUMNS[:-1]], [*COLUMNS]):
             raise InputError(f"{table}: is no table of {', '.join(COLUMNS)}; name another file")
         found = {row[0] for row in rows if row}
     except csv.Error as error:
         raise InputError(f"{table}: cannot be read as csv ({error}); name another file") from None
     if whole != data:
         os.truncate(table, len(whole))
-    return found
+    return len(header), found
 
 
 def _key(path: str | Path) -> str:

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -7,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import skimage
 import torch
 from safetensors.torch import load_file, save_file
 
 from caption_utils.__main__ import main
+from caption_utils.calibration import Calibration, Looks
+from caption_utils.evaluation.confidence import Reliability
 
 PHOTO = f"{skimage.__path__[0]}/data/coffee.png"
 SMALL = ["--embed-dim", "8", "--hidden-dim", "8", "--attention-dim", "8", "--epochs", "2", "--min-count", "1"]
@@ -219,6 +223,72 @@ def test_the_runners_up(model, capsys):
     ]
 
 
+@pytest.fixture
+def sure(model):
+    """A model folder whose captions have a confidence of 0.6, but of the least familiar of photos, such as all are."""
+    looks = Looks(torch.zeros(1280), torch.zeros(1280, 1))
+    Calibration(torch.tensor([math.log(9), 0]), looks, torch.tensor([0.0, 0])).save(model)
+    return model
+
+
+def test_a_doubt_is_told(sure, capsys):
+    assert main(["caption", "--model", str(sure), PHOTO]) == 0
+    line = capsys.readouterr().out
+    assert line.endswith(" (unsure: unlike the photos this model knows)\n")
+    assert main(["caption", "--model", str(sure), "--top", "2", PHOTO]) == 0
+    head, best, _ = capsys.readouterr().out.splitlines()
+    assert head == f"{PHOTO}: (unsure: unlike the photos this model knows)" and "unsure" not in best
+    assert main(["caption", "--model", str(sure), "--json", PHOTO]) == 0
+    assert json.loads(capsys.readouterr().out)["confidence"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_captions_of_too_little_confidence_are_left_out(sure, tmp_path, capsys, as_json):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    photos = [PHOTO, str(tmp_path / "bad.jpg"), PHOTO]
+    outputs = ["--csv", str(tmp_path / "t.csv"), "--attention-map", str(tmp_path / "map.png"), *as_json]
+    assert main(["caption", "--model", str(sure), "--min-confidence", "0.31", *outputs, *photos]) == 1
+    output = capsys.readouterr()
+    assert output.err.endswith("caption_utils: captions with a confidence below 0.31: 2 (left out)\n")
+    assert [json.loads(line)["image"] for line in output.out.splitlines()] == photos[1:2] * len(as_json)
+    assert not list(tmp_path.glob("map*")) and not (tmp_path / "t.csv").exists()
+    assert main(["caption", "--model", str(sure), "--min-confidence", "0.29", *outputs[:2], PHOTO]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith(f"{PHOTO}: ") and output.err == ""
+    assert (tmp_path / "t.csv").read_text().endswith(",0.3000\n")
+
+
+def test_a_model_without_confidence_works_and_refuses_a_least_one(model, capsys):
+    assert main(["caption", "--model", str(model), "--json", PHOTO]) == 0
+    assert "confidence" not in json.loads(capsys.readouterr().out)
+    line = refused(capsys, "caption", "--model", model, "--min-confidence", "0.5", PHOTO)
+    assert line == (
+        f"caption_utils: {model}: has no confidence.safetensors, which --min-confidence needs; "
+        "write it with python -m caption_utils confidence"
+    )
+
+
+@pytest.mark.parametrize("least", ["1.5", "-1", "nan"])
+def test_a_least_confidence_out_of_range_is_one_line(sure, capsys, least):
+    line = refused(capsys, "caption", "--model", sure, f"--min-confidence={least}", PHOTO)
+    assert line.endswith(f"min_confidence={least} is out of range; choose a value from 0 to 1")
+
+
+def test_the_command_that_fits_confidence_tells_what_it_is_worth(capsys, monkeypatch):
+    table = pd.DataFrame(
+        {"captions": [3, 4], "confidence": [0.25, 0.5], "above_median": [0.2, 0.6], "cider": [9, 70.5]}
+    )
+    given = []
+    monkeypatch.setattr(
+        "caption_utils.evaluation.confidence.fit_confidence",
+        lambda *arguments: given.extend(arguments) or Reliability(8, 0.4321, table),
+    )
+    assert main(["confidence", "--model", "m", "--data", "d"]) == 0 and given == ["m", "d"]
+    first, second, header, *rows = capsys.readouterr().out.splitlines()
+    assert first == "fitted to 8 validation photos, measured on 7 others" and second.endswith(" 0.432")
+    assert header.split() == [*table.columns] and rows[1].split() == ["4", "0.50", "0.6", "70.5"]
+
+
 @pytest.mark.parametrize("top", ["0", "6"])
 def test_more_runners_up_than_beams_are_one_line(model, capsys, top):
     line = refused(capsys, "caption", "--model", model, "--top", top, PHOTO)
@@ -336,7 +406,7 @@ def test_a_broken_data_set_is_one_line(data_folder, tmp_path, capsys, change, me
         ("--encoder", "vgg", "encoder 'vgg' is unknown; choose one of efficientnet_lite2,"),
         ("--attention", "self", "attention 'self' is unknown; choose one of bahdanau, luong"),
         ("--schedule", "linear", "schedule 'linear' is unknown"),
-        ("--split", "mine", "split='mine' is unknown; use one of official, first6k, random"),
+        ("--split", "mine", "split='mine' is unknown; use one of official, first6k, source, random"),
         ("--epochs", "0", "epochs=0 is out of range"),
         ("--dropout", "2", "dropout=2.0 is out of range"),
         ("--images-per-batch", "0", "images_per_batch=0 is out of range"),

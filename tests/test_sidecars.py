@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from caption_utils.__main__ import main
 from caption_utils.errors import InputError
-from caption_utils.sidecars import COLUMNS, CaptionFiles, photos_in, text_paths
+from caption_utils.sidecars import COLUMNS, CaptionFiles, json_fields, read_table, text_paths
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_text_files_and_a_table_hold_what_is_printed(folder, tmp_path, caption):
     good = [line for line in found if "caption" in line]
     assert status == 1 and err == "" and len(good) == 3 and "bad.png" in found[2]["error"]
     assert rows_of(table) == [
-        [*COLUMNS],
+        [*COLUMNS[:3]],
         *([line["image"], line["caption"], f"{line['log_probability']:.4f}"] for line in good),
     ]
     texts = {path.name: path.read_text() for path in folder.glob("*.txt")}
@@ -182,7 +183,12 @@ def test_photos_that_would_share_a_text_file():
 
 
 class Said:
-    text, log_probability = "a dog , it runs", -1.23456
+    text, log_probability, confidence = "a dog , it runs", -1.23456, None
+    tokens, attention = ["a"], np.ones((1, 1, 1))
+
+
+class Sure(Said):
+    confidence = 0.41237
 
 
 def test_any_name_comes_back_from_the_table(tmp_path):
@@ -192,9 +198,29 @@ def test_any_name_comes_back_from_the_table(tmp_path):
     files = CaptionFiles(photos, None, table, False, False)
     for photo in [*photos, *photos]:
         assert files.write(photo, [Said]) == [Said]
-    assert photos_in(table) == set(map(str, photos)) and len(rows_of(table)) == len(names) + 1
+    assert read_table(table) == (3, set(map(str, photos))) and len(rows_of(table)) == len(names) + 1
     assert rows_of(table)[1] == [str(photos[0]), "a dog , it runs", "-1.2346"]
     assert CaptionFiles([*photos, Path("new.png")], None, table, False, True).left == [Path("new.png")]
+
+
+def test_confidence_is_in_json_and_in_a_new_table(tmp_path):
+    table, photos = str(tmp_path / "t.csv"), [tmp_path / "a.png", tmp_path / "b.png"]
+    CaptionFiles(photos, None, table, False, False).write(photos[0], [Sure])
+    CaptionFiles(photos, None, table, False, True).write(photos[1], [Said])  # by a model without confidence
+    assert rows_of(table) == [
+        ["photo", "caption", "log_probability", "confidence"],
+        [str(photos[0]), "a dog , it runs", "-1.2346", "0.4124"],
+        [str(photos[1]), "a dog , it runs", "-1.2346", ""],
+    ]
+    found = json_fields([Sure, Said], 2)
+    assert found["confidence"] == 0.4124 and "confidence" not in {**json_fields([Said], 1), **found["runners_up"][0]}
+
+
+def test_a_table_without_confidence_keeps_its_columns(tmp_path):
+    table, photos = str(tmp_path / "t.csv"), [tmp_path / "a.png", tmp_path / "b.png"]
+    CaptionFiles(photos, None, table, False, False).write(photos[0], [Said])
+    CaptionFiles(photos, None, table, False, True).write(photos[1], [Sure])
+    assert [len(row) for row in rows_of(table)] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +229,7 @@ def test_any_name_comes_back_from_the_table(tmp_path):
 def test_another_file_is_no_table_and_stays_as_it_was(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=r"^.*t\.csv: (is no table|cannot be read as csv).*; name another file$"):
-        photos_in(str(tmp_path / "t.csv"))
+        read_table(str(tmp_path / "t.csv"))
     assert (tmp_path / "t.csv").read_text() == text
 
 

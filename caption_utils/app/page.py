@@ -60,6 +60,8 @@ def result_card(result: Result) -> str:
         result=result,
         search=search_name(result.beams),
         chance=_chance(best.probability),
+        doubt=fill("doubt", text=best.doubt) if best.doubt else "",
+        confidence="" if best.confidence is None else f" · confidence {best.confidence:.0%}",
         copy=Markup(html.escape(JS)),
         attention=_attention(result.preview, best),
         spread=f" For a word, it {spread(best)}." if best.tokens else "",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from caption_utils.app.heatmaps import fitted
 from caption_utils.app.photos import Photo
+from caption_utils.calibration import load_calibration
 from caption_utils.captioner import Caption, Captioner
 from caption_utils.config import BEAMS
 from caption_utils.data.images import load_image
@@ -23,7 +24,7 @@ from caption_utils.training.checkpoint import load_model
 PREVIEW_SIDE = 560  # pixels
 MOST_SHOWN = 100  # captions that stay in memory with their picture; all of them are saved
 MOST_KEPT = 200  # previews and features that stay in memory, about a megabyte each
-COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "model", "beams")
+COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "confidence", "model", "beams")
 Row = tuple[str | int, ...]  # the values of ``COLUMNS``
 
 
@@ -54,7 +55,7 @@ class Session:
             loaded = load_model(self.models[model], self.device)
             shared = (other.encoder for other in self._captioners.values() if other.encoder.name == loaded.encoder)
             encoder = next(shared, None) or load_encoder(loaded.encoder, self.device)
-            self._captioners[model] = Captioner(loaded, encoder)
+            self._captioners[model] = Captioner(loaded, encoder, load_calibration(self.models[model]))
         return self._captioners[model]
 
     def caption(self, photo: Photo, model: str, beams: int = BEAMS) -> Result:
@@ -88,7 +89,8 @@ class Session:
 
 def _row(result: Result) -> Row:
     best = result.captions[0]
-    scores = f"{best.log_probability:.4f}", f"{best.per_word:.4f}"
+    confidence = "" if best.confidence is None else f"{best.confidence:.4f}"
+    scores = f"{best.log_probability:.4f}", f"{best.per_word:.4f}", confidence
     return result.photo, best.text, *scores, result.model, result.beams
 
 

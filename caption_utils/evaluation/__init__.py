@@ -1,5 +1,6 @@
-"""Does a model look where it says, and how good is it as a whole."""
+"""Does a model look where it says, does it know what it does not know, and how good is it as a whole."""
 
+from caption_utils.evaluation.confidence import fit_confidence
 from caption_utils.evaluation.grounding import grounding, grounding_scores, truth
 from caption_utils.evaluation.occlusion import deletion_scores, deletion_test
 from caption_utils.evaluation.report import evaluate_model
@@ -11,6 +12,7 @@ __all__ = [
     "deletion_test",
     "effective_regions",
     "evaluate_model",
+    "fit_confidence",
     "grounding",
     "grounding_scores",
     "sharpness_scores",

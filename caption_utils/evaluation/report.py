@@ -101,10 +101,8 @@ def evaluate_model(
     """
     start = time.perf_counter()
     captioner = Captioner.load(folder, device())
-    model, scheme = captioner.model, str(captioner.model.training.get("split", "official"))
-    whole = read_dataset(data, scheme)
-    _refuse_chance(whole, scheme, split)
-    dataset = whole.split(split) if split == "train" else _unseen(whole.split(split), model)
+    model = captioner.model
+    whole, dataset = read_split(data, model, split)
     batches = CaptionBatches(dataset, extract(dataset, captioner.encoder), model.vocab, BATCH, device())
     found = [best for batch in batches.in_order() for best, *_ in captioner.captions(batch.features, beams)]
     captions = [caption.text for caption in found]
@@ -134,6 +132,17 @@ def evaluate_model(
     return Evaluation(
         about, dataset.image_names, captions, likelihoods, scores, variety, missing, *about_attention, cost
     )
+
+
+def read_split(data: str | Path | CaptionDataset, model: Model, split: str) -> tuple[CaptionDataset, CaptionDataset]:
+    """The data set, split as the model's training data was, and its ``split``: but for ``train``, what is unseen.
+
+    Raises ``InputError`` as ``evaluate_model`` does.
+    """
+    scheme = str(model.training.get("split", "official"))
+    whole = read_dataset(data, scheme)
+    _refuse_chance(whole, scheme, split)
+    return whole, whole.split(split) if split == "train" else _unseen(whole.split(split), model)
 
 
 def attention_scores(captioner: Captioner, dataset: CaptionDataset, found: Sequence[Caption]) -> dict[str, Score]:

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -93,6 +94,14 @@ def test_a_card_tells_caption_probability_words_and_other_captions():
     for part in ("a dog runs", "Probability 1.8%", "37% per word", "two dogs", "5 beams", "photo.jpg", "bahdanau"):
         assert part in text
     assert page.result_card(result()).count('class="attention-word"') == 3
+
+
+def test_a_card_tells_how_sure_the_model_is_and_why_not():
+    found = result()
+    assert not re.search("confidence|unsure", page.result_card(found))
+    found.captions[0] = replace(found.captions[0], confidence=0.123, doubt="unsure: unlike <b>")
+    text = " ".join(Tags(page.result_card(found)).text.split())
+    assert "a dog runs unsure: unlike <b> Probability 1.8% · 37% per word · confidence 12%" in text
 
 
 def test_a_card_tells_over_how_many_regions_attention_is_spread_unless_there_is_no_word():

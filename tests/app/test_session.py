@@ -1,15 +1,18 @@
 import csv
 import io
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import skimage
+import torch
 from PIL import Image
 
 from caption_utils.app import session as module
 from caption_utils.app.photos import Photo
 from caption_utils.app.session import Session
+from caption_utils.calibration import Calibration, Looks
 from caption_utils.captioner import Captioner
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import load_model
@@ -76,7 +79,16 @@ def test_the_history_is_a_csv_each_caption_once(session):
     assert header == list(module.COLUMNS)
     assert [row[0] for row in rows] == ["other.png", name]
     best = session.history[-1].captions[0]
-    assert rows[1][1:] == [best.text, f"{best.log_probability:.4f}", f"{best.per_word:.4f}", "one", "2"]
+    assert rows[1][1:] == [best.text, f"{best.log_probability:.4f}", f"{best.per_word:.4f}", "", "one", "2"]
+
+
+def test_a_model_that_can_tell_says_how_sure_it_is(session, model_folder, tmp_path):
+    session.models["sure"] = shutil.copytree(model_folder, tmp_path / "sure")
+    looks = Looks(torch.zeros(1280), torch.zeros(1280, 1))
+    Calibration(torch.tensor([math.log(3), 0]), looks, torch.tensor([9.0])).save(tmp_path / "sure")
+    assert session.caption(Photo("a.png", COFFEE), "sure", 1).captions[0].confidence == pytest.approx(0.75)
+    (row,) = csv.DictReader(io.StringIO(session.csv()))
+    assert row["confidence"] == "0.7500"
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
