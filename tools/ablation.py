@@ -12,12 +12,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from caption_utils.captioner import Captioner
 from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
-from caption_utils.evaluation.report import append_row, evaluate_model
+from caption_utils.evaluation.report import append_row, evaluate_model, rounded, with_bounds
+from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import sleep_while_waiting
+from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import load_model
-from caption_utils.training.run import train_model
+from caption_utils.training.run import BATCH, train_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE, CURVES, MODELS = ROOT / "results/ablation.csv", ROOT / "results/curves/ablation", ROOT / "data/models/ablation"
@@ -58,6 +62,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "hard attention": {"hard": True},
     "sparsemax": {"normalizer": "sparsemax"},
     "1.5-entmax": {"normalizer": "entmax"},
+    "words from the context": {"from_context": 0.5},
+    "1.5-entmax, words from the context": {"normalizer": "entmax", "from_context": 0.5},
     "no deep output": {"deep_output": False},
     "no tied weights": {"tie_weights": False},
     "GloVe, frozen": {"WORD_VECTORS": "glove-50d", "freeze_word_vectors": True},
@@ -76,15 +82,24 @@ def measure(data: CaptionDataset, change: str, seed: int) -> dict[str, object]:
     history = train_model(data, folder, settings=settings, **arguments)
     CURVES.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "log.csv", CURVES / f"{folder.name}.csv")
-    greedy, beam = (evaluate_model(folder, data, "val", beams).report() for beams in (1, 5))
+    beam = evaluate_model(folder, data, "val", 5).report()
     row: dict[str, object] = {"change": change, "seed": seed, "parameters": parameters(folder)}
     row["captions_per_second"] = round(history["captions_per_second"].median(), 1)
     row["epoch"] = int(history.loc[history["val_perplexity"].idxmin(), "epoch"])
     row |= {name: beam[name] for name in ("perplexity", "perplexity_per_word")}
-    for search, report in {"greedy": greedy, "beam5": beam}.items():
+    for search, report in {"greedy": greedy_scores(folder, data), "beam5": beam}.items():
         row |= {f"{search}_{score}{end}": report[f"{score}{end}"] for score in SCORES for end in ("", "_low", "_high")}
     row |= {"effective_regions": beam["effective_regions"], "peak": beam["peak"], "moved": beam["change"]}
     return row | {f"fall_difference{end}": beam[f"fall_difference{end}"] for end in ("", "_low", "_high")}
+
+
+def greedy_scores(folder: Path, data: CaptionDataset) -> dict[str, float]:
+    """BLEU-4 and CIDEr of greedy captions of the validation images, with the bounds of their intervals."""
+    captioner, val = Captioner.load(folder), data.split("val")
+    batches = CaptionBatches(val, extract(val, captioner.encoder), captioner.model.vocab, BATCH)
+    texts = [best.text for batch in batches.in_order() for best, *_ in captioner.captions(batch.features, 1)]
+    scores = caption_scores(texts, [val.captions_of(name) for name in val.image_names])
+    return rounded(with_bounds({name: scores[name] for name in SCORES}))
 
 
 def parameters(folder: Path) -> int:
