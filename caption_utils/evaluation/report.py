@@ -34,7 +34,7 @@ from caption_utils.training.run import BATCH, read_dataset
 
 SCORES = ("perplexity", "perplexity_per_word", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
 DIGITS = 4
-PHOTOS = 25  # of the deletion test, which encodes each about 17 times
+PHOTOS = 200  # of the deletion test, which encodes each about 17 times
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +66,17 @@ class Evaluation:
         """
         row = {**self.about, **dict.fromkeys(SCORES), **self.diversity, **self.cost}
         row |= {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
-        return _rounded(row | _with_bounds(self.scores))
+        return rounded(row | with_bounds(self.scores))
 
     def report(self) -> dict[str, object]:
         """``row``, then ``sharpness`` beside that of even attention, then ``attention`` and on how many images."""
         images = len(next(iter(self.attention.values())).statistics)
-        sharpness, attention = (_rounded(_with_bounds(scores)) for scores in (self.sharpness, self.attention))
-        even = _rounded({"even_regions": self.regions, "even_peak": 1 / self.regions})
+        sharpness, attention = (rounded(with_bounds(scores)) for scores in (self.sharpness, self.attention))
+        even = rounded({"even_regions": self.regions, "even_peak": 1 / self.regions})
         return self.row() | sharpness | even | {"attention_images": images} | attention
 
 
-def _with_bounds(scores: Mapping[str, Score]) -> dict[str, float]:
+def with_bounds(scores: Mapping[str, Score]) -> dict[str, float]:
     """Each score's value, and the bounds of its interval as ``NAME_low`` and ``NAME_high``."""
     found: dict[str, float] = {}
     for name, score in scores.items():
@@ -85,7 +85,8 @@ def _with_bounds(scores: Mapping[str, Score]) -> dict[str, float]:
     return found
 
 
-def _rounded(row: Mapping[str, object]) -> dict[str, object]:
+def rounded(row: Mapping[str, object]) -> dict[str, object]:
+    """With numbers of four decimal places."""
     return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}
 
 
@@ -150,7 +151,7 @@ def attention_scores(captioner: Captioner, dataset: CaptionDataset, found: Seque
 
     On drawn scenes, told by their ``scenes.json``: ``true``, the percent of captions that are, and of the pointing
     game ``pointing_hit`` and ``pointing_mass`` to compare with ``pointing_chance``, and ``pointing_absent``; see
-    ``grounding_scores``. On photographs the deletion test of the first 25, by greedy captions: ``fall_attended``,
+    ``grounding_scores``. On photographs the deletion test of the first 200, by greedy captions: ``fall_attended``,
     ``fall_random`` and ``fall_difference``, see ``deletion_scores``.
     """
     if (dataset.root / "scenes.json").is_file():
