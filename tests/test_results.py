@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from caption_utils.calibration import load_calibration
 from caption_utils.encoders.encoder import load_encoder
 from caption_utils.training.checkpoint import load_model
 
@@ -51,6 +52,17 @@ def test_a_shipped_model_was_measured_greedily_and_with_beams(folder):
     best = json.loads((folder / "config.json").read_text(encoding="utf-8"))["training"]["best"]["val_perplexity"]
     for row in measured:  # of float16 weights, from float32 ones
         assert float(row["perplexity"]) == pytest.approx(best, rel=2e-3)
+
+
+def test_a_shipped_model_knows_how_sure_it_is(folder):
+    assert (folder / "confidence.safetensors").stat().st_size < 2e6
+    assert load_calibration(folder) is not None
+    values = {
+        (row["measure"], row["of"]): row for row in rows(RESULTS / "confidence.csv") if row["model"] == folder.name
+    }
+    assert float(values["rank correlation with CIDEr", "confidence"]["value"]) >= 0.3
+    assert float(values["area, confidence", "no photographs"]["value"]) >= 0.95
+    assert int(values["area, confidence", "no photographs"]["pictures"]) >= 60
 
 
 def told(document):
