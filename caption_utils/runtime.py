@@ -7,7 +7,9 @@ import random
 import sys
 import tempfile
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     import torch
     from IPython.display import Markdown
 
+KAGGLE_INPUT = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))  # where Kaggle attaches data sets and outputs
 KAGGLE_WORKING = Path("/kaggle/working")
-PROFILES = ("fast", "full")
+PROFILES = ("fast", "full", "source")
 DEVICES = ("cpu", "cuda", "mps")
 
 
@@ -65,7 +68,7 @@ def obstacle(name: str) -> str:
 
     try:
         if name == "cuda":
-            torch.ones(1, device=name).add_(1).item()
+            gpu_names()
         elif not torch.backends.mps.is_available():
             return "there is no Apple GPU"
         else:
@@ -76,6 +79,34 @@ def obstacle(name: str) -> str:
             print(f"The Apple GPU is not used: {reason}", file=sys.stderr)
         return reason
     return ""
+
+
+def gpu_count() -> int:
+    """How many CUDA GPUs training may use. The driver tells; CUDA is not started."""
+    import torch
+
+    return torch.cuda.device_count() if os.environ.get("CAPTION_DEVICE", "") in ("", "cuda") else 0
+
+
+@cache
+def gpu_names() -> tuple[str, ...]:
+    """What the CUDA GPUs are called. Raises ``RuntimeError`` or ``AssertionError`` if none is there that runs a kernel.
+
+    Where there are several, a fork finds out: a process that has used CUDA could not start one for each GPU any more.
+    """
+    import torch
+
+    if gpu_count() < 2 or torch.cuda.is_initialized():
+        return _try_cuda()
+    with ProcessPoolExecutor(1, get_context("fork")) as fork:
+        return fork.submit(_try_cuda).result()
+
+
+def _try_cuda() -> tuple[str, ...]:
+    import torch
+
+    torch.ones(1, device="cuda").add_(1).item()
+    return tuple(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
 
 
 def try_training(place: "torch.device") -> None:
@@ -162,11 +193,11 @@ def seed_everything(seed: int) -> None:
 def profile(dataset_is_demo: bool) -> str:
     """``"full"`` on a GPU with a real data set, else ``"fast"``; ``CAPTION_PROFILE`` overrules both.
 
-    Raises ``InputError`` if ``CAPTION_PROFILE`` names neither.
+    Raises ``InputError`` if ``CAPTION_PROFILE`` is none of ``PROFILES``.
     """
     chosen = os.environ.get("CAPTION_PROFILE", "")
     if chosen and chosen not in PROFILES:
-        raise InputError(f"CAPTION_PROFILE={chosen}: set it to fast or full, or unset it")
+        raise InputError(f"CAPTION_PROFILE={chosen}: set it to {' or '.join(PROFILES)}, or unset it")
     return chosen or ("full" if not dataset_is_demo and device().type == "cuda" else "fast")
 
 
@@ -175,14 +206,14 @@ def describe_host() -> str:
     import torch
 
     chosen = device()
-    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "none"
+    gpus = gpu_names() if chosen.type == "cuda" else ()
     rows = {
         "host": host(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": chosen.type,
-        "gpu": gpu,
+        "gpus": f"{len(gpus)} ({', '.join(gpus)}); training uses all" if gpus else "none",
         "cpu cores": str(os.cpu_count()),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())

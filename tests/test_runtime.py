@@ -1,4 +1,5 @@
 import errno
+import os
 import random
 import tempfile
 
@@ -81,6 +82,27 @@ def test_a_gpu_that_runs_no_kernel_is_an_obstacle(monkeypatch):
     assert "no kernel image" in runtime.obstacle.__wrapped__("cuda")
 
 
+def test_a_fork_asks_for_the_names_of_several_gpus(monkeypatch):
+    """This process starts no CUDA, or it could not be forked for each GPU any more."""
+    here, ones = f"GPU of {os.getpid()}", torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"GPU of {os.getpid()}")
+    monkeypatch.setenv("CAPTION_DEVICE", "")
+    names = runtime.gpu_names.__wrapped__()
+    assert len(names) == 2 and here not in names
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert runtime.gpu_names.__wrapped__() == (here, here)
+
+
+def test_gpus_that_are_not_to_be_used_do_not_count(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CAPTION_DEVICE", "cpu")
+    assert runtime.gpu_count() == 0
+    monkeypatch.delenv("CAPTION_DEVICE")
+    assert runtime.gpu_count() == 2
+
+
 def test_an_apple_gpu_that_lacks_an_operation_is_not_used_and_a_line_says_so(monkeypatch, capsys):
     runtime.try_training(torch.device("cpu"))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -150,7 +172,7 @@ def test_profile_is_overruled(monkeypatch):
 
 def test_unknown_profile(monkeypatch):
     monkeypatch.setenv("CAPTION_PROFILE", "quick")
-    with pytest.raises(InputError, match="^CAPTION_PROFILE=quick: set it to fast or full, or unset it$"):
+    with pytest.raises(InputError, match="^CAPTION_PROFILE=quick: set it to fast or full or source, or unset it$"):
         runtime.profile(dataset_is_demo=True)
 
 
@@ -158,6 +180,12 @@ def test_describe_host_names_versions_and_device():
     rows = dict(line.split(maxsplit=1) for line in runtime.describe_host().splitlines())
     assert rows["torch"] == torch.__version__
     assert rows["device"] == runtime.device().type
+
+
+def test_describe_host_counts_the_gpus(tried, monkeypatch):
+    tried["cuda"] = ""
+    monkeypatch.setattr(runtime, "gpu_names", lambda: ("Tesla T4", "Tesla T4"))
+    assert "\ngpus       2 (Tesla T4, Tesla T4); training uses all\n" in runtime.describe_host()
 
 
 def test_source_is_shown_as_it_stands_in_the_package():

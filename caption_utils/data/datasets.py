@@ -9,14 +9,23 @@ from pathlib import Path
 import pandas as pd
 
 from caption_utils.data.duplicates import close_pairs, fingerprint
-from caption_utils.data.folders import KAGGLE_INPUT, find_images
+from caption_utils.data.folders import find_images
 from caption_utils.data.layouts import find_caption_file, find_layout, read_captions, summary
-from caption_utils.data.splits import FEWEST, SPLITS, first6k_split, listed_split, random_split
+from caption_utils.data.splits import (
+    FEWEST,
+    FIRST,
+    SPLITS,
+    first6k_split,
+    known_split,
+    listed_split,
+    random_split,
+    source_split,
+)
 from caption_utils.errors import InputError
-from caption_utils.runtime import repository
+from caption_utils.runtime import KAGGLE_INPUT, repository
 
 KAGGLE_NAME = "adityajn105/flickr8k"
-SCHEMES = ("official", "first6k", "random")
+SCHEMES = ("official", "first6k", "source", "random")
 KAGGLE_DEPTH = 4
 
 
@@ -115,7 +124,9 @@ def load_dataset(
     """Read a folder (or its caption file) of any layout in ``layouts``.
 
     The split is by image. ``official`` takes it from the file itself, else from lists (``*trainImages.txt``, …), else
-    draws a ``random`` one, about 80/10/10. ``first6k`` takes the first 6,000 images, 80/20 into train and val. Rows
+    tells Flickr8k's training and validation images by their names, else draws a ``random`` one, about 80/10/10.
+    ``first6k`` takes the first 6,000 images, 80/20 into train and val, and ``source`` (by row, not by image) the first
+    6,000 captions. Rows
     whose photo is missing are dropped and counted in ``notes``; with ``require_images=False``, no photo is looked for.
     Raises ``InputError`` for anything that cannot be read.
     """
@@ -161,6 +172,9 @@ def _assign_split(
     table: pd.DataFrame, scheme: str, seed: int, root: Path, file: Path, notes: list[str]
 ) -> tuple[pd.DataFrame, str]:
     """The rows of images that are in a split, and the scheme that was used."""
+    if scheme == "source":
+        notes.append(f"Split: source, by caption row, seed {seed} (the same images are on both sides)")
+        return table[:FIRST].assign(split=source_split(len(table), seed)).reset_index(drop=True), scheme
     images = list(table["image"].unique())
     assigned = _official_split(table, images, root, file, notes) if scheme == "official" else {}
     if not assigned:
@@ -174,7 +188,7 @@ def _assign_split(
 
 
 def _official_split(table: pd.DataFrame, images: list[str], root: Path, file: Path, notes: list[str]) -> dict[str, str]:
-    """Image → split by the caption file, else by the lists; empty if neither tells."""
+    """Image → split by the caption file, else by lists and known names; empty if none of them tells."""
     given = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
     twice = given.loc[given["image"].duplicated(), "image"]
     if len(twice):
@@ -182,10 +196,14 @@ def _official_split(table: pd.DataFrame, images: list[str], root: Path, file: Pa
     if len(given):
         notes.append(f"Split: official, given by {file.name}")
         return dict(zip(given["image"], given["split"], strict=True))
-    assigned = listed_split(root, set(images), notes)
-    if assigned:
-        _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
-    return assigned
+    known = known_split(images)
+    assigned = listed_split(root, set(images), notes, known)
+    _note(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
+    told = {name: split for name, split in known.items() if split not in assigned.values() and name not in assigned}
+    if told:
+        rest = "" if assigned else "; the test images take the list Flickr_8k.testImages.txt beside the captions"
+        notes.append(f"Split: official for {' and '.join(sorted(set(told.values())))}, by the photos' names{rest}")
+    return assigned | told
 
 
 def _note(notes: list[str], names: Sequence[str], what: str) -> None:

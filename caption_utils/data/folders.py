@@ -10,14 +10,15 @@ from itertools import chain, islice
 from pathlib import Path
 
 from caption_utils.errors import InputError
+from caption_utils.runtime import KAGGLE_INPUT
 
 IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images", "flickr30k-images")
 IMAGE_SUFFIXES = tuple(  # of all that ``load_image`` reads
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .heic .heics .heif .heifs .hif .avif .avifs "
     ".jp2 .j2k .j2c .jpc .jpf .jpx".split()
 )
-KAGGLE_INPUT = Path("/kaggle/input")  # where Kaggle attaches data sets and models
 MOST_ENTRIES = 200  # enough of a folder to find the data set or model in it
+DEPTH = 7  # how far down what Kaggle attaches may lie, as the models of a repository do
 
 
 def listing(folder: Path, most: int | None = None) -> tuple[list[os.DirEntry], list[os.DirEntry]]:
@@ -66,6 +67,11 @@ def walk(folder: Path, depth: float, most: int | None = None) -> Iterator[Path]:
         level = [sub for real, sub in below.items() if real not in seen]
         yield from level
         seen, depth = seen | below.keys(), depth - 1
+
+
+def attached(name: str) -> Path | None:
+    """A folder of this name in what Kaggle has attached, such as the output of an earlier session; read-only."""
+    return next((folder for folder in walk(KAGGLE_INPUT, DEPTH, MOST_ENTRIES) if folder.name == name), None)
 
 
 def find_images(file: Path, names: Iterable[str]) -> tuple[Path, dict[str, str], list[str]]:

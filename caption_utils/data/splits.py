@@ -1,6 +1,11 @@
-"""Train, validation and test splits, always by image, so that no photo is in two of them."""
+"""Train, validation and test splits, by image, so that no photo is in two of them, but for ``source_split``."""
 
+import base64
 import hashlib
+import json
+import posixpath
+import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 
 from caption_utils.data.folders import files_in, spelled_as_in, walk
@@ -11,6 +16,8 @@ SPLITS = ("train", "val", "test")
 LIST_ENDS = {"trainImages.txt": "train", "devImages.txt": "val", "testImages.txt": "test"}
 LISTS = {split: f"Flickr_8k.{end}" for end, split in LIST_ENDS.items()}
 FIRST = 6000
+DIGEST = 6  # bytes of a photo's name
+KNOWN = Path(__file__).with_name("flickr8k_splits.json")  # digests of the names in the official lists, test excepted
 LEFT_OUT = 0.05  # of the photos, by lists beside the data set; the official ones leave 1 % of Flickr8k out
 FEWEST = {"train": 1, "val": 2, "test": 3}  # images of which a random split has that part
 FEW = 20  # images, of which chance would leave some split without any
@@ -36,6 +43,41 @@ def first6k_split(images: list[str], seed: int) -> dict[str, str]:
     return _ranked(shuffled(images[:FIRST], seed), {"val": 0.2})
 
 
+def source_split(rows: int, seed: int) -> list[str]:
+    """The split of each of the first 6,000 caption rows, 80/20 into train and val by chance.
+
+    An image is then on both sides with some of its captions, as in the project that this series follows. Use it to
+    compare with that project's figures, and for nothing else.
+    """
+    numbers = [str(number) for number in range(min(rows, FIRST))]
+    assigned = _ranked(shuffled(numbers, seed), {"val": 0.2})
+    return [assigned[number] for number in numbers]
+
+
+def name_digest(photo: str) -> bytes:
+    """All that is kept of a photo's name, however a file system spells its accents: ``DIGEST`` bytes."""
+    spelled = unicodedata.normalize("NFC", photo).encode(errors="surrogatepass")
+    return hashlib.blake2b(spelled, digest_size=DIGEST).digest()
+
+
+def digests_of(text: str) -> list[bytes]:
+    """Digests of names that were joined and written in base 64. Raises ``ValueError`` if they were not."""
+    joined = base64.b64decode(text)
+    return [joined[start : start + DIGEST] for start in range(0, len(joined), DIGEST)]
+
+
+def known_split(images: Collection[str]) -> dict[str, str]:
+    """Image → train or val for the photos of Flickr8k's official lists, by digests of their names.
+
+    Empty if fewer than half of ``images`` are among them: then it is another data set.
+    """
+    lists = json.loads(KNOWN.read_text(encoding="utf-8"))
+    splits = {digest: split for split, text in lists.items() for digest in digests_of(text)}
+    found = {name: splits.get(name_digest(posixpath.basename(name))) for name in images}
+    known = {name: split for name, split in found.items() if split}
+    return known if 2 * len(known) >= len(found) else {}
+
+
 def _digest(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
 
@@ -55,12 +97,13 @@ def _ranked(images: list[str], shares: dict[str, float]) -> dict[str, str]:
     return assigned
 
 
-def listed_split(root: Path, images: set[str], notes: list[str]) -> dict[str, str]:
+def listed_split(root: Path, images: set[str], notes: list[str], known: Collection[str] = ()) -> dict[str, str]:
     """Image → split by the official lists, which ``notes`` then names; empty if no list tells.
 
     Looks up to two levels below the data set's folder ``root``, then in its parent and beside it, and takes the lists
-    of the first place with one that names some of ``images``; those outside ``root`` only if they leave out hardly any.
-    Lists that cannot be read are left alone. Raises ``InputError`` if two lists put an image into different splits.
+    of the first place with one that names some of ``images``; those outside ``root`` only if they and ``known`` leave
+    out hardly any. Lists that cannot be read are left alone. Raises ``InputError`` if two lists put an image into
+    different splits.
     """
     inside = list(walk(root, 2))
     for place in dict.fromkeys([*inside, *walk(root.parent, 1)]):
@@ -70,7 +113,7 @@ def listed_split(root: Path, images: set[str], notes: list[str]) -> dict[str, st
             if path.name.endswith(tuple(LIST_ENDS))
         }
         lists = {path: names for path, names in found.items() if not images.isdisjoint(names)}
-        if lists and (place in inside or len(images.difference(*lists.values())) <= LEFT_OUT * len(images)):
+        if lists and (place in inside or len(images.difference(known, *lists.values())) <= LEFT_OUT * len(images)):
             shown = (path.relative_to(root) if place in inside else path for path in lists)
             notes.append(f"Split: official, lists {', '.join(map(str, shown))}")
             return _assign(lists)

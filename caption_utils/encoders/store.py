@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caption_utils.data.datasets import CaptionDataset
+from caption_utils.data.folders import attached
 from caption_utils.encoders.encode import encode
 from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
@@ -75,12 +76,13 @@ def extract(
     ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store,
     each its own ``rows``: it is whole when all have returned. Its folder lies in ``cache`` (by default the writable
     data folder) under a name made from encoder, weights, transform and what the files hold, so that a change in any of
-    them makes a new store. Raises ``InputError`` naming the images that cannot be decoded, after the rest.
+    them makes a new store. If Kaggle has attached one of that name, it is copied and completed. Raises ``InputError``
+    naming the images that cannot be decoded, after the rest.
     """
     names = dataset.image_names
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
     if not (folder / "index.json").exists():
-        _create(folder, names, encoder)
+        _begin(folder, names, encoder)
     done = _mapped(folder / "done.npy", "r")
     if missing := {row: dataset.path(names[row]) for row in range(len(names))[rows] if not done[row]}:
         _fill(folder, missing, encoder, mirror, quiet=bool(rows.start))
@@ -111,22 +113,31 @@ def _stamp(path: Path) -> str:
     return f"{size} {digest.hexdigest()}"
 
 
-def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
-    """An empty store, whole or not at all; of several processes that make it at once, the first one's stays."""
-    made, shape = folder.with_name(f"{folder.name}.{uuid4().hex}"), (len(names), encoder.grid**2, encoder.width)
-    index = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "names": names}
+def _begin(folder: Path, names: list[str], encoder: Encoder) -> None:
+    """An attached store or an empty one, whole or not at all; of several processes at once, the first one's stays."""
+    made = folder.with_name(f"{folder.name}.{uuid4().hex}")
     try:
         made.mkdir(parents=True)
-        np.lib.format.open_memmap(made / "features.npy", mode="w+", dtype=np.float16, shape=shape).flush()
-        _reserve(made / "features.npy")
-        np.save(made / "done.npy", np.zeros(len(names), dtype=bool))
-        (made / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        if (earlier := attached(folder.name)) and (earlier / "index.json").exists():
+            for file in earlier.iterdir():
+                shutil.copyfile(file, made / file.name)  # without the permissions of what is read-only
+        else:
+            _create(made, names, encoder)
         made.rename(folder)
     except OSError as error:
         if not (folder / "index.json").exists():
             raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
+    shape = len(names), encoder.grid**2, encoder.width
+    index = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "names": names}
+    np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape).flush()
+    _reserve(folder / "features.npy")
+    np.save(folder / "done.npy", np.zeros(len(names), dtype=bool))
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def _reserve(path: Path) -> None:

@@ -5,9 +5,7 @@ trained) and ``vocab.json``. Training adds ``last.safetensors``, from which it r
 """
 
 import base64
-import hashlib
 import json
-import unicodedata
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from caption_utils.config import DecoderConfig
+from caption_utils.data.splits import digests_of, name_digest
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
@@ -33,7 +32,6 @@ RENAMED = {
     "project.1.": "project.",
 }
 WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
-DIGEST = 6  # bytes of a photo's name
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,6 @@ def check_encoder(model: Model, name: str, fingerprint: str) -> None:
             f"encoder {name}: its weights differ from those the model was trained with "
             f"({fingerprint}, not {model.fingerprint}); install the locked packages, or train again"
         )
-
-
-def name_digest(photo: str) -> bytes:
-    """What ``Model.trained_on`` keeps of a photo's name, however a file system spells its accents."""
-    spelled = unicodedata.normalize("NFC", photo).encode(errors="surrogatepass")
-    return hashlib.blake2b(spelled, digest_size=DIGEST).digest()
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -109,7 +101,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     try:
         decoder = build_decoder(DecoderConfig(**config["decoder"]))
         encoder = str(config["encoder"]["name"]), str(config["encoder"]["fingerprint"])
-        training, digests = dict(config.get("training", {})), base64.b64decode(config.get("trained_on", ""))
+        training, seen = dict(config.get("training", {})), digests_of(config.get("trained_on", ""))
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -122,8 +114,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     if config.get("vocabulary", words := vocab.fingerprint()) != words:
         raise InputError(f"{folder / VOCAB}: other words than the model's; restore the vocabulary that belongs to it")
     load_weights(decoder, folder)
-    trained_on = frozenset(digests[start : start + DIGEST] for start in range(0, len(digests), DIGEST))
-    return Model(decoder.to(device).eval(), vocab, *encoder, training, trained_on)
+    return Model(decoder.to(device).eval(), vocab, *encoder, training, frozenset(seen))
 
 
 def load_weights(decoder: Decoder, folder: Path) -> None:

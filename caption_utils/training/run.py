@@ -14,6 +14,7 @@ import torch
 
 from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, RunConfig, SelfCriticalConfig, TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.splits import name_digest
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.data.word_vectors import WordVectors, load_word_vectors
 from caption_utils.data.wordpiece import WordPiece
@@ -23,9 +24,9 @@ from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder, build_decoder
 from caption_utils.plots import learning_curve
-from caption_utils.runtime import device, seed_everything
+from caption_utils.runtime import device, gpu_count, seed_everything
 from caption_utils.training.batches import CaptionBatches
-from caption_utils.training.checkpoint import Model, check_encoder, load_model, name_digest
+from caption_utils.training.checkpoint import Model, check_encoder, load_model
 from caption_utils.training.processes import join_processes
 from caption_utils.training.self_critical import DrawnBatches, refine
 from caption_utils.training.trainer import fit
@@ -179,20 +180,26 @@ def _save_curve(history: pd.DataFrame, folder: Path) -> None:
 def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
     """``train_model``, which takes the same arguments, in one process for each GPU of the machine; for notebooks.
 
-    The processes are forks, which can use no GPU that was used before: call it in a fresh kernel, before anything else
-    but imports. Raises ``InputError`` if it is too late. With one GPU or none it is ``train_model``.
+    The processes are forks, which can use no GPU that was used before. So call it before anything else uses one; later,
+    and with one GPU or none, it is ``train_model``. A line says on how many GPUs it trains.
     """
     bound = signature(train_model).bind(*arguments, **named)
     bound.apply_defaults()
-    count = torch.cuda.device_count()  # asks the driver and starts nothing
-    if count < 2:
+    count = gpu_count()
+    if count > 1 and torch.cuda.is_initialized():
+        print(f"Training on 1 of {count} GPUs: this process has used one; restart the kernel to train on all")
+    if count < 2 or torch.cuda.is_initialized():
         return train_model(*bound.args)
-    if torch.cuda.is_initialized():
-        raise InputError("the GPUs are in use by this process already; restart the kernel and train before other cells")
     from accelerate import notebook_launcher
 
-    notebook_launcher(train_model, bound.args, num_processes=count)
+    print(f"Training on {count} GPUs, with a process for each")
+    notebook_launcher(_train_in_fork, bound.args, num_processes=count)
     return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
+
+
+def _train_in_fork(*arguments: Any) -> None:
+    torch.set_num_threads(1)  # those that the parent's work on the CPU has started are not there in a fork
+    train_model(*arguments)
 
 
 def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:

@@ -3,14 +3,13 @@
 from contextlib import suppress
 from pathlib import Path
 
-from caption_utils.data.folders import KAGGLE_INPUT, MOST_ENTRIES, walk
+from caption_utils.data.folders import DEPTH, MOST_ENTRIES, walk
 from caption_utils.errors import InputError
-from caption_utils.runtime import repository, writable_dir
+from caption_utils.runtime import KAGGLE_INPUT, repository, writable_dir
 from caption_utils.training.checkpoint import CONFIG, WEIGHTS, read_json
 
 DEFAULT_MODEL = "bahdanau-flickr8k"
 SHIPPED = Path("results", "checkpoints")
-DEPTH = 7  # how far below a base a model may lie, as one of a repository that Kaggle attaches does
 
 
 def model_folders() -> dict[str, Path]:

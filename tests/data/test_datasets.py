@@ -149,7 +149,7 @@ def test_an_image_in_two_splits(tmp_path):
 
 
 def test_unknown_scheme(tmp_path):
-    fails("split='karpathy' is unknown; use one of official, first6k, random", tmp_path, split="karpathy")
+    fails("split='karpathy' is unknown; use one of official, first6k, source, random", tmp_path, split="karpathy")
 
 
 # Images
@@ -257,6 +257,44 @@ def test_a_name_that_is_no_text_is_told_all_the_same(tmp_path):
     (root / "Images" / os.fsdecode(b"\xe9.jpg")).touch()
     note = next(note for note in load_dataset(root).notes if "without a caption" in note)
     assert note == "Image files without a caption (not used): 1 (\\udce9.jpg)"
+
+
+# Flickr8k's photos without its lists
+
+
+@pytest.fixture
+def known_names(monkeypatch):
+    """As if the first of the toy photos were Flickr8k's training images, and the third its validation image."""
+    parts = dict(zip(NAMES[:3], ("train", "train", "val"), strict=True))
+    monkeypatch.setattr(datasets, "known_split", lambda images: {n: s for n, s in parts.items() if n in images})
+
+
+def test_known_photos_are_split_as_the_lists_split_them(tmp_path, known_names):
+    dataset = load_dataset(make(tmp_path / "toy"))
+    assert dataset.scheme == "official" and set(dataset.table["split"]) == {"train", "val"}
+    assert any(note.startswith("Split: official for train and val, by the photos' names; ") for note in dataset.notes)
+
+
+def test_a_list_of_the_test_images_completes_known_photos(tmp_path, known_names):
+    root = make(tmp_path / "owner" / "toy")
+    (root.parent / "Flickr_8k.testImages.txt").write_text("\n".join(NAMES[3:]))
+    dataset = load_dataset(root)
+    assert list(dataset.split("test").image_names) == NAMES[3:] and len(dataset.image_names) == len(NAMES)
+    assert any(note == "Split: official for train and val, by the photos' names" for note in dataset.notes)
+
+
+def test_lists_come_before_known_names(tmp_path, known_names):
+    root = make(tmp_path / "toy")
+    (root / "Flickr_8k.trainImages.txt").write_text(NAMES[2])
+    (root / "Flickr_8k.devImages.txt").write_text(NAMES[0])
+    assert dict(load_dataset(root).table[["image", "split"]].to_numpy()) == {NAMES[2]: "train", NAMES[0]: "val"}
+
+
+def test_the_source_s_split_has_an_image_on_both_sides(tmp_path):
+    dataset = load_dataset(make(tmp_path / "toy"), split="source")
+    assert set(dataset.split("train").image_names) & set(dataset.split("val").image_names)
+    assert dataset.notes[0] == "Split: source, by caption row, seed 0 (the same images are on both sides)"
+    assert dataset.scheme == "source"
 
 
 # Finding a data set

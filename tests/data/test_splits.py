@@ -1,9 +1,12 @@
+import base64
+import json
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from caption_utils.data.splits import first6k_split, listed_split, random_split, shuffled
+from caption_utils.data import splits
+from caption_utils.data.splits import first6k_split, known_split, listed_split, random_split, shuffled, source_split
 from caption_utils.errors import InputError
 
 NAMES = [f"{i}.jpg" for i in range(10)]
@@ -46,6 +49,34 @@ def test_first6k_leaves_the_rest_out():
     assigned = first6k_split(names, seed=0)
     assert set(assigned) == set(names[:6000])
     assert counts(assigned) == {"train": 4800, "val": 1200, "test": 0}
+
+
+def test_source_splits_the_first_6000_rows():
+    parts = source_split(40_000, seed=0)
+    assert (len(parts), parts.count("train"), parts.count("val")) == (6000, 4800, 1200)
+    assert source_split(10, 0) != source_split(10, 1) and sorted(source_split(10, 1)) == ["train"] * 8 + ["val"] * 2
+
+
+def test_known_names_are_whole():
+    lists = json.loads(splits.KNOWN.read_text())
+    digests = {split: splits.digests_of(text) for split, text in lists.items()}
+    assert {split: len(found) for split, found in digests.items()} == {"train": 6000, "val": 1000}
+    assert len({*digests["train"], *digests["val"]}) == 7000 and all(len(digest) == 6 for digest in digests["val"])
+
+
+@pytest.fixture
+def known_names(tmp_path, monkeypatch):
+    """As if 0.jpg to 5.jpg were Flickr8k's training images, 6.jpg and 7.jpg its validation images."""
+    parts = {"train": NAMES[:6], "val": NAMES[6:8]}
+    texts = {s: base64.b64encode(b"".join(map(splits.name_digest, names))).decode() for s, names in parts.items()}
+    (tmp_path / "known.json").write_text(json.dumps(texts))
+    monkeypatch.setattr(splits, "KNOWN", tmp_path / "known.json")
+
+
+def test_known_names_tell_training_and_validation(known_names):
+    assert counts(known_split(NAMES)) == {"train": 6, "val": 2, "test": 0}
+    assert known_split([f"Images/{name}" for name in NAMES])["Images/6.jpg"] == "val"
+    assert known_split([*NAMES, *(f"mine{i}.jpg" for i in range(7))]) == {}  # another data set with some of its photos
 
 
 def test_the_seed_and_the_names_alone_decide():

@@ -7,6 +7,7 @@ import torch
 from conftest import FakeEncoder, draw
 from PIL import Image
 
+from caption_utils.data import folders
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.images import load_image
 from caption_utils.encoders import store as features
@@ -100,6 +101,18 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(dataset, tmp_path, m
     store = extract(dataset, sound, tmp_path)
     assert (failing.seen, sound.seen) == (5, 7)
     assert torch.equal(store[dataset.image_names], encoded(dataset, sound, dataset.image_names))
+
+
+def test_what_an_earlier_session_left_is_copied_and_completed(dataset, tmp_path, monkeypatch):
+    (place := tmp_path / "input" / "session" / "features").mkdir(parents=True)
+    store = extract(dataset, FakeEncoder(), place, rows=slice(0, 8))
+    for file in store.folder.iterdir():
+        file.chmod(0o444)
+    monkeypatch.setattr(folders, "KAGGLE_INPUT", tmp_path / "input")
+    again, rest = FakeEncoder(), extract(dataset, FakeEncoder(), tmp_path / "whole")
+    continued = extract(dataset, again, tmp_path / "new")
+    assert again.seen == 4 and (continued.array == rest.array).all()
+    assert not np.load(store.folder / "done.npy")[8:].any()  # what is attached stays as it is
 
 
 def test_a_crash_before_the_index_starts_the_store_again(dataset, fake_encoder, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from caption_utils.captioner import Caption, Captioner
 from caption_utils.config import DecoderConfig
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.images import load_image
+from caption_utils.data.splits import name_digest
 from caption_utils.data.vocab import Vocabulary, tokenize
 from caption_utils.data.wordpiece import WordPiece
 from caption_utils.demo.scenes import DEMO
@@ -30,7 +31,7 @@ from caption_utils.evaluation.report import (
 from caption_utils.metrics.bootstrap import mean_score
 from caption_utils.metrics.scores import bleu
 from caption_utils.model.decoder import build_decoder
-from caption_utils.training.checkpoint import Model, load_model, name_digest, save_model
+from caption_utils.training.checkpoint import Model, load_model, save_model
 
 
 @pytest.fixture(autouse=True)

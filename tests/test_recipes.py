@@ -1,0 +1,128 @@
+"""What notebooks begin with, on made-up hosts: data found or not, a GPU or none, an earlier session's output."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import write_dataset
+
+from caption_utils import recipes, runtime
+from caption_utils.config import ENCODER
+from caption_utils.data import datasets, folders
+from caption_utils.data.datasets import load_dataset
+from caption_utils.errors import InputError
+from caption_utils.training.checkpoint import LAST
+from caption_utils.training.run import check_settings
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A repository with the demo set, on Colab or Kaggle, with nothing attached and no internet."""
+    for name in ("CAPTION_DATA", "CAPTION_PROFILE", "CAPTION_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    for module in (datasets, folders):
+        monkeypatch.setattr(module, "KAGGLE_INPUT", tmp_path / "input")
+    monkeypatch.setattr(datasets, "repository", lambda: tmp_path)
+    monkeypatch.setattr(recipes, "host", lambda: "colab")
+    monkeypatch.setattr(recipes, "describe_host", lambda: "host       colab")
+    monkeypatch.setattr(recipes, "writable_dir", lambda name: tmp_path / "work" / name)
+
+    def no_internet(name):
+        raise ConnectionError("no route to kaggle.com")
+
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=no_internet))
+    write_dataset(tmp_path / "data" / "demo", 12)
+    return tmp_path
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    for module in (runtime, recipes):
+        monkeypatch.setattr(module, "device", lambda: torch.device("cuda"))
+
+
+def test_a_gpu_with_drawings_alone_is_told_loudly(place, gpu, capsys):
+    dataset, chosen = recipes.begin()
+    told = capsys.readouterr()
+    assert (dataset.name, chosen) == ("demo", "fast")
+    assert "Dataset: demo" in told.out and "profile: fast" in told.out
+    assert told.err.startswith("!" * 100 + "\nTHERE IS A GPU, BUT NO PHOTOGRAPHS")
+    assert "adityajn105/flickr8k" in told.err and "no route to kaggle.com" in told.err
+
+
+def test_what_was_asked_for_or_has_no_gpu_is_no_warning(place, gpu, monkeypatch, capsys):
+    monkeypatch.setenv("CAPTION_DATA", "demo")
+    recipes.begin()
+    monkeypatch.delenv("CAPTION_DATA")
+    monkeypatch.setattr(recipes, "device", lambda: torch.device("cpu"))
+    recipes.begin()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_host_downloads_the_photographs(place, gpu, monkeypatch, capsys):
+    root = write_dataset(place / "versions" / "1", 12)
+    rows = (root / "captions.txt").read_text().splitlines()
+    (root / "captions.txt").write_text("\n".join(row.rsplit(",", 1)[0] for row in rows))  # without a split
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=lambda name: str(root)))
+    dataset, chosen = recipes.begin()
+    assert (dataset.name, dataset.root, chosen) == ("flickr8k", root, "full")
+    assert "THE SPLIT IS DRAWN BY CHANCE" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_is_an_error_there_too(place, monkeypatch):
+    monkeypatch.setenv("CAPTION_DATA", "/no/such")
+    with pytest.raises(InputError, match="^CAPTION_DATA=/no/such: no such folder"):
+        recipes.begin()
+
+
+@pytest.mark.parametrize("chosen", runtime.PROFILES)
+@pytest.mark.parametrize("attention", ["bahdanau", "luong"])
+def test_each_profile_is_one_that_can_be_trained(dataset, monkeypatch, chosen, attention):
+    monkeypatch.setattr(recipes, "load_encoder", lambda name: SimpleNamespace(name=name))
+    how = recipes.recipe(attention, dataset, chosen)
+    check_settings(how["encoder_name"], how["settings"])
+    assert how["min_count"] == 1 and how["settings"]["attention"] == attention
+    assert how["encoder_name"].startswith("efficientnet" if chosen == "fast" else "resnet101")
+
+
+def test_without_weights_a_line_and_the_encoder_that_comes_along(monkeypatch, capsys):
+    def not_to_be_had(name):
+        raise InputError("resnet101: ImageNet weights could not be had")
+
+    monkeypatch.setattr(recipes, "load_encoder", not_to_be_had)
+    assert recipes.usable_encoder("resnet101") == ENCODER
+    assert capsys.readouterr().out.splitlines() == [
+        f"The encoder is {ENCODER}, and not resnet101: resnet101: ImageNet weights could not be had"
+    ]
+
+
+def test_a_model_s_folder_is_named_after_data_and_settings(place, data_folder):
+    how = {"encoder_name": ENCODER, "min_count": 1, "settings": {"epochs": 2}}
+    dataset = load_dataset(data_folder)
+    folder = recipes.model_folder("luong-fast", dataset, how)
+    assert folder == recipes.model_folder("luong-fast", load_dataset(data_folder), how)
+    assert folder.parent == place / "work" / "models" and folder.name.startswith("luong-fast-data-")
+    others = {recipes.model_folder("luong-fast", dataset, how | {"settings": {"epochs": 3}})}
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write("0.png,one caption more,train\n")
+    others.add(recipes.model_folder("luong-fast", load_dataset(data_folder), how))
+    assert len(others | {folder}) == 3
+
+
+def test_an_earlier_session_s_output_is_gone_on_with(place, dataset, capsys):
+    folder = recipes.model_folder("luong-fast", dataset, {})
+    attached = place / "input" / "notebooks" / "somebody" / "session" / "models" / folder.name
+    attached.mkdir(parents=True)
+    assert not recipes.model_folder("luong-fast", dataset, {}).exists()  # there is no run in it
+    (attached / LAST).write_bytes(b"epoch 3")
+    (attached / LAST).chmod(0o444)
+    assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 3"
+    assert capsys.readouterr().out == f"{folder.name}: gone on with from {attached}\n"
+    (folder / LAST).write_bytes(b"epoch 4")  # a copy that can be written, and is not made again
+    assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 4"
+    assert capsys.readouterr().out == ""
+
+
+def test_arguments_that_are_paths_have_a_digest_too(place, dataset, tmp_path):
+    assert recipes.model_folder("x", dataset, {"word_vectors": tmp_path}) != recipes.model_folder("x", dataset, {})
