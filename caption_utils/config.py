@@ -241,7 +241,6 @@ NOTEBOOKS = {
         "deep_output": True,
         "tie_weights": True,
     },
-}
     "source": {
         "epochs": 100,
         "patience": 100,
@@ -251,3 +250,4 @@ NOTEBOOKS = {
         "embed_dim": 512,
         "hidden_dim": 256,
     },
+}
