@@ -20,7 +20,13 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+COLLAPSED = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+    "_kg_hide-input": True,
+}  # Colab, JupyterLab, Kaggle
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+PROGRESS = re.compile(r"[^\n]*\d%\|[^\n]*\n?")  # a bar as it was when it stopped
 
 
 class NotebookFailed(Exception):
@@ -82,20 +88,29 @@ def refresh(*numbers: str) -> None:
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
-    """A copy with counts 1..n, ids by position, tags as the only metadata, and no widgets or absolute paths."""
+    """A copy with counts 1..n, ids by position, the bootstrap cell collapsed, and no widgets or absolute paths.
+
+    Cells have no other metadata than tags.
+    """
     notebook = copy.deepcopy(notebook)
     notebook.metadata = nbformat.from_dict(KERNEL)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-        cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        tags = cell.metadata.get("tags", [])
+        collapsed = COLLAPSED if "bootstrap" in tags else {}
+        cell.metadata = nbformat.from_dict({**collapsed, "tags": tags} if tags else {})
     for count, cell in enumerate(code, 1):
         cell.execution_count = count
-        cell.outputs = [output for output in map(_normal_output, cell.outputs) if output.get("data") != {}]
+        cell.outputs = [output for output in map(_normal_output, cell.outputs) if not _empty(output)]
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
     return notebook
+
+
+def _empty(output: NotebookNode) -> bool:
+    return output.get("data") == {} or ("text" in output and not output.text.strip())
 
 
 def _normal_output(output: NotebookNode) -> NotebookNode:
@@ -104,7 +119,7 @@ def _normal_output(output: NotebookNode) -> NotebookNode:
         output.metadata = {}
         output.data = {kind: _without_paths(content) for kind, content in output.data.items() if "widget" not in kind}
     elif "text" in output:
-        output.text = _without_paths(output.text)
+        output.text = PROGRESS.sub("", _without_paths(output.text))
     return output
 
 
@@ -122,6 +137,7 @@ def links() -> None:
         written = {"badges": badges(path.name, repository_url()), "bootstrap": bootstrap(repository_url())}
         for tag, source in written.items():
             tagged_cell(notebook, tag).source = source
+        tagged_cell(notebook, "bootstrap").metadata.update(COLLAPSED)
         write(path, notebook)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from functools import partial
 from inspect import signature
@@ -199,7 +200,8 @@ def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
 
 def _train_in_fork(*arguments: Any) -> None:
     torch.set_num_threads(1)  # those that the parent's work on the CPU has started are not there in a fork
-    train_model(*arguments)
+    with open(1, "w", buffering=1, closefd=False) as out, redirect_stdout(out):  # nor is a notebook's thread for it
+        train_model(*arguments)
 
 
 def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
