@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(DEMO) $(BIN)/python -m pytest --quiet \
     --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick style check app lab notebooks bench gpu links ablation demo lock hosts
+.PHONY: help run test quick style check app lab book notebooks bench gpu links ablation demo lock hosts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,9 @@ app: $(READY) ## open the page that captions your photographs
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/01_dataset_exploration.ipynb --config=tools/jupyter/voila.py
+
+book: $(READY) ## build notebooks and documents as pages, in build/book
+	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html -c docs -d build/doctrees . build/book
 
 notebooks: $(READY) ## run the notebooks again and store their outputs
 	$(DEMO) $(BIN)/python tools/notebooks.py refresh
