@@ -6,7 +6,7 @@ from typing import Any
 
 from caption_utils.errors import InputError
 
-ENCODER = "efficientnet_lite2_local"
+ENCODER = "efficientnet_lite2"
 MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
 BEAMS = 5
 FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that are nobody's choice
@@ -216,16 +216,17 @@ class SearchConfig(Constraints):
 
 # What the notebooks train, the same for both attentions: the demo set in a minute, Flickr8k with the better recipe, and
 # what the project trained that this series follows, which had no early stopping
-NOTEBOOK_ENCODERS = {"fast": ENCODER, "full": "resnet101_local", "source": "resnet101"}
+NOTEBOOK_ENCODERS = {"fast": "efficientnet_lite2_local", "full": "resnet101", "source": "resnet101"}
 NOTEBOOKS = {
     "fast": {
-        "epochs": 8,
+        "epochs": 5,
         "images_per_batch": 8,
         "learning_rate": 2e-3,
         "schedule": "one_cycle",
         "dropout": 0.3,
         "embed_dim": 128,
         "attention_dim": 128,
+        "region_dim": 128,
     },
     "full": {
         "epochs": 10,
@@ -240,6 +241,8 @@ NOTEBOOKS = {
         "region_dim": 512,
         "deep_output": True,
         "tie_weights": True,
+        "normalizer": "entmax",
+        "from_context": 0.5,
     },
     "source": {
         "epochs": 100,

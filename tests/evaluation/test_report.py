@@ -300,7 +300,7 @@ def test_an_evaluation_on_scenes(tmp_path):
     names = [f"pointing_{name}{end}" for name in ("hit", "mass", "chance", "absent") for end in ("", "_low", "_high")]
     expected = ["attention_images", "true", "true_low", "true_high", *names]
     assert list(report)[-len(expected) :] == expected
-    assert report["attention_images"] == 60 and report["true_low"] <= report["true"] <= report["true_high"]
+    assert report["attention_images"] == 300 and report["true_low"] <= report["true"] <= report["true_high"]
     assert report["pointing_absent"] > 0 and 0 < report["pointing_chance"] < 40
 
 
