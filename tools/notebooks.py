@@ -118,6 +118,8 @@ def _normal_output(output: NotebookNode) -> NotebookNode:
     if "data" in output:
         output.metadata = {}
         output.data = {kind: _without_paths(content) for kind, content in output.data.items() if "widget" not in kind}
+        if PROGRESS.search(str(output.data.get("text/plain", ""))):
+            output.data = {}
     elif "text" in output:
         output.text = PROGRESS.sub("", _without_paths(output.text))
     return output
