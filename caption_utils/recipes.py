@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def recipe(attention: str, dataset: CaptionDataset, chosen: str) -> dict[str, An
     }
 
 
+@cache
 def usable_encoder(name: str) -> str:
     """``name`` itself, or where its weights cannot be had, the encoder that comes along, and a line that says so."""
     if name == ENCODER:

@@ -16,6 +16,12 @@ from caption_utils.training.checkpoint import LAST
 from caption_utils.training.run import check_settings
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    yield
+    recipes.usable_encoder.cache_clear()
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A repository with the demo set, on Colab or Kaggle, with nothing attached and no internet."""
@@ -91,7 +97,7 @@ def test_without_weights_a_line_and_the_encoder_that_comes_along(monkeypatch, ca
         raise InputError("resnet101: ImageNet weights could not be had")
 
     monkeypatch.setattr(recipes, "load_encoder", not_to_be_had)
-    assert recipes.usable_encoder("resnet101") == ENCODER
+    assert [recipes.usable_encoder("resnet101") for _ in range(2)] == [ENCODER, ENCODER]
     assert capsys.readouterr().out.splitlines() == [
         f"The encoder is {ENCODER}, and not resnet101: resnet101: ImageNet weights could not be had"
     ]
