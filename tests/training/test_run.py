@@ -133,7 +133,7 @@ def fake_again():
     [
         ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong"),
         ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of dot, general, concat"),
-        ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 720 .* set hidden_dim=720"),
+        ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
         ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, one_cycle"),
         ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16, float16"),
         ({"leraning_rate": 1}, "setting 'leraning_rate' is unknown"),
