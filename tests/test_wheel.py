@@ -14,7 +14,8 @@ from caption_utils.training.checkpoint import load_model
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "caption_utils"
-FILES = {path.relative_to(ROOT) for kind in ("*.py", "page.*", "shapes.json", "flickr8k_splits.json") for path in PACKAGE.rglob(kind)}
+KINDS = ("*.py", "page.*", "shapes.json", "flickr8k_splits.json")
+FILES = {path.relative_to(ROOT) for kind in KINDS for path in PACKAGE.rglob(kind)}
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 

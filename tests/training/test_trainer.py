@@ -329,7 +329,8 @@ if not child:
     for stream in (1, 2):
         os.dup2(os.open(told, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
-    experiment.train_model = lambda data, out, *rest, **named: demo_run(out, epochs=5000)  # it must not end before the signal
+    # it must not end before the signal
+    experiment.train_model = lambda data, out, *rest, **named: demo_run(out, epochs=5000)
     sys.exit(main(["train", "--data", "demo", "--out", {cut!r}]))
 while not told.exists() or "epoch 2:" not in told.read_text():
     assert os.waitpid(child, os.WNOHANG) == (0, 0)
