@@ -20,7 +20,7 @@ from caption_utils.model.decoder import build_decoder
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, save_model
 
-pytest_plugins = ["browsing"]  # fixtures of the pages
+pytest_plugins = ["browsing", "exercises"]  # fixtures of the pages; solutions of the notebooks
 
 LONGEST = "browser trainer processes no_waits cli notebooks gpu bootstrap report structure wheel".split()
 COLOURS = ("red", "green", "blue", "white")
