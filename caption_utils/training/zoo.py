@@ -40,8 +40,10 @@ def _bases() -> list[Path]:
 def _is_model(folder: Path) -> bool:
     """Whether it holds one of ours: others, too, call their files so."""
     try:
-        whole = all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
-        return whole and {"decoder", "encoder"} <= read_json(folder / CONFIG).keys()
+        if not (folder / CONFIG).is_file():
+            return False
+        settings = read_json(folder / CONFIG).keys()
+        return "models" in settings or ((folder / WEIGHTS).is_file() and {"decoder", "encoder"} <= settings)
     except OSError:  # a folder that may not be entered
         return False
     except InputError:  # what is wrong is told when it is chosen

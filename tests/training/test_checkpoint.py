@@ -253,3 +253,51 @@ def test_a_model_folder_of_version_0_1_computes_what_it_did(name):
     logits, alphas = decoder(features, tokens, torch.tensor([1, 0]))
     torch.testing.assert_close(logits, torch.tensor(expected["logits"]), atol=2e-5, rtol=0)
     torch.testing.assert_close(alphas, torch.tensor(expected["alphas"]), atol=2e-5, rtol=0)
+
+
+@pytest.fixture
+def ensemble(make_decoder, vocab, tmp_path):
+    """A folder that names two model folders beside it."""
+    for name, variant, photo in (("one", "general", "a.jpg"), ("two", "deep", "b.jpg")):
+        training, seen = {"split": "first6k"}, frozenset([name_digest(photo)])
+        save_model(tmp_path / name, Model(make_decoder(variant), vocab, "fake", "f4ce", training, seen))
+    checkpoint.write_json(tmp_path / "both" / CONFIG, {"models": ["one", "two"]})
+    return tmp_path / "both"
+
+
+def test_an_ensemble_is_its_models_together(ensemble, make_batches):
+    (batch,) = make_batches().in_order()
+    together, *models = (load_model(ensemble.parent / name) for name in ("both", "one", "two"))
+    logits, _ = together.decoder(batch.features, batch.tokens, batch.owner)
+    apart = [model.decoder(batch.features, batch.tokens, batch.owner)[0].softmax(dim=1) for model in models]
+    torch.testing.assert_close(logits.exp(), sum(apart) / 2)
+    assert not together.decoder.training
+    assert together.training == {"split": "first6k", "models": ["one", "two"]}
+    assert together.saw("a.jpg") and together.saw("b.jpg") and not together.saw("c.jpg")
+
+
+def test_an_ensemble_s_digest_is_that_of_all_weights(ensemble):
+    before = checkpoint.folder_digest(ensemble)
+    assert before != checkpoint.folder_digest(ensemble.parent / "one")
+    shutil.copyfile(ensemble.parent / "one" / WEIGHTS, ensemble.parent / "two" / WEIGHTS)
+    assert checkpoint.folder_digest(ensemble) != before
+
+
+@pytest.mark.parametrize("names", ["one", ["../one"], ["one/deep"], [1], [""]])
+def test_models_of_an_ensemble_lie_beside_it(ensemble, names):
+    checkpoint.write_json(ensemble / CONFIG, {"models": names})
+    with pytest.raises(InputError, match="config.json: models should be a list of names of model folders beside"):
+        load_model(ensemble)
+
+
+def test_an_ensemble_without_one_of_its_models_is_one_line(ensemble):
+    shutil.rmtree(ensemble.parent / "two")
+    with pytest.raises(InputError, match="two.config.json: not found"):
+        load_model(ensemble)
+
+
+def test_models_of_an_ensemble_have_the_same_words(ensemble, make_decoder):
+    other = Vocabulary.build(["another word"], 1)
+    save_model(ensemble.parent / "two", Model(make_decoder("deep", vocab_size=len(other)), other, "fake", "f4ce"))
+    with pytest.raises(InputError, match="config.json: two has other words or another encoder than the first model"):
+        load_model(ensemble)

@@ -65,6 +65,13 @@ def test_attached_models_are_offered_and_foreign_ones_are_not(places, model_fold
     assert models.model_folders() == {"models/somebody/captions/mine": attached / "mine"}
 
 
+def test_an_ensemble_is_offered_like_a_model(places, model_folder):
+    shutil.copytree(model_folder, places[0] / "one")
+    (places[0] / "ensemble").mkdir()
+    (places[0] / "ensemble" / "config.json").write_text('{"models": ["one"]}')
+    assert list(models.model_folders()) == ["ensemble", "one"]
+
+
 def test_a_model_of_an_attached_repository_is_offered_once(places, model_folder, monkeypatch):
     shutil.copytree(model_folder, places[0] / "a-model")
     monkeypatch.setattr(models, "KAGGLE_INPUT", places[0].parent.parent)
