@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 from no_photos import no_photos
 from PIL import Image
+from scipy.stats import mannwhitneyu, spearmanr
 
 from caption_utils.app.photos import sample_photos
 from caption_utils.captioner import Caption, Captioner
 from caption_utils.data.images import Source
-from caption_utils.evaluation.confidence import area, halves, rank_correlation, reliability
-from caption_utils.evaluation.report import read_split
+from caption_utils.evaluation.confidence import halves, reliability
+from caption_utils.evaluation.unseen import read_split
 from caption_utils.files import replacing
 from caption_utils.runtime import device, repository
 from caption_utils.training.zoo import default_model
@@ -39,12 +40,17 @@ def on_photos(captioner: Captioner, data: str) -> tuple[list[Row], np.ndarray, n
     count = len(confidence)
     rows = [
         ("rank correlation with CIDEr", "confidence", count, found.rank_correlation),
-        ("rank correlation with CIDEr", "per word", count, rank_correlation(second.per_word, second.cider)),
+        ("rank correlation with CIDEr", "per word", count, spearmanr(second.per_word, second.cider).statistic),
     ]
     for number, group in found.table.iterrows():
         measures = ((name, group[name]) for name in ("confidence", "above_median", "cider"))
         rows += [(name, f"fifth {number + 1}", int(group["captions"]), value) for name, value in measures]
     return rows, confidence, second.per_word
+
+
+def area(higher: np.ndarray, lower: np.ndarray) -> float:
+    """The area under the ROC curve: how often one of ``higher`` is above one of ``lower``; a tie counts half."""
+    return mannwhitneyu(higher, lower).statistic / (len(higher) * len(lower))
 
 
 def best_captions(captioner: Captioner, images: list[Source]) -> list[Caption]:

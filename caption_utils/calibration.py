@@ -1,10 +1,9 @@
-"""How sure one may be of a caption: from the probability of its words, and from how its photo looks.
+"""The confidence of a caption, from its words' probabilities and from how familiar its photo is.
 
-What it takes was fitted to captions of validation photos by ``evaluation.confidence``, and lies in the model folder as
-``confidence.safetensors``. A folder without that file has captions without confidence.
+``evaluation.confidence`` fits it on validation photos and writes it into the model folder as
+``confidence.safetensors``. Captions of a folder without that file have no confidence.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,109 +11,106 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import functional as F
 
 from caption_utils.errors import InputError
-from caption_utils.training.checkpoint import WEIGHTS, save_tensors
+from caption_utils.training.checkpoint import folder_digest, save_tensors
 
 CONFIDENCE = "confidence.safetensors"
 REMEDY = "fit it again with python -m caption_utils confidence, or delete it"
-UNSURE = 0.25  # a confidence below it is told in words
-STRANGE = 0.5  # so is a familiarity below it, that of one validation photo in forty
-DOUBTS = ("unsure: unlike the photos this model knows", "unsure")
+UNSURE = 0.25  # captions less confident than this are called unsure
+UNFAMILIAR = 0.5  # photos less familiar than this, one validation photo in forty, are called unlike those it knows
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """``value``, from 0 to 1, and ``doubt``: in words, why it is low, or nothing if it is not."""
+    """``value``, from 0 to 1, and ``doubt``: why it is low, in words, or an empty string."""
 
     value: float
     doubt: str
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What training photos look like: the ``mean (D,)`` of their gists, and principal ``directions (D, P)``."""
+class Subspace:
+    """What training photos look like: the ``mean (D,)`` of their gists, and the principal ``directions (D, P)``."""
 
     mean: Tensor
     directions: Tensor
 
     def distances(self, gists: Tensor) -> Tensor:
-        """How far other photos are from them, ``(B,)``: squared, and outside the principal directions.
+        """Squared distances ``(B,)`` of ``gists (B, D)`` from the mean, not counting the principal directions.
 
-        Within these, photos differ as those of the training do (Jackson and Mudholkar 1979).
+        Source: Jackson and Mudholkar 1979.
         """
-        apart = gists - self.mean
-        return apart.square().sum(dim=1) - (apart @ self.directions).square().sum(dim=1)
+        centred = gists - self.mean
+        return centred.square().sum(dim=1) - (centred @ self.directions).square().sum(dim=1)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Turns the probability per word of a caption, and the looks of its photo, into its ``Confidence``.
+    """Turns the probability per word of a caption, and the gist of its photo, into its ``Confidence``.
 
-    Confidence is ``likely`` times ``familiar``: the calibrated probability that the caption scores more (per-image
-    CIDEr) than the median caption of validation photos, made smaller where the photo looks unlike those of the
-    training. ``line (2,)`` holds intercept and slope of the former; ``tail (S,)`` holds the distances from ``looks``,
-    in rising order, of the farthest validation photos.
+    Confidence is ``likely`` times ``familiar``: the calibrated probability that the caption scores higher (per-image
+    CIDEr) than the median caption of validation photos, times how much the photo is like the training photos.
+    ``line (2,)`` holds intercept and slope of the former; ``tail (S,)`` holds, in rising order, the largest distances
+    of validation photos from the ``photos`` of the training.
     """
 
     line: Tensor
-    looks: Looks
+    photos: Subspace
     tail: Tensor
 
     def judge(self, gists: Tensor, per_word: Sequence[float]) -> list[Confidence]:
-        """The confidence in a caption of each photo: ``gists (B, D)`` as ``gist`` makes them, B probabilities."""
+        """The confidence of one caption of each photo: ``gists (B, D)`` as ``gist`` makes them, B probabilities."""
         familiar = self.familiar(gists)
         values = self.likely(torch.tensor(per_word)) * familiar
-        return [_in_words(*pair) for pair in zip(values.tolist(), familiar.tolist(), strict=True)]
+        return [
+            Confidence(value, _doubt(value, f)) for value, f in zip(values.tolist(), familiar.tolist(), strict=True)
+        ]
 
     def likely(self, per_word: Tensor) -> Tensor:
-        """The probability ``(B,)`` that captions of such ``per_word (B,)`` beat the median (Platt 1999)."""
+        """The probability ``(B,)`` that captions of these ``per_word (B,)`` beat the median (Platt 1999)."""
         intercept, slope = self.line
         return torch.sigmoid(intercept + slope * per_word.log())
 
     def familiar(self, gists: Tensor) -> Tensor:
-        """How well the model knows photos of such looks, ``(B,)``, from nearly 0 to 1.
-
-        1 for a photo that is no farther away than the ``tail``, then falling with the share of the tail that is farther
-        still.
-        """
-        nearer = torch.searchsorted(self.tail, self.looks.distances(gists))  # (B,)
+        """How familiar photos are, ``(B,)``: 1 up to the start of the ``tail``, then its share that is farther away."""
+        nearer = torch.searchsorted(self.tail, self.photos.distances(gists))  # (B,)
         return 1 - nearer / (len(self.tail) + 1)
 
     def save(self, folder: Path) -> None:
-        """Write it for the weights that are in the model folder. Raises ``InputError`` if the disk will not take it."""
-        looks = {"mean": self.looks.mean.half(), "directions": self.looks.directions.half()}
-        save_tensors(folder / CONFIDENCE, {"line": self.line, "tail": self.tail, **looks}, {"weights": _digest(folder)})
+        """Write it into the model folder, for the weights there. Raises ``InputError`` if it cannot be written."""
+        subspace = {"mean": self.photos.mean.half(), "directions": self.photos.directions.half()}
+        tensors = {"line": self.line, "tail": self.tail, **subspace}
+        save_tensors(folder / CONFIDENCE, tensors, {"weights": folder_digest(folder)})
 
 
 def load_calibration(folder: str | Path) -> Calibration | None:
-    """That of a model folder, if it has any. Raises ``InputError`` if it is damaged or belongs to other weights."""
+    """That of a model folder, if it has one. Raises ``InputError`` if it is damaged or belongs to other weights."""
     folder = Path(folder)
     path = folder / CONFIDENCE
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
-            line, tail, *looks = (file.get_tensor(name).float() for name in ("line", "tail", "mean", "directions"))
-            belongs = (file.metadata() or {}).get("weights") == _digest(folder)
+            line, tail, *subspace = (file.get_tensor(name).float() for name in ("line", "tail", "mean", "directions"))
+            belongs = (file.metadata() or {}).get("weights") == folder_digest(folder)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: damaged ({error}); {REMEDY}") from None
     if not belongs:
         raise InputError(f"{path}: was fitted to captions of other weights; {REMEDY}")
-    return Calibration(line, Looks(*looks), tail)
+    return Calibration(line, Subspace(*subspace), tail)
 
 
-def _in_words(value: float, familiar: float) -> Confidence:
-    return Confidence(value, DOUBTS[0] if familiar < STRANGE else DOUBTS[1] if value < UNSURE else "")
+def _doubt(value: float, familiar: float) -> str:
+    if familiar < UNFAMILIAR:
+        return "unsure: unlike the photos this model knows"
+    return "unsure" if value < UNSURE else ""
 
 
 def gist(features: Tensor) -> Tensor:
-    """What photos are like as a whole: ``(B, N, D)`` to the direction of the mean feature, ``(B, D)``, on the CPU.
+    """Photos as a whole: from features ``(B, N, D)`` the directions ``(B, D)`` of their means, on the CPU.
 
-    Its length, which tells blank pictures from full ones, says little of what they show.
+    The length of the mean says how full a picture is, but little about what it shows.
     """
-    return torch.nn.functional.normalize(features.float().mean(dim=1).cpu(), dim=1)
-
-
-def _digest(folder: Path) -> str:
-    return hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=8).hexdigest()
+    return F.normalize(features.float().mean(dim=1).cpu(), dim=1)

@@ -22,7 +22,7 @@ from caption_utils.training.checkpoint import Model, save_model
 
 pytest_plugins = ["browsing", "exercises"]  # fixtures of the pages; solutions of the notebooks
 
-LONGEST = "browser trainer processes no_waits cli notebooks gpu bootstrap report structure wheel".split()
+LONGEST = "browser trainer processes no_waits caption train notebooks gpu bootstrap report structure wheel".split()
 COLOURS = ("red", "green", "blue", "white")
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from caption_utils.calibration import CONFIDENCE, Calibration, Looks, gist, load_calibration
+from caption_utils.calibration import CONFIDENCE, Calibration, Subspace, gist, load_calibration
 from caption_utils.errors import InputError
 
-LOOKS = Looks(torch.tensor([1.0, 0, 0]), torch.tensor([[0.0], [1], [0]]))  # training photos differ in the second number
-CALIBRATION = Calibration(torch.tensor([2.0, 1]), LOOKS, torch.tensor([1.0, 4, 9]))
+PHOTOS = Subspace(torch.tensor([1.0, 0, 0]), torch.tensor([[0.0], [1], [0]]))  # training photos differ in the second number
+CALIBRATION = Calibration(torch.tensor([2.0, 1]), PHOTOS, torch.tensor([1.0, 4, 9]))
 NEAR, ODD, FAR = torch.tensor([[1.0, 50, 0.5], [1, 0, 2], [1, 0, 5]]).split(1)
 
 
@@ -24,7 +24,7 @@ def test_the_likelier_its_words_the_likelier_a_caption_is_good():
 
 
 def test_distances_do_not_count_what_training_photos_differ_in():
-    assert LOOKS.distances(torch.cat([NEAR, ODD, FAR])).tolist() == pytest.approx([0.25, 4, 25])
+    assert PHOTOS.distances(torch.cat([NEAR, ODD, FAR])).tolist() == pytest.approx([0.25, 4, 25])
 
 
 def test_a_photo_beyond_the_tail_is_the_least_familiar():

@@ -1,8 +1,8 @@
 """``python tools/ablation.py DATA``: what each part of the model is worth, a row for each change and seed.
 
-Every row is a model trained on DATA by one recipe with one change, measured on the validation images. Rows go into
-``results/ablation.csv`` and learning curves into ``results/curves/ablation`` as each run ends: all changes with the
-first seed, then with the second. Rows that are there are left alone; an interrupted run goes on after its last epoch.
+Each row is a model trained on DATA by one recipe with one change, measured on the validation images. When a run ends,
+its row is appended to ``results/ablation.csv`` and its learning curve is copied to ``results/curves/ablation``: all
+changes with the first seed, then with the second. Existing rows are skipped; an interrupted run resumes.
 """
 
 import argparse
@@ -16,18 +16,22 @@ from caption_utils.captioner import Captioner
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
-from caption_utils.evaluation.report import append_row, evaluate_model, rounded, with_bounds
+from caption_utils.evaluation.records import append_row
+from caption_utils.evaluation.report import evaluate_model, rounded, with_bounds
+from caption_utils.evaluation.unseen import best_captions
 from caption_utils.metrics.scores import caption_scores
-from caption_utils.runtime import sleep_while_waiting
-from caption_utils.training.batches import CaptionBatches
+from caption_utils.runtime import device, sleep_while_waiting
 from caption_utils.training.checkpoint import load_model
-from caption_utils.training.run import BATCH, train_model
+from caption_utils.training.progress import best
+from caption_utils.training.run import train_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE, CURVES, MODELS = ROOT / "results/ablation.csv", ROOT / "results/curves/ablation", ROOT / "data/models/ablation"
 SEEDS = (0, 1)
-LOCAL = {"ENCODER_NAME": "efficientnet_lite2_local_260px"}
+LOCAL = {"encoder_name": "efficientnet_lite2_local_260px"}
+ARGUMENTS = ("encoder_name", "tokenizer", "word_vectors")  # of ``train_model``; all else are settings
 RECIPE: dict[str, Any] = {
+    "encoder_name": "efficientnet_lite2_260px",
     "attention": "bahdanau",
     "epochs": 5,
     "images_per_batch": 16,
@@ -45,7 +49,7 @@ RECIPE: dict[str, Any] = {
     "tie_weights": True,
 }
 LUONG = {"attention": "luong"}
-# what is changed in the recipe -> settings; those in capitals are arguments of ``train_model``
+# what is changed in the recipe -> the settings that differ
 CHANGES: dict[str, dict[str, Any]] = {
     "Bahdanau": {},
     "regions of an earlier stage": LOCAL,
@@ -66,9 +70,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "1.5-entmax, words from the context": {"normalizer": "entmax", "from_context": 0.5},
     "no deep output": {"deep_output": False},
     "no tied weights": {"tie_weights": False},
-    "GloVe, frozen": {"WORD_VECTORS": "glove-50d", "freeze_word_vectors": True},
-    "GloVe, trained on": {"WORD_VECTORS": "glove-50d"},
-    "WordPiece": {"TOKENIZER": "wordpiece"},
+    "GloVe, frozen": {"word_vectors": "glove-50d", "freeze_word_vectors": True},
+    "GloVe, trained on": {"word_vectors": "glove-50d"},
+    "WordPiece": {"tokenizer": "wordpiece"},
 }
 SCORES = ("bleu4", "cider")
 
@@ -76,16 +80,15 @@ SCORES = ("bleu4", "cider")
 def measure(data: CaptionDataset, change: str, seed: int) -> dict[str, object]:
     """Train the recipe with one change, or go on with it, and return its row."""
     folder = MODELS / f"{slug(change)}-{seed}"
-    arguments = {"encoder_name": "efficientnet_lite2_260px"}
-    arguments |= {name.lower(): value for name, value in CHANGES[change].items() if name.isupper()}
-    settings = RECIPE | {name: value for name, value in CHANGES[change].items() if name.islower()} | {"seed": seed}
+    settings = RECIPE | CHANGES[change] | {"seed": seed}
+    arguments = {name: settings.pop(name) for name in ARGUMENTS if name in settings}
     history = train_model(data, folder, settings=settings, **arguments)
     CURVES.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "log.csv", CURVES / f"{folder.name}.csv")
     beam = evaluate_model(folder, data, "val", 5).report()
     row: dict[str, object] = {"change": change, "seed": seed, "parameters": parameters(folder)}
     row["captions_per_second"] = round(history["captions_per_second"].median(), 1)
-    row["epoch"] = int(history.loc[history["val_perplexity"].idxmin(), "epoch"])
+    row["epoch"] = int(best(history.to_dict("records"))["epoch"])
     row |= {name: beam[name] for name in ("perplexity", "perplexity_per_word")}
     for search, report in {"greedy": greedy_scores(folder, data), "beam5": beam}.items():
         row |= {f"{search}_{score}{end}": report[f"{score}{end}"] for score in SCORES for end in ("", "_low", "_high")}
@@ -95,10 +98,10 @@ def measure(data: CaptionDataset, change: str, seed: int) -> dict[str, object]:
 
 def greedy_scores(folder: Path, data: CaptionDataset) -> dict[str, float]:
     """BLEU-4 and CIDEr of greedy captions of the validation images, with the bounds of their intervals."""
-    captioner, val = Captioner.load(folder), data.split("val")
-    batches = CaptionBatches(val, extract(val, captioner.encoder), captioner.model.vocab, BATCH)
-    texts = [best.text for batch in batches.in_order() for best, *_ in captioner.captions(batch.features, 1)]
-    scores = caption_scores(texts, [val.captions_of(name) for name in val.image_names])
+    captioner, val = Captioner.load(folder, device()), data.split("val")
+    found = best_captions(captioner, extract(val, captioner.encoder), val.image_names, beams=1)
+    references = [val.captions_of(name) for name in val.image_names]
+    scores = caption_scores([caption.text for caption in found], references)
     return rounded(with_bounds({name: scores[name] for name in SCORES}))
 
 
@@ -113,14 +116,14 @@ def slug(change: str) -> str:
 
 
 def measured() -> set[tuple[str, int]]:
-    """Changes and seeds that have a row."""
+    """Changes and seeds that already have a row."""
     if not TABLE.exists():
         return set()
     return {(row["change"], int(row["seed"])) for row in csv.DictReader(TABLE.open(encoding="utf-8", newline=""))}
 
 
 def main() -> None:
-    """Measure what is missing, row by row."""
+    """Measure the missing rows one by one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA", help="data set: folder or caption file of Flickr8k, with its lists")
     try:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from caption_utils.app.heatmaps import attention_figure
 from caption_utils.captioner import Captioner
+from caption_utils.config import MEASURES
 from caption_utils.data.images import load_image
 from caption_utils.plots import COLOURS, DPI, draw_lines
 from caption_utils.runtime import repository
@@ -45,22 +46,21 @@ def panel(captioner: Captioner, name: str) -> Image.Image:
 
 
 def draw_results() -> None:
-    """How the shipped models learnt, and their scores beside the published ones; the same bytes each time."""
+    """Learning curves of the shipped models, and their scores beside the published ones; the same bytes each time."""
     curves = {path.stem: pd.read_csv(path, index_col="epoch") for path in sorted((RESULTS / "curves").glob("*.csv"))}
-    columns = {"training loss": "train_loss", "validation perplexity": "val_perplexity"}
-    tables = {
-        label: pd.DataFrame({name: curve[column] for name, curve in curves.items()})
-        for label, column in columns.items()
-    }
+    tables = {}
+    for column, label in ({"train_loss": "training loss"} | MEASURES).items():
+        if lines := {name: curve[column] for name, curve in curves.items() if column in curve}:
+            tables[label] = pd.DataFrame(lines)
     matplotlib.rcParams["svg.hashsalt"] = "results"
     results(tables, measured() | published()).savefig(RESULTS / "figures" / "results.svg", metadata={"Date": None})
 
 
 def results(curves: Mapping[str, pd.DataFrame], scores: Mapping[str, pd.DataFrame]) -> Figure:
-    """Panels of lines, one for each y label → table of ``curves``; then bars of ``scores``, series beside series.
+    """A panel of lines for each y label → table of ``curves``, and one of grouped bars for the series of ``scores``.
 
-    Each table of ``scores`` has a row for each score, and its ``value``, ``low`` and ``high``; bounds that are missing
-    are not drawn, and neither is a score that a series does not have.
+    Each table of ``scores`` has a row for each score, with its ``value``, ``low`` and ``high``. Missing bounds and
+    scores are not drawn.
     """
     figure = Figure((11, 3.4), dpi=DPI, layout="constrained")
     ratios = [1] * len(curves) + [2]
@@ -96,7 +96,7 @@ def _draw_score_bars(ax: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
 
 
 def measured() -> dict[str, pd.DataFrame]:
-    """The last row of each shipped model on Flickr8k, of the test images if it was measured on these."""
+    """The last row of each shipped model on Flickr8k, on test images if there is one."""
     table = pd.read_csv(RESULTS / "metrics.csv")
     shipped = [folder.name for folder in sorted((RESULTS / "checkpoints").iterdir())]
     table = table[

@@ -1,4 +1,4 @@
-"""What ``make run`` ends with: the models that were trained, and captions of sample photographs."""
+"""The last lines of ``make run``: the models that were trained, and captions of sample photographs."""
 
 import os
 
@@ -8,19 +8,18 @@ from PIL import Image
 from caption_utils.captioner import Captioner
 from caption_utils.runtime import device, writable_dir
 from caption_utils.training.checkpoint import CONFIG, read_json
+from caption_utils.training.progress import found
 from caption_utils.training.zoo import default_model
 
-PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # scikit-image carries them
+PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # of scikit-image
 
 
 def describe_models() -> str:
-    """A line for each model folder below ``data/models``: its name and its best validation perplexity."""
-    folders = sorted(path.parent for path in writable_dir("models").rglob(CONFIG))
+    """A line for each model folder below ``data/models``: its name and its best validation score."""
     lines = []
-    for folder in folders:
-        best = read_json(folder / CONFIG)["training"]["best"]
-        score = f"validation perplexity {best['val_perplexity']:.2f} after epoch {best['epoch']}"
-        lines.append(f"  {os.path.relpath(folder)}: {score}")
+    for path in sorted(writable_dir("models").rglob(CONFIG)):
+        best = read_json(path)["training"]["best"]
+        lines.append(f"  {os.path.relpath(path.parent)}: {found(best)} after epoch {best['epoch']:.4g}")
     return "\n".join(lines) or "  nothing"
 
 

@@ -1,4 +1,4 @@
-"""Does a model look where it says, does it know what it does not know, and how good is it as a whole."""
+"""Does a model look at what it names, does it know what it does not know, and how good is it as a whole?"""
 
 from caption_utils.evaluation.confidence import fit_confidence
 from caption_utils.evaluation.grounding import grounding, grounding_scores, truth

@@ -1,6 +1,6 @@
-"""Does a model know what it does not know? Its confidence, fitted to one half of the validation photos.
+"""Does a model know what it does not know? Its confidence, fitted on one half of the validation photos.
 
-``fit_confidence`` writes what a model folder needs, and measures on the other half; see ``calibration.Calibration``.
+``fit_confidence`` writes it into the model folder and measures it on the other half; see ``calibration.Calibration``.
 """
 
 from dataclasses import dataclass
@@ -10,21 +10,23 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from caption_utils.calibration import Calibration, Looks, gist
+from caption_utils.calibration import Calibration, Subspace, gist
 from caption_utils.captioner import Captioner
 from caption_utils.data.datasets import CaptionDataset
+from caption_utils.data.splits import name_digest
 from caption_utils.encoders.encoder import load_encoder
 from caption_utils.encoders.store import FeatureStore, extract
 from caption_utils.errors import InputError
-from caption_utils.evaluation.report import read_split
+from caption_utils.evaluation.unseen import best_captions, read_split
 from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import device
-from caption_utils.training.checkpoint import load_model, name_digest
+from caption_utils.training.checkpoint import load_model
 from caption_utils.training.run import BATCH
 
 DIRECTIONS = 32  # 16 or 64 tell photographs from other pictures as well
-TAIL = 0.05  # the share of validation photos whose looks begin to count as odd
+TAIL = 0.05  # share of the validation photos that count as unfamiliar
 LEAST = 20  # photos to fit to, and as many to measure on
 MOST = 10000  # training photos that are looked at
 GROUPS = 5
@@ -32,7 +34,7 @@ GROUPS = 5
 
 @dataclass(frozen=True, eq=False)
 class Captioned:
-    """What is known of I captioned photos: their ``gists (I, D)``, and of their captions ``per_word`` and ``cider``.
+    """I captioned photos: their ``gists (I, D)``, and of their captions ``per_word`` and ``cider``.
 
     ``cider`` is that of each image, times 100, with the document frequencies of all validation captions.
     """
@@ -47,11 +49,11 @@ class Captioned:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """What a confidence that was ``fitted`` to so many photos is worth on others.
+    """How good a confidence that was ``fitted`` to so many photos is on others.
 
     ``rank_correlation`` is Spearman's, with per-image CIDEr. ``table`` has a row for each fifth of the captions, from
-    least to most confident: number of ``captions``, mean ``confidence``, the share ``above_median`` that it should be
-    equal to, and mean ``cider``.
+    least to most confident: number of ``captions``, mean ``confidence``, the share ``above_median``, which should
+    equal it, and mean ``cider``.
     """
 
     fitted: int
@@ -62,7 +64,7 @@ class Reliability:
 def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Reliability:
     """Fit a model's confidence, write it into its ``folder``, and measure it on photos that it was not fitted to.
 
-    Reads the features of training and validation photos, which are stored. Raises ``InputError`` as reading model and
+    Needs the features of training and validation photos, and stores them. Raises ``InputError`` as reading model and
     data does, and if there are too few validation photos.
     """
     model = load_model(folder, device())
@@ -79,28 +81,26 @@ def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Rel
 def halves(captioner: Captioner, val: CaptionDataset) -> tuple[Captioned, Captioned]:
     """Validation photos with the captions of beam search: one half to fit to and one to measure on.
 
-    A hash of its name tells a photo's half. Raises ``InputError`` if one has fewer than ``LEAST`` photos.
+    A hash of a photo's name decides its half. Raises ``InputError`` if one has fewer than ``LEAST`` photos.
     """
     first = np.array([name_digest(name)[0] % 2 == 0 for name in val.image_names])
     if min(first.sum(), (~first).sum()) < LEAST:
         raise InputError(f"{val.root}: {len(first)} validation photos; to fit a confidence takes {2 * LEAST} or more")
-    captioned = caption_all(captioner, val, extract(val, captioner.encoder))
+    captioned = _captioned(captioner, val)
     return captioned[first], captioned[~first]
 
 
-def caption_all(captioner: Captioner, dataset: CaptionDataset, store: FeatureStore) -> Captioned:
+def _captioned(captioner: Captioner, dataset: CaptionDataset) -> Captioned:
     """Each photo of ``dataset`` with its best caption, from stored features."""
-    names, found = dataset.image_names, []
-    for start in range(0, len(names), BATCH):
-        features = store[names[start : start + BATCH]].to(device()).float()
-        found += [best for best, *_ in captioner.captions(features)]
+    store, names = extract(dataset, captioner.encoder), dataset.image_names
+    found = best_captions(captioner, store, names)
     scores = caption_scores([best.text for best in found], [dataset.captions_of(name) for name in names])
     per_word = np.array([best.per_word for best in found])
     return Captioned(gists_of(store, names), per_word, scores["cider"].statistics[:, 0])
 
 
 def gists_of(store: FeatureStore, names: list[str]) -> Tensor:
-    """What ``calibration.gist`` makes of stored features, ``(I, D)``."""
+    """The ``calibration.gist`` of each photo, ``(I, D)``, from stored features."""
     return torch.cat([gist(store[names[start : start + BATCH]]) for start in range(0, len(names), BATCH)])
 
 
@@ -108,17 +108,16 @@ def calibrate(captioned: Captioned, training: Tensor) -> Calibration:
     """Fit to validation photos with their captions, and to the gists ``(J, D)`` of training photos."""
     directions = torch.linalg.eigh(torch.cov(training.T)).eigenvectors.flip(1)
     directions = directions[:, : min(DIRECTIONS, training.shape[1] // 2)]
-    looks = Looks(training.mean(dim=0).half().float(), directions.half().float())  # as they will be read again
-    distances = looks.distances(captioned.gists).sort().values
+    photos = Subspace(training.mean(dim=0).half().float(), directions.half().float())  # in the precision of the file
+    distances = photos.distances(captioned.gists).sort().values
     line = platt(captioned.per_word, captioned.cider > np.median(captioned.cider))
-    return Calibration(line, looks, distances[-max(1, round(TAIL * len(distances))) :])
+    return Calibration(line, photos, distances[-max(1, round(TAIL * len(distances))) :])
 
 
 def platt(per_word: np.ndarray, good: np.ndarray) -> Tensor:
     """Intercept and slope ``(2,)`` of the log-odds that a caption is ``good (I,)`` over its log ``per_word (I,)``.
 
-    The targets lie a little inside 0 and 1, so that there is a best line whatever the captions (Platt 1999, section
-    2.2).
+    The targets lie a little inside 0 and 1, so that a best line always exists (Platt 1999, section 2.2).
     """
     evidence, wins = torch.from_numpy(np.log(per_word)), int(good.sum())
     target = torch.from_numpy(np.where(good, (wins + 1) / (wins + 2), 1 / (len(good) - wins + 2)))
@@ -127,7 +126,7 @@ def platt(per_word: np.ndarray, good: np.ndarray) -> Tensor:
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        found = torch.nn.functional.binary_cross_entropy_with_logits(line[0] + line[1] * evidence, target)
+        found = F.binary_cross_entropy_with_logits(line[0] + line[1] * evidence, target)
         found.backward()
         return found
 
@@ -136,24 +135,12 @@ def platt(per_word: np.ndarray, good: np.ndarray) -> Tensor:
 
 
 def reliability(calibration: Calibration, first: Captioned, second: Captioned) -> Reliability:
-    """How the confidence fitted to ``first`` does on ``second``; what is good is decided by the median of ``first``."""
+    """How the confidence fitted to ``first`` does on ``second``; a caption is good above the median of ``first``."""
     confidence = np.array([each.value for each in calibration.judge(second.gists, second.per_word.tolist())])
     columns = {"confidence": confidence, "above_median": second.cider > np.median(first.cider), "cider": second.cider}
     ordered = pd.DataFrame(columns).sort_values("confidence", kind="stable", ignore_index=True)
-    table = ordered.groupby(ordered.index * GROUPS // len(ordered)).mean()
-    table.insert(0, "captions", ordered.groupby(ordered.index * GROUPS // len(ordered)).size())
-    return Reliability(len(first.cider), rank_correlation(confidence, second.cider), table)
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's, of two arrays ``(I,)``; equal values share their rank."""
-    return float(np.corrcoef(pd.Series(first).rank(), pd.Series(second).rank())[0, 1])
-
-
-def area(higher: np.ndarray, lower: np.ndarray) -> float:
-    """The area under the receiver operating characteristic: how often one of ``higher`` is above one of ``lower``.
-
-    A tie counts half. Source: Hanley and McNeil 1982.
-    """
-    ranks = pd.Series(np.concatenate([higher, lower])).rank()[: len(higher)]
-    return float((ranks.mean() - (len(higher) + 1) / 2) / len(lower))
+    groups = ordered.groupby(ordered.index * GROUPS // len(ordered))
+    table = groups.mean()
+    table.insert(0, "captions", groups.size())
+    correlation = ordered.corr(method="spearman").loc["confidence", "cider"]
+    return Reliability(len(first.cider), float(correlation), table)

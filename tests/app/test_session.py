@@ -12,7 +12,7 @@ from PIL import Image
 from caption_utils.app import session as module
 from caption_utils.app.photos import Photo
 from caption_utils.app.session import Session
-from caption_utils.calibration import Calibration, Looks
+from caption_utils.calibration import Calibration, Subspace
 from caption_utils.captioner import Captioner
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import load_model
@@ -84,8 +84,8 @@ def test_the_history_is_a_csv_each_caption_once(session):
 
 def test_a_model_that_can_tell_says_how_sure_it_is(session, model_folder, tmp_path):
     session.models["sure"] = shutil.copytree(model_folder, tmp_path / "sure")
-    looks = Looks(torch.zeros(1280), torch.zeros(1280, 1))
-    Calibration(torch.tensor([math.log(3), 0]), looks, torch.tensor([9.0])).save(tmp_path / "sure")
+    photos = Subspace(torch.zeros(1280), torch.zeros(1280, 1))
+    Calibration(torch.tensor([math.log(3), 0]), photos, torch.tensor([9.0])).save(tmp_path / "sure")
     assert session.caption(Photo("a.png", COFFEE), "sure", 1).captions[0].confidence == pytest.approx(0.75)
     (row,) = csv.DictReader(io.StringIO(session.csv()))
     assert row["confidence"] == "0.7500"

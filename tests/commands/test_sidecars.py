@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from caption_utils.__main__ import main
+from caption_utils.commands.sidecars import COLUMNS, CaptionFiles, json_fields, read_table, text_paths
 from caption_utils.errors import InputError
-from caption_utils.sidecars import COLUMNS, CaptionFiles, json_fields, read_table, text_paths
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_text_file_of_somebody_else_is_left_alone_unless_it_may_be_replaced(fo
     (folder / "a.txt").write_text("mine")
     status, out, err = caption(folder / "a.png", folder / "b.png", "--write", "txt")
     assert (status, len(out.splitlines())) == (0, 2)
-    assert err == f"caption_utils: text files that exist already: 1, such as {folder}/a.txt (left as they are)\n"
+    assert err == f"caption_utils: text files that already exist: 1, such as {folder}/a.txt (left as they are)\n"
     assert (folder / "a.txt").read_text() == "mine" and (folder / "b.txt").exists()
     status, out, err = caption(folder / "a.png", "--write", "txt", "--overwrite")
     assert (status, err) == (0, "") and f"{folder}/a.png: {(folder / 'a.txt').read_text()}" == out
@@ -93,7 +93,7 @@ def test_a_run_goes_on_where_it_was(folder, tmp_path, caption, seen):
     (folder / "a.txt").unlink()
     status, _, err = caption(folder, *both, "--skip-existing")
     assert status == 1 and seen == ["a.png", "bad.png", "c d.png"]
-    assert "photos that have their captions already: 1 (skipped)" in err
+    assert "photos that already have their captions: 1 (skipped)" in err
     assert (tmp_path / "captions.csv").read_bytes() == whole and (folder / "a.txt").exists()
     (folder / "bad.png").unlink()
     assert caption(folder, *both, "--skip-existing")[:2] == (0, "") and seen == []
@@ -123,7 +123,10 @@ def test_an_interrupted_run_leaves_whole_files(folder, tmp_path, caption, seen, 
 def test_an_existing_table_is_replaced_only_when_asked(folder, tmp_path, caption):
     table = tmp_path / "captions.csv"
     table.write_text("mine")
-    for option, told in (([], "exists already; go on with --skip-existing"), (["--skip-existing"], "is no table of")):
+    for option, told in (
+        ([], "already exists; continue it with --skip-existing"),
+        (["--skip-existing"], "not a table of"),
+    ):
         status, out, err = caption(folder / "a.png", "--csv", table, *option)
         assert (status, out, len(err.splitlines())) == (2, "", 1) and told in err
         assert table.read_text() == "mine"
@@ -228,7 +231,7 @@ def test_a_table_without_confidence_keeps_its_columns(tmp_path):
 )
 def test_another_file_is_no_table_and_stays_as_it_was(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(InputError, match=r"^.*t\.csv: (is no table|cannot be read as csv).*; name another file$"):
+    with pytest.raises(InputError, match=r"^.*t\.csv: (not a table|cannot be read as csv).*; name another file$"):
         read_table(str(tmp_path / "t.csv"))
     assert (tmp_path / "t.csv").read_text() == text
 
@@ -258,7 +261,7 @@ def test_a_folder_with_its_subfolders_and_a_line_about_other_files(folder, capti
     status, _, err = caption(folder)
     assert (status, err, seen) == (0, "", ["a.png", "b.png"])
     status, _, err = caption(folder, "--recursive")
-    assert err == f"caption_utils: {folder}: other files, which are no pictures: 1 (skipped)\n"
+    assert err == f"caption_utils: {folder}: skipped files that are not pictures: 1\n"
     assert (status, seen) == (0, ["a.png", "b.png", "a.png"])
 
 

@@ -1,10 +1,10 @@
-"""Captions for other programs: JSON, a text file beside each photo, one table. Files are whole after each photo."""
+"""Captions for other programs: JSON, a text file beside each photo, a csv. All files are complete after each photo."""
 
 import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,55 +16,50 @@ if TYPE_CHECKING:  # takes PyTorch
 
     Found = list[Caption] | InputError
 
-COLUMNS = ("photo", "caption", "log_probability", "confidence")  # the last only where there is any
-ERRORS = "surrogateescape"  # names of files may be no text
+COLUMNS = ("photo", "caption", "log_probability", "confidence")  # the last only where the model has it
+ERRORS = "surrogateescape"  # file names may be bytes that are not text
 
 
 def json_fields(found: "Found", top: int) -> dict:
-    """The best ``top`` captions of a photo as JSON takes them, or why there is none."""
+    """The best ``top`` captions of a photo, or why it has none, as fields of a JSON object."""
     if isinstance(found, InputError):
         return {"error": str(found)}
-    said = [{"caption": each.text, "log_probability": round(each.log_probability, 4)} for each in found[:top]]
+    best, *others = [{"caption": each.text, "log_probability": round(each.log_probability, 4)} for each in found[:top]]
     if found[0].confidence is not None:
-        said[0]["confidence"] = round(found[0].confidence, 4)
-    attention = found[0].attention.astype(float).round(4).tolist()  # float32 would show digits that mean nothing
-    best = {**said[0], "tokens": found[0].tokens, "attention": attention}
-    return best | {"runners_up": said[1:]} if top > 1 else best
+        best["confidence"] = round(found[0].confidence, 4)
+    attention = found[0].attention.astype(float).round(4).tolist()  # float32 would show meaningless digits
+    fields = best | {"tokens": found[0].tokens, "attention": attention}
+    return fields | {"runners_up": others} if top > 1 else fields
 
 
 class CaptionFiles:
     """Captions of ``photos`` in text files beside them (``write``), in the csv ``table``, in both or in neither.
 
-    ``left`` are the photos to caption: with ``skip_existing`` those that not all of these hold yet. Text files that
-    exist are left alone, unless ``overwrite``; ``notes`` says so.
+    ``left`` are the photos to caption: all, or with ``skip_existing`` those that one of these still lacks. Existing
+    text files are kept unless ``overwrite``; ``notes`` says so.
     """
 
     def __init__(
         self, photos: Sequence[Path], write: str | None, table: str | None, overwrite: bool, skip_existing: bool
     ):
-        """Raises ``InputError`` for a table that exists already or is something else, and if nothing is written."""
+        """Raises ``InputError`` for a table that already exists or is another kind of file, and without any output."""
         if (overwrite or skip_existing) and not (write or table):
             raise InputError("--overwrite and --skip-existing need --write txt or --csv FILE")
         self.texts = text_paths(photos) if write else {}
         self.table, self.overwrite = table, overwrite
-        if table and _key(table) in {*map(_key, photos), *map(_key, self.texts.values())}:
-            raise InputError(f"{table}: is a photo or the text file of one; name another file for the table")
-        if table and os.path.isdir(table):
-            raise InputError(f"{table}: a folder; name a file for the table")
-        if table and not (overwrite or skip_existing) and os.path.lexists(table):
-            raise InputError(f"{table}: exists already; go on with --skip-existing, or replace it with --overwrite")
-        self.columns, self.tabled = read_table(table) if table and skip_existing else (0, set[str]())
+        self.columns, self.in_table = 0, set[str]()
+        if table:
+            _check_table(table, [*photos, *self.texts.values()], overwrite or skip_existing)
+            if skip_existing:
+                self.columns, self.in_table = read_table(table)
         self.left = [photo for photo in photos if not (skip_existing and self._has(photo))]
-        done, kept = len(photos) - len(self.left), [self.texts[photo] for photo in self.left if self._keeps(photo)]
-        self.notes = [f"photos that have their captions already: {done} (skipped)"] if done else []
-        if kept:
-            self.notes.append(f"text files that exist already: {len(kept)}, such as {kept[0]} (left as they are)")
+        self.notes = self._notes(len(photos) - len(self.left))
 
     def write(self, photo: Path, found: "Found") -> "Found":
         """Returns ``found``, or why the text file cannot be written. Raises ``OSError`` if the table cannot be."""
         if isinstance(found, InputError):
             return found
-        if self.table and str(photo) not in self.tabled:
+        if self.table and str(photo) not in self.in_table:
             self._add_row(self.table, str(photo), found[0])
         if photo in self.texts and not self._keeps(photo):
             try:
@@ -75,24 +70,30 @@ class CaptionFiles:
         return found
 
     def _add_row(self, table: str, photo: str, best: "Caption") -> None:
-        """A table keeps the columns that it has; a new one has those for which its first caption has values."""
+        """A table keeps its columns; a new one has ``confidence`` if its first caption has."""
         confidence = "" if best.confidence is None else f"{best.confidence:.4f}"
         self.columns = self.columns or len(COLUMNS) - (not confidence)
         rows = [(photo, best.text, f"{best.log_probability:.4f}", confidence)]
         Path(table).parent.mkdir(parents=True, exist_ok=True)
-        with open(table, "a" if self.tabled else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
-            csv.writer(file).writerows(row[: self.columns] for row in (rows if self.tabled else [COLUMNS, *rows]))
-        self.tabled.add(photo)
+        with open(table, "a" if self.in_table else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
+            csv.writer(file).writerows(row[: self.columns] for row in (rows if self.in_table else [COLUMNS, *rows]))
+        self.in_table.add(photo)
 
     def _keeps(self, photo: Path) -> bool:
         return not self.overwrite and os.path.lexists(self.texts.get(photo, ""))
 
     def _has(self, photo: Path) -> bool:
-        return (not self.table or str(photo) in self.tabled) and (not self.texts or self._keeps(photo))
+        return (not self.table or str(photo) in self.in_table) and (not self.texts or self._keeps(photo))
+
+    def _notes(self, skipped: int) -> list[str]:
+        notes = [f"photos that already have their captions: {skipped} (skipped)"] if skipped else []
+        if kept := [self.texts[photo] for photo in self.left if self._keeps(photo)]:
+            notes.append(f"text files that already exist: {len(kept)}, such as {kept[0]} (left as they are)")
+        return notes
 
 
 def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
-    """Photo → text file: ``photo.txt``, or ``photo.jpg.txt`` where several photos would share it or one is called so.
+    """Photo → text file: ``photo.txt``, or ``photo.jpg.txt`` if several photos would share it or one has that name.
 
     Raises ``InputError`` if that name is taken as well.
     """
@@ -105,8 +106,17 @@ def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
     return found
 
 
+def _check_table(table: str, taken: Iterable[str | Path], may_exist: bool) -> None:
+    if _key(table) in map(_key, taken):
+        raise InputError(f"{table}: is a photo or the text file of one; name another file for the table")
+    if os.path.isdir(table):
+        raise InputError(f"{table}: a folder; name a file for the table")
+    if os.path.lexists(table) and not may_exist:
+        raise InputError(f"{table}: already exists; continue it with --skip-existing, or replace it with --overwrite")
+
+
 def read_table(table: str) -> tuple[int, set[str]]:
-    """How many columns a table has, and its photos, if there is one; a last line that was cut off is removed from it.
+    """The number of columns of a table, if there is one, and its photos; a last line that is cut off is removed.
 
     Raises ``InputError`` if it is another kind of file.
     """
@@ -116,7 +126,7 @@ def read_table(table: str) -> tuple[int, set[str]]:
     try:
         header = next(rows, []) if data else []
         if data and header not in ([*COLUMNS[:-1]], [*COLUMNS]):
-            raise InputError(f"{table}: is no table of {', '.join(COLUMNS)}; name another file")
+            raise InputError(f"{table}: not a table of {', '.join(COLUMNS)}; name another file")
         found = {row[0] for row in rows if row}
     except csv.Error as error:
         raise InputError(f"{table}: cannot be read as csv ({error}); name another file") from None

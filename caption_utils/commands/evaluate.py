@@ -1,0 +1,83 @@
+"""Measure a model on one split."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from caption_utils.config import BEAMS
+
+if TYPE_CHECKING:
+    from caption_utils.metrics.bootstrap import Difference
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Model, data and search, and where the results go."""
+    parser.add_argument("--model", required=True, help="model folder")
+    parser.add_argument("--data", required=True, help="data set: folder or caption file")
+    parser.add_argument("--split", default="val", help="train, val or test (%(default)s)")
+    parser.add_argument("--beam", type=int, default=BEAMS, dest="beams", help="beams, 1 for greedy (%(default)s)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    parser.add_argument("--record", metavar="FILE", help="append the row to this csv")
+    parser.add_argument("--captions", metavar="FILE", help="write the captions to this file, in COCO's result format")
+    parser.add_argument("--against", metavar="MODEL", help="compare with this model folder on the same images")
+
+
+def run(
+    model: str,
+    data: str,
+    split: str,
+    beams: int,
+    against: str | None,
+    as_json: bool,
+    captions: str | None,
+    record: str | None,
+) -> int:
+    """Print the scores of a model on one split, and the differences from the model ``against``, if given.
+
+    ``captions`` names a file for the captions, ``record`` a csv to which the row is appended.
+    """
+    from caption_utils.evaluation.records import append_row, write_captions
+    from caption_utils.evaluation.report import compare, evaluate_model
+
+    found = evaluate_model(model, data, split, beams)
+    differences = compare(found, evaluate_model(against, data, split, beams)) if against else {}
+    if as_json:
+        print(_as_json(found.report(), against, differences), flush=True)
+    else:
+        lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
+        print("\n".join(lines), flush=True)
+    if captions:
+        write_captions(captions, found)
+    if record:
+        append_row(record, found.row())
+    return 0
+
+
+def _as_json(report: dict, against: str | None, differences: Mapping[str, "Difference"]) -> str:
+    if against:
+        rounded = {name: {k: round(v, 4) for k, v in asdict(d).items()} for name, d in differences.items()}
+        report = report | {"against": {"model": against, **rounded}}
+    valid = json.loads(json.dumps(report), parse_constant=lambda name: None)  # JSON has no NaN and no infinity
+    return json.dumps(valid)
+
+
+def _score_lines(row: Mapping, missing: Mapping[str, str]) -> list[str]:
+    """A line for each value of a row, with the bounds of its 95 % interval or the reason why it is missing."""
+    lines = []
+    for name, value in row.items():
+        if not name.endswith(("_low", "_high")):
+            shown = f"missing: {missing[name]}" if name in missing else value
+            within = "" if row.get(f"{name}_low") is None else f"  {row[f'{name}_low']} to {row[f'{name}_high']}"
+            lines.append(f"{name:<20} {shown}{within}")
+    return lines
+
+
+def _difference_lines(against: str | None, differences: Mapping[str, "Difference"]) -> list[str]:
+    if not differences:
+        return []
+    heading = f"difference from {against}, 95 % interval, share of resamples without its sign"
+    return [heading] + [
+        f"{name:<20} {d.value:+.4f}  {d.low:+.4f} to {d.high:+.4f}  p {d.p:.3f}" for name, d in differences.items()
+    ]

@@ -1,0 +1,71 @@
+"""Train a model, or resume an interrupted run."""
+
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
+from dataclasses import fields
+from inspect import signature
+from typing import Any
+
+from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, SelfCriticalConfig, TrainConfig
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Options for data, folder and vocabulary, and one for each field of the configurations."""
+    parser.argument_default = SUPPRESS  # ``train_model`` and the configurations hold the defaults
+    parser.add_argument("--data", required=True, help="data set: folder or caption file")
+    parser.add_argument("--out", required=True, help="model folder to write")
+    parser.add_argument("--self-critical", metavar="MODEL", help="refine this model by the scores of its captions")
+    parser.add_argument(
+        "--encoder",
+        dest="encoder_name",
+        metavar="NAME",
+        help="efficientnet_lite2 or resnet101; with _local added, regions see only their own surroundings; "
+        f"efficientnet_lite2 also takes _260px at the end ({ENCODER})",
+    )
+    parser.add_argument("--split", help="official, first6k, source or random (official)")
+    parser.add_argument("--min-count", type=int, help="leave out words, or word pieces, used less often than this (3)")
+    parser.add_argument(
+        "--teacher", action="append", dest="teachers", metavar="MODEL", help="learn from this model too; repeatable"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="NAME", help="words, wordpiece (BERT's word pieces) or a tokenizer.json (words)"
+    )
+    parser.add_argument(
+        "--word-vectors",
+        metavar="FILE",
+        help="start from the word vectors of a GloVe or word2vec text file, or of glove-50d or glove.6B.300d",
+    )
+    _add_settings(parser)
+
+
+def _add_settings(parser: ArgumentParser) -> None:
+    """An option for each field of the configurations; its help tells the default of each kind of training."""
+    plain = {field.name: field for config in (DecoderConfig, TrainConfig) for field in fields(config)}
+    refined = {field.name: field for field in fields(SelfCriticalConfig)}
+    for name, field in (refined | plain).items():
+        if name in FROM_DATA:
+            continue
+        kind = {"action": BooleanOptionalAction} if field.type is bool else {"type": field.type}
+        defaults = [str(field.default)] if name in plain else []
+        if name in refined and [str(refined[name].default)] != defaults:
+            defaults.append(f"{refined[name].default} with --self-critical")
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"({'; '.join(defaults)})", **kind)
+
+
+def run(data: str, out: str, self_critical: str | None = None, **given: Any) -> int:
+    """Train a model into the folder ``out``, or resume the run that was interrupted there.
+
+    ``given`` are the other options of the command line; ``self_critical`` is the folder of a model to fine-tune.
+    """
+    from caption_utils.training.processes import join_processes
+    from caption_utils.training.progress import best, found
+    from caption_utils.training.run import refine_model, train_model
+
+    if self_critical is not None:
+        history = refine_model(data, self_critical, out, given)
+    else:
+        named = {name: given.pop(name) for name in signature(train_model).parameters if name in given}
+        history = train_model(data, out, **named, settings=given)
+    row = best(history.to_dict("records"))
+    if join_processes().is_main_process:
+        print(f"{out}: best {found(row)} after epoch {row['epoch']:.4g}")
+    return 0

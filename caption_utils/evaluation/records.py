@@ -1,0 +1,47 @@
+"""An evaluation as files: its row in a csv, its captions as JSON."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from caption_utils.errors import InputError
+from caption_utils.evaluation.report import Evaluation
+from caption_utils.files import replacing
+
+
+def write_captions(path: str | Path, evaluation: Evaluation) -> None:
+    """Write the captions in COCO's result format, a photo a line; ``image_id`` is the photo's name in the data set.
+
+    Raises ``InputError`` for a file that cannot be written.
+    """
+    entries = [
+        {"image_id": image, "caption": caption.text, "log_probability": round(caption.log_probability, 4)}
+        for image, caption in zip(evaluation.images, evaluation.captions, strict=True)
+    ]
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    with replacing(path) as temporary:
+        temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def append_row(path: str | Path, row: Mapping[str, object]) -> None:
+    """Add a row to a csv whose columns are the row's names, creating it; whole or not at all.
+
+    Raises ``InputError`` for a file with other columns and for one that cannot be written.
+    """
+    rows = _read_rows(Path(path)) or [list(row)]
+    if rows[0] != list(row) or any(len(cells) != len(row) for cells in rows):
+        raise InputError(f"{path}: its columns are not {', '.join(row)}; record into another file")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([*rows, row.values()])
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """The rows of a csv, header first; none if there is no such file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [cells for cells in csv.reader(file) if cells]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as csv ({error}); record into another file") from None

@@ -1,0 +1,62 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from caption_utils.__main__ import main
+
+
+@pytest.mark.slow
+def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
+    other = shutil.copytree(model, tmp_path / "other")
+    command = [
+        "evaluate",
+        "--model",
+        str(model),
+        "--data",
+        str(data_folder),
+        "--against",
+        str(other),
+        "--captions",
+        str(tmp_path / "captions.json"),
+    ]
+    assert main([*command, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    against = row.pop("against")
+    assert against.pop("model") == str(other)
+    assert against["bleu4"] == {"value": 0, "low": 0, "high": 0, "p": 1} and "meteor" not in against
+    assert len(json.loads((tmp_path / "captions.json").read_text())) == row["images"] == 3
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert f"difference from {other}, 95 % interval" in printed
+    assert "cider                +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+def test_the_json_of_a_diverged_model_is_valid(model, data_folder, capsys):
+    weights = load_file(model / "model.safetensors")
+    save_file(weights | {"output.bias": weights["output.bias"] * torch.nan}, model / "model.safetensors")
+    command = ["evaluate", "--model", str(model), "--data", str(data_folder), "--against", str(model)]
+    assert main([*command, "--json"]) == 0
+
+    def invalid(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    row = json.loads(capsys.readouterr().out, parse_constant=invalid)
+    names = ("perplexity", "perplexity_low", "fall_attended", "fall_difference_high")
+    assert [row[name] for name in names] == [None] * 4
+    assert row["against"]["perplexity"]["value"] is None and row["images"] == 3
+    assert main(command) == 0
+    assert "perplexity           inf " in capsys.readouterr().out
+
+
+def test_a_row_that_cannot_be_recorded_is_printed_all_the_same(model, data_folder, tmp_path, capsys):
+    (tmp_path / "metrics.csv").write_text("other,columns\n")
+    arguments = ["--model", str(model), "--data", str(data_folder), "--json", "--record", str(tmp_path / "metrics.csv")]
+    assert main(["evaluate", *arguments]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["images"] == 3
+    assert "metrics.csv: its columns are not" in output.err.splitlines()[-1]
