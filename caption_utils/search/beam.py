@@ -1,7 +1,6 @@
-"""From next-word probabilities to the best captions, many images at once.
+"""Greedy and beam search, many images at once.
 
-A decoder is anything with ``init_state`` and ``step``; what it carries from word to word has ``select``, as
-``model.State`` has.
+A decoder is anything with ``init_state`` and ``step``, whose state has ``select`` as ``model.decoder.State`` does.
 """
 
 from typing import NamedTuple
@@ -23,11 +22,10 @@ IMAGES_AT_ONCE = 50  # bounds the memory
 def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Hypothesis]]:
     """1 to ``beams`` captions for each image of ``features (B, N, D)``, best score first; ``config`` may be ``beams``.
 
-    At each step an image keeps, of all one-word continuations of its partial hypotheses, the K likeliest; those that
-    end leave the beam. A hypothesis goes on while it is likelier than the last of the K likeliest that have ended,
-    since words can but make it less likely. The greedy caption is followed even where the beam has lost it, so that
-    the likeliest of the K is never less likely than that one. The K are found by log-probability alone; the length
-    penalty orders them.
+    At each step an image keeps the K likeliest of all one-word continuations of its partial hypotheses; those that end
+    leave the beam. A hypothesis is dropped once K finished ones are likelier, since more words can only make it less
+    likely. The greedy caption is followed even if it falls off the beam, so the best of the K is never less likely
+    than greedy search's. The K are found by log-probability alone; the length penalty only orders them.
     """
     config = config if isinstance(config, SearchConfig) else SearchConfig(config)
     found = [_search(decoder, part, config) for part in features.split(IMAGES_AT_ONCE) if len(part)]
@@ -35,12 +33,12 @@ def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int =
 
 
 class Beam(NamedTuple):
-    """How the hypotheses of G images go on: S places for each, likeliest first."""
+    """Continuations of the hypotheses of G images, in S places each, likeliest first."""
 
-    parent: Tensor  # (G, S), the row that is continued
-    word: Tensor  # (G, S), by which
+    parent: Tensor  # (G, S), the row continued
+    word: Tensor  # (G, S), the word added
     sums: Tensor  # (G, S), log-probabilities, or ``DEAD``
-    greedy: Tensor  # (G, S), whether that makes the greedy caption
+    greedy: Tensor  # (G, S), whether this is the greedy caption
 
 
 def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
@@ -64,23 +62,23 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
         hopeless = beam.sums <= best_ended[live.images, -1:]
         beam = beam._replace(sums=beam.sums.masked_fill(ended | hopeless, DEAD))
         images = going_on(beam.sums)
-        parent, word, sums, greedy = _without_dead_places(beam, images)
+        parent, word, sums, greedy = _without_dead_places(Beam(*(value[images] for value in beam)))
         live = live.extend(images, parent, word, sums, alpha, state)
     ranked = [sorted(captions, key=lambda caption: -caption.log_probability) for captions in found]
     return [fetched(captions[: config.beams]) for captions in ranked]
 
 
 def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> Beam:
-    """The K likeliest continuations of each image and, in a further place, the greedy caption's where it is not one.
+    """The K likeliest continuations of each image and, in one more place, the greedy caption's if it is not among them.
 
-    ``sums (G, S)`` are log-probabilities of the hypotheses, ``gains (G · S, V)`` those of the words after each, and
-    ``greedy (G, S)`` tells which hypothesis is the greedy one.
+    ``sums (G, S)`` are the log-probabilities of the hypotheses, ``gains (G · S, V)`` those of the words after each, and
+    ``greedy (G, S)`` marks the greedy hypothesis.
     """
     images, hypotheses = sums.shape
-    gains, words = gains.topk(min(beams, gains.shape[1]))  # (G · S, W): none of the K lies further down its row
+    gains, words = gains.topk(min(beams, gains.shape[1]))  # (G · S, W), of which none of the K is left out
     totals = (sums.view(-1, 1) + gains).view(images, -1)  # (G, S · W)
     best = totals.topk(min(beams, totals.shape[1])).indices  # (G, K)
-    further = greedy.int().argmax(dim=1, keepdim=True) * words.shape[1]  # the likeliest word is the first of its row
+    further = greedy.int().argmax(dim=1, keepdim=True) * words.shape[1]  # its likeliest word comes first in its row
     place = torch.cat([best, further], dim=1)
     parent = hypotheses * torch.arange(images, device=sums.device).unsqueeze(1) + place // words.shape[1]
     is_greedy = (place == further) & greedy.any(dim=1, keepdim=True)
@@ -89,9 +87,8 @@ def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> Beam:
     return Beam(parent, words.view(images, -1).gather(1, place), sums, is_greedy & (sums > DEAD))
 
 
-def _without_dead_places(beam: Beam, images: Tensor | None) -> Beam:
-    """The beam of ``images`` (``None``: all), with only as many places as one of them has living hypotheses."""
-    beam = beam if images is None else Beam(*(value[images] for value in beam))
+def _without_dead_places(beam: Beam) -> Beam:
+    """The beam with only as many places as the most live hypotheses of an image."""
     most = int((beam.sums > DEAD).sum(dim=1).max()) if len(beam.sums) else 0
     places = beam.sums.argsort(dim=1, descending=True)[:, :most]
     return Beam(*(value.gather(1, places) for value in beam))

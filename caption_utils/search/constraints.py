@@ -1,4 +1,4 @@
-"""What a caption may say next: no specials, a length within bounds, no run of words twice."""
+"""Which words may come next: no special tokens, a maximum length, no n-gram twice."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from caption_utils.config import Constraints
 from caption_utils.data.vocab import Vocabulary
 
 NEVER_SAID = [Vocabulary.pad, Vocabulary.bos, Vocabulary.unk]
-IMPOSSIBLE = -1e30  # log-probability of a word that the model rules out but that nothing here forbids
+IMPOSSIBLE = -1e30  # for words that the model rules out but that are not forbidden here
 
 
 def next_scores(logits: Tensor, ids: Tensor, constraints: Constraints) -> Tensor:
-    """Log-probabilities ``(..., V)`` of what may follow ``ids (..., T)``, ``<bos>`` first; minus infinity for the rest.
+    """Log-probabilities ``(..., V)`` of the words that may follow ``ids (..., T)``, ``<bos>`` first; -inf for the rest.
 
-    They are the model's own: what is forbidden keeps its share. At least one is finite, whatever the logits are.
+    They are not renormalised over the allowed words. At least one is finite, whatever the logits are.
     """
     scores = logits.float().log_softmax(dim=-1).nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
     for word in NEVER_SAID:

@@ -1,4 +1,4 @@
-"""Captions drawn at random from a decoder's distribution, many images at once."""
+"""Captions sampled from a decoder's distribution, many images at once."""
 
 import zlib
 
@@ -28,10 +28,10 @@ def sample(
 ) -> list[list[Hypothesis]]:
     """``count`` captions for each image of ``features (B, N, D)``, in the order drawn; two may be the same.
 
-    Each word is drawn from the probabilities that ``constraints`` allow, raised to ``1 / temperature`` and rescaled; of
-    these, the fewest words that together hold ``top_p`` (nucleus sampling, Holtzman et al. 2020, section 3.1). The
-    log-probabilities returned are the model's own, as in ``beam_search``. What is drawn depends on ``seed`` and on the
-    image's own features, never on the other images. Raises ``InputError`` for values out of range.
+    Each word is sampled from the probabilities that ``constraints`` allow, raised to ``1 / temperature`` and rescaled,
+    and of these from the fewest words that together hold ``top_p`` (nucleus sampling, Holtzman et al. 2020, section
+    3.1). The log-probabilities returned are the model's own, as in ``beam_search``. Samples depend on ``seed`` and on
+    the image's own features, never on the other images. Raises ``InputError`` for values out of range.
     """
     _check(temperature, top_p, seed, count)
     draws = _draws(features, seed, count, constraints.max_length + 1)  # (B, count, steps)
@@ -54,8 +54,7 @@ def sample(
         rows = torch.arange(word.numel()).view_as(word)
         sums = sums.masked_fill(ended, DEAD)
         images = going_on(sums)
-        rows, word, sums = (value if images is None else value[images] for value in (rows, word, sums))
-        live = live.extend(images, rows, word, sums, alpha, state)
+        live = live.extend(images, rows[images], word[images], sums[images], alpha, state)
     return [fetched(captions[place] for place in range(count)) for captions in found]
 
 
@@ -80,7 +79,7 @@ def _draws(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
 def _quantile(probabilities: Tensor, top_p: float, draw: Tensor) -> Tensor:
     """Words ``(R,)`` of the nucleus of ``probabilities (R, V)``, at the quantiles ``draw (R,)``.
 
-    Only a nucleus needs the order of the words, and sorting them takes longer than all else.
+    Sorting, which takes longer than all else, is only needed for a nucleus.
     """
     everyone = torch.arange(probabilities.shape[1], device=probabilities.device).expand_as(probabilities)
     likely, words = (probabilities, everyone) if top_p == 1 else probabilities.sort(dim=1, descending=True)
