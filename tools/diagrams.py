@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diagrams_data import beam_search, packed_batch, splits
-from drawing import FAINT, FILLS, INK, arrow, box, colour, number, scene, svg, text
+from drawing import FAINT, FILLS, INK, arrow, box, colour, numbered, scene, svg, text
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 GRID = 7
@@ -74,9 +74,9 @@ def model() -> str:
     )
 
 
-def step(x: float, title: str, year: str, *parts: str) -> str:
-    """The heading of one of two decoders, and its parts."""
-    return "\n".join([text(x, 34, title, 18, weight=600), text(x, 56, year, 13, FAINT), *parts])
+def step(x: float, title: str, subtitle: str, *parts: str) -> str:
+    """A step of one of the two decoders: heading and parts."""
+    return "\n".join([text(x, 34, title, 18, weight=600), text(x, 56, subtitle, 13, FAINT), *parts])
 
 
 def bahdanau() -> str:
@@ -89,19 +89,16 @@ def bahdanau() -> str:
         box(310, 92, 120, 44, "regions *f*", "picture"),
         arrow((160, 114), (192, 114), (192, 176), kind="lstm"),
         arrow((310, 114), (278, 114), (278, 176), kind="picture"),
-        box(130, 180, 210, 54, ["attend with *h*_{t−1}", "*c*_{t}, *α*_{t} = attend(*h*_{t−1}, *f*)"], "attention"),
-        number(130, 180, 1, "attention"),
+        numbered(1, 130, 180, 210, ["attend with *h*_{t−1}", "*c*_{t}, *α*_{t} = attend(*h*_{t−1}, *f*)"], "attention"),
         arrow((235, 236), (235, 316), kind="attention"),
         text(249, 277, "context *c*_{t}", anchor="start"),
         arrow((100, 138), (100, 347), (116, 347), kind="lstm"),
         box(340, 248, 110, 50, ["embedding", "of *y*_{t−1}"], "word"),
         arrow((395, 300), (395, 347), (354, 347), kind="word"),
-        box(120, 320, 230, 54, ["step the LSTM", "on [embedding; context]"], "lstm"),
-        number(120, 320, 2, "lstm"),
+        numbered(2, 120, 320, 230, ["step the LSTM", "on [embedding; context]"], "lstm"),
         arrow((235, 376), (235, 496), kind="lstm"),
         text(249, 436, "new state *h*_{t}", anchor="start"),
-        box(130, 500, 210, 54, ["next word *y*_{t}", "from *h*_{t}"], "word"),
-        number(130, 500, 3, "word"),
+        numbered(3, 130, 500, 210, ["next word *y*_{t}", "from *h*_{t}"], "word"),
     )
 
 
@@ -115,22 +112,18 @@ def luong() -> str:
         box(780, 89, 120, 50, ["embedding", "of *y*_{t−1}"], "word"),
         arrow((630, 114), (662, 114), (662, 176), kind="lstm"),
         arrow((780, 114), (748, 114), (748, 176), kind="word"),
-        box(600, 180, 210, 54, ["step the LSTM", "on the embedding"], "lstm"),
-        number(600, 180, 1, "lstm"),
+        numbered(1, 600, 180, 210, ["step the LSTM", "on the embedding"], "lstm"),
         arrow((705, 236), (705, 316), kind="lstm"),
         text(719, 277, "new state *h*_{t}", anchor="start"),
         arrow((705, 252), (560, 252), (560, 437), (586, 437), kind="lstm"),
         box(822, 254, 90, 44, "regions *f*", "picture"),
         arrow((867, 300), (867, 347), (824, 347), kind="picture"),
-        box(590, 320, 230, 54, ["attend with *h*_{t}", "*c*_{t}, *α*_{t} = attend(*h*_{t}, *f*)"], "attention"),
-        number(590, 320, 2, "attention"),
+        numbered(2, 590, 320, 230, ["attend with *h*_{t}", "*c*_{t}, *α*_{t} = attend(*h*_{t}, *f*)"], "attention"),
         arrow((705, 376), (705, 406), kind="attention"),
         text(719, 390, "context *c*_{t}", anchor="start"),
-        box(590, 410, 230, 54, ["attentional vector *~h*_{t}", "tanh(*W*_{c} [*c*_{t}; *h*_{t}])"], "attention"),
-        number(590, 410, 3, "attention"),
+        numbered(3, 590, 410, 230, ["attentional vector *~h*_{t}", "tanh(*W*_{c} [*c*_{t}; *h*_{t}])"], "attention"),
         arrow((705, 466), (705, 496), kind="attention"),
-        box(600, 500, 210, 54, ["next word *y*_{t}", "from *~h*_{t}"], "word"),
-        number(600, 500, 4, "word"),
+        numbered(4, 600, 500, 210, ["next word *y*_{t}", "from *~h*_{t}"], "word"),
     )
 
 

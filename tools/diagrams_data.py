@@ -1,4 +1,4 @@
-"""Diagrams of what is done with captions: a packed batch, beam search, and two ways to split a data set."""
+"""Diagrams about captions: a packed batch, beam search, and two ways to split a data set."""
 
 from drawing import FAINT, INK, arrow, box, colour, rect, scene, svg, text
 
@@ -51,7 +51,7 @@ def packed_batch() -> str:
 
 
 def column(rows: list[list[str]], step: int, size: int) -> str:
-    """A step: the word of each caption that has one, and holes for the others."""
+    """A step: the word of each caption that is long enough, and holes for the others."""
     x = 130 + 92 * step
     words = [cell(x, 64 + 42 * i, 84, rows[i][step], step) for i in range(size)]
     holes = [rect(x + 1, 65 + 42 * i, 82, 32, "hole", 5, dashed=True) for i in range(size, len(rows))]
@@ -65,7 +65,7 @@ def strip(columns: list[list[int]]) -> list[str]:
 
 
 def searched() -> list[list[tuple[str, str, float, float, bool]]]:
-    """For each step: the words so far, the next word, its log-probability, the sum, and whether it is kept."""
+    """For each step and candidate: words so far, next word, its log-probability, the sum, and whether it is kept."""
     levels, kept = [], {"": 0.0}
     while open_ones := [words for words in kept if words in TREE]:
         found = [(words, word, p, kept[words] + p) for words in open_ones for word, p in TREE[words].items()]

@@ -1,10 +1,10 @@
-"""What ``tools/diagrams.py`` draws with: SVG on a white panel, so that it reads the same on dark and light pages."""
+"""SVG for ``tools/diagrams.py``, on a white panel that looks the same on dark and light pages."""
 
 import re
 from html import escape
 
 INK, FAINT, PANEL, EDGE = "#1f2933", "#66717e", "#ffffff", "#d3d9e0"
-FILLS = {  # of a box, and of its frame: one colour for one thing, in all diagrams
+FILLS = {  # of a box and of its frame; one kind of thing has one colour in all diagrams
     "picture": ("#e3eefb", "#2f6db5"),
     "attention": ("#fdecd6", "#c8701a"),
     "lstm": ("#e2f4e8", "#2f8452"),
@@ -41,7 +41,7 @@ def marked(words: str, size: float) -> str:
 
 
 def text(x, y, words, size=15, fill=INK, anchor="middle", weight=400, halo=False) -> str:
-    """One line of text, its middle at height ``y``; a halo keeps a line behind it away."""
+    """One line of text, centred at height ``y``; a halo sets it off from lines behind it."""
     style = f'font-size="{size}" fill="{fill}" text-anchor="{anchor}" font-weight="{weight}"'
     style += f' stroke="{PANEL}" stroke-width="9" stroke-linejoin="round" paint-order="stroke"' if halo else ""
     return f'<text x="{x:g}" y="{y + size * 0.35:g}" {style}>{marked(words, size)}</text>'
@@ -56,7 +56,7 @@ def rect(x, y, width, height, kind="plain", radius=8, dashed=False) -> str:
 
 
 def box(x, y, width, height, lines, kind="plain", size=15, **style) -> str:
-    """A frame with lines of text in its middle; all but the first are smaller."""
+    """A frame with centred lines of text; all but the first are smaller."""
     lines = [lines] if isinstance(lines, str) else lines
     top = y + height / 2 - (len(lines) - 1) * size * 0.65
     rows = [
@@ -72,10 +72,10 @@ def scene(x: float, y: float, side: float, which: int = 0) -> str:
     return f'<g transform="translate({x:g} {y:g}) scale({side / 100:g})">{ground}{SCENES[which]}</g>'
 
 
-def number(x: float, y: float, count: int, kind: str) -> str:
-    """A step's number in a disc."""
+def numbered(number: int, x: float, y: float, width: float, lines: list[str], kind: str) -> str:
+    """A box with its number in a disc at its corner."""
     disc = f'<circle cx="{x:g}" cy="{y:g}" r="12" fill="{colour(kind)}"/>'
-    return disc + text(x, y, str(count), 14, "#ffffff", weight=600)
+    return "\n".join([box(x, y, width, 54, lines, kind), disc + text(x, y, str(number), 14, "#ffffff", weight=600)])
 
 
 def arrow(*points, kind=None, dashed=False, head=True, width=1.8) -> str:
@@ -99,7 +99,7 @@ def toward(point, other, radius=9) -> tuple[float, float]:
 
 
 def triangle(before, tip, fill) -> str:
-    """The head of an arrow whose last stretch leads from ``before`` to ``tip``."""
+    """The head of an arrow that arrives from ``before`` at ``tip``."""
     length = ((tip[0] - before[0]) ** 2 + (tip[1] - before[1]) ** 2) ** 0.5
     dx, dy = (tip[0] - before[0]) / length, (tip[1] - before[1]) / length
     corners = [(2, 0), (-8, 4.5), (-8, -4.5)]
@@ -108,7 +108,7 @@ def triangle(before, tip, fill) -> str:
 
 
 def svg(width: int, height: int, title: str, *parts: str) -> str:
-    """A whole picture: its parts on a panel, with a title for those who cannot see it."""
+    """A whole picture: its parts on a panel, with a title for screen readers."""
     start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     panel = f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="10" fill="{PANEL}" stroke="{EDGE}"/>'
     lines = [f'{start} role="img" font-family="{SANS}">', f"<title>{escape(title)}</title>", panel, *parts, "</svg>"]

@@ -26,7 +26,7 @@ COLLAPSED = {
     "_kg_hide-input": True,
 }  # Colab, JupyterLab, Kaggle
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-PROGRESS = re.compile(r"[^\n]*\d%\|[^\n]*\n?")  # a bar as it was when it stopped
+PROGRESS = re.compile(r"[^\n]*\d%\|[^\n]*\n?")  # a progress bar in its last state
 
 
 class NotebookFailed(Exception):
@@ -39,12 +39,12 @@ def paths() -> list[Path]:
 
 
 def execute(path: Path) -> NotebookNode:
-    """The notebook after a run from top to bottom in a new kernel; the file stays as it is."""
+    """Run the notebook from top to bottom in a new kernel and return it; the file is unchanged."""
     notebook = nbformat.read(path, as_version=4)
     begun: list[int] = []
     client = NotebookClient(
         notebook,
-        timeout=None,  # a busy machine may take any time
+        timeout=None,  # on a busy machine a cell may take any time
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         coalesce_streams=True,
@@ -66,8 +66,8 @@ def _failure(name: str, notebook: NotebookNode, begun: list[int], error: Excepti
 
 
 def run() -> None:
-    """Run all notebooks with a line for each, then tell what was trained and caption sample photographs."""
-    from samples import caption_samples, describe_models  # takes PyTorch, which the links do not need
+    """Run all notebooks, a line for each, then list the trained models and caption sample photographs."""
+    from samples import caption_samples, describe_models  # imports PyTorch, which ``links`` does not need
 
     for path in paths():
         start = time.perf_counter()
@@ -79,7 +79,7 @@ def run() -> None:
 
 
 def refresh(*numbers: str) -> None:
-    """Run the notebooks of these numbers, or all, and store their outputs, as ``normalize`` makes them."""
+    """Run the notebooks with these numbers, or all, and store them normalised."""
     for path in paths():
         if numbers and path.stem[:2] not in numbers:
             continue
@@ -90,7 +90,7 @@ def refresh(*numbers: str) -> None:
 def normalize(notebook: NotebookNode) -> NotebookNode:
     """A copy with counts 1..n, ids by position, the bootstrap cell collapsed, and no widgets or absolute paths.
 
-    Cells have no other metadata than tags.
+    Cells keep only their tags as metadata.
     """
     notebook = copy.deepcopy(notebook)
     notebook.metadata = nbformat.from_dict(KERNEL)

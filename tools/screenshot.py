@@ -1,4 +1,4 @@
-"""``python tools/screenshot.py``: draw the README's picture of the page, results/figures/page.png (needs Chromium)."""
+"""``python tools/screenshot.py``: the README's screenshot of the page, results/figures/page.png (needs Chromium)."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ def caption_sample(page: Page) -> None:
 
 
 def main() -> None:
-    """Start the page, use it, and keep its picture."""
+    """Start the page, caption the sample, and save a screenshot."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         servers = Servers(Path(folder))
         try:

@@ -1,4 +1,4 @@
-"""Voilà and JupyterLab for a browser without a person: started as the Makefile starts them, stopped at the end."""
+"""Voilà and JupyterLab for automated browsers: started as the Makefile starts them, stopped at the end."""
 
 import os
 import re
@@ -17,17 +17,17 @@ SECONDS = 120
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
-).split()  # what Chromium takes to run alone, also as root
+).split()  # Chromium runs unattended, also as root
 
 
 def arguments_of(target: str) -> list[str]:
-    """Program and arguments with which the Makefile starts the server of ``target``."""
+    """The program, with its arguments, that the Makefile runs for ``target``."""
     recipe = re.search(rf"^{target}:.*\n\t\$\(BIN\)/(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     return recipe.split()
 
 
 class Servers:
-    """Servers on free ports, each started once. Notebooks are copies, since JupyterLab saves what it runs."""
+    """Servers on free ports, each started once, with copies of the notebooks, since JupyterLab saves what it runs."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -36,7 +36,7 @@ class Servers:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks")
 
     def start(self, target: str, *options: str) -> str:
-        """The address of the server of a Makefile target."""
+        """The address of the server of a Makefile target, started if necessary."""
         if target not in self.addresses:
             port = free_port()
             log = self.folder / f"{target}.log"
@@ -54,7 +54,7 @@ class Servers:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     def stop(self) -> None:
-        """End all of them, and the kernels they started."""
+        """Stop all servers and their kernels."""
         for process in self.processes:
             process.terminate()
         for process in self.processes:
@@ -65,14 +65,14 @@ class Servers:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A port that is not in use."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
 def wait_for(address: str, log: Path) -> None:
-    """Until the server answers, whatever it says; what it logged if it does not."""
+    """Wait until the server answers anything. Raises ``AssertionError`` with its log if it does not."""
     for _ in range(SECONDS * 5):
         try:
             urlopen(address)

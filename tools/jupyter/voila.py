@@ -1,31 +1,31 @@
-"""Settings of ``make app`` and ``make lab``: this machine alone, and photos of up to ``UPLOAD_MEGABYTES`` arrive."""
+"""Settings of ``make app`` and ``make lab``: local only, with uploads of up to ``UPLOAD_MEGABYTES``."""
 
 import os
 from pathlib import Path
 
 UPLOAD_MEGABYTES = 50
-PAGE = {"bootstrap", "page"}  # tags of the cells that the page consists of
+PAGE = {"bootstrap", "page"}  # tags of the cells that make up the page
 
 
 def only_the_page(handler, notebook, cwd):
-    """Leave the lessons out, before anything runs."""
+    """Remove all other cells before anything runs."""
     notebook.cells = [cell for cell in notebook.cells if PAGE & set(cell.metadata.get("tags", []))]
     notebook.metadata["title"] = "Caption your photographs"
     return notebook
 
 
-os.environ["CAPTION_UPLOAD_MB"] = str(UPLOAD_MEGABYTES)  # kernels inherit it, and the widget tells the reader
-here = str(Path(__file__).parent)  # where Voilà finds the template
+os.environ["CAPTION_UPLOAD_MB"] = str(UPLOAD_MEGABYTES)  # kernels inherit it, and the widget shows it
+here = str(Path(__file__).parent)  # with Voilà's template
 os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [here, os.environ.get("JUPYTER_PATH")]))
 
-# An upload is one message; tornado closes the connection over a longer one, and the page is told nothing.
+# An upload is one message, and tornado silently closes the connection if it is longer.
 settings = {"websocket_max_message_size": (UPLOAD_MEGABYTES + 1) * 2**20}
 
 c = get_config()  # noqa: F821
 for server in (c.ServerApp, c.Voila):
     server.ip = "127.0.0.1"
     server.tornado_settings = settings
-c.LabApp.news_url = None  # nothing is asked of other servers
+c.LabApp.news_url = None  # no requests to other servers
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.VoilaConfiguration.template = "captions"
 c.VoilaConfiguration.prelaunch_hook = only_the_page
