@@ -1,4 +1,4 @@
-"""Figures. Each function returns a ``matplotlib.figure.Figure`` and never shows it; a notebook's last line does."""
+"""Figures. Each function returns a ``matplotlib.figure.Figure`` and never shows it; a notebook shows a cell's last."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from PIL import Image
 
 from caption_utils.config import MEASURES
 
-# Okabe and Ito's palette, told apart with any colour vision
+# the palette of Okabe and Ito, safe for colour-blind readers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 WRAP = 42  # characters of a caption on a line
 DPI = 80
-FEW = 20  # points of a line that are marked
+FEW = 20  # points; lines of more have no markers
 
 
 def panels(
@@ -33,7 +33,7 @@ def panels(
 
 
 def sample_grid(images: Sequence[Image.Image], texts: Sequence[Sequence[str]], columns: int = 3) -> Figure:
-    """Pictures in rows, each above its lines of text. ``texts`` has one sequence of lines for each picture."""
+    """Pictures in rows, each above its text; ``texts`` has a sequence of lines for each picture."""
     lines = [["\n".join(textwrap.wrap(line, WRAP, subsequent_indent="  ")) for line in text] for text in texts]
     deepest = max("\n".join(text).count("\n") + 1 for text in lines)
     figure, axes = panels(len(images), height=2.0 + 0.17 * deepest, columns=columns)
@@ -56,7 +56,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
 
 
 def histogram(values: Mapping[str, Sequence[float]], bins: int | Sequence[float], xlabel: str) -> Figure:
-    """Outlined histograms on one axis, each of the percent of its own values, so that sizes do not matter."""
+    """Outlined histograms on one axis, each in percent of its own values, so that sizes do not matter."""
     figure, (ax,) = panels(1, width=6.5)
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, float) for v in values.values()]), bins)
     for (label, numbers), colour in zip(values.items(), COLOURS, strict=False):
@@ -95,9 +95,9 @@ def learning_curve(history: pd.DataFrame) -> Figure:
 
 
 def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figure:
-    """Sentences as a tree from left to right: words with which several begin are written once.
+    """Sentences as a tree from left to right, in which shared beginnings are drawn once.
 
-    Each sentence ends in its label. Sentences are given best first, and a branch stands where its best one does.
+    Each sentence ends in its label. Sentences come best first, and a branch is at the height of its best one.
     """
     prefixes = [[tuple(words[:n]) for n in range(1, len(words) + 1)] for words in sentences]
     best = {prefix: i for i in reversed(range(len(sentences))) for prefix in prefixes[i]}
@@ -118,7 +118,7 @@ def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figu
 
 
 def padding(batches: Mapping[str, Sequence[int]]) -> Figure:
-    """A panel for each title → caption lengths of a batch: a row for each caption, words dark and padding light."""
+    """A panel for each title → caption lengths of a batch: a row per caption, words dark and padding light."""
     figure, axes = panels(len(batches), height=2.8)
     for ax, (title, lengths) in zip(axes, batches.items(), strict=True):
         words = np.arange(max(lengths)) < np.asarray(lengths)[:, None]  # (B, T)

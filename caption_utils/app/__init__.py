@@ -1,4 +1,4 @@
-"""From a person's photos to captions and attention maps, on a page."""
+"""The page: a person's photos to captions and attention maps."""
 
 import lazy_loader
 

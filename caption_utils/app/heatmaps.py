@@ -1,7 +1,7 @@
 """Where the model looked: one panel for each word, its attention laid over the photo.
 
-A veil of dark blue covers what the model did not look at. It changes lightness above all, so it shows with any colour
-vision; its blue shows where the photo itself is black.
+A dark blue veil covers what the model did not look at. It mainly changes lightness, which shows with any colour vision;
+the blue shows where the photo itself is black.
 """
 
 import math
@@ -17,17 +17,18 @@ from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 from caption_utils.evaluation.sharpness import effective_regions
 from caption_utils.files import replacing
+from caption_utils.plots import panels
 
-PANEL, PIXELS = 1.9, 256  # a panel's width in inches, and the most pixels of a photo's side that it shows
+PANEL, PIXELS = 1.9, 256  # of a panel: width in inches, longer side of the photo in pixels
 MOST_COLUMNS = 8
 MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
-SHADE, VEIL = 0.78, (0, 20, 52)  # how dense the veil is where the model does not look, and its colour
+SHADE, VEIL = 0.78, (0, 20, 52)  # opacity of the veil where the model does not look, and its colour
 
 
 def veil(attention: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """One map ``(H', W')`` as the opacity, 0 to 255, of the veil over a picture of ``size`` (width, height).
 
-    The veil is clear where the map is highest, whatever its sum, so under a flat map it is clear everywhere.
+    The veil is clear where the map is highest, whatever its sum, so an even map leaves it clear everywhere.
     """
     light = np.round(255 * attention / max(float(attention.max()), 1e-12)).astype(np.uint8)
     stretched = Image.fromarray(light).resize(size, Image.Resampling.BICUBIC)
@@ -40,31 +41,29 @@ def spotlight(image: Image.Image, attention: np.ndarray) -> Image.Image:
 
 
 def attention_figure(image: Image.Image, caption: Caption, columns: int | None = None) -> Figure:
-    """The photo, then a panel for each word, lit where the model looked (Xu et al. 2015, figure 3), in even rows of up
-    to ``MOST_COLUMNS`` unless ``columns`` are given.
+    """The photo, then a panel for each word, lit where the model looked (Xu et al. 2015, figure 3).
+
+    Panels are in even rows of up to ``MOST_COLUMNS``, unless ``columns`` are given.
     """
     image = fitted(image, PIXELS)
-    words = zip(caption.attention, caption.tokens, strict=True)
-    panels = [(image, "photo"), *((spotlight(image, attention), word) for attention, word in words)]
-    fewest_rows = math.ceil(len(panels) / MOST_COLUMNS)
-    columns = min(columns or math.ceil(len(panels) / fewest_rows), len(panels))
-    rows = math.ceil(len(panels) / columns)
+    pictures = [image, *(spotlight(image, attention) for attention in caption.attention)]
+    fewest_rows = math.ceil(len(pictures) / MOST_COLUMNS)
+    columns = min(columns or math.ceil(len(pictures) / fewest_rows), len(pictures))
+    rows = math.ceil(len(pictures) / columns)
     height = PANEL * min(max(image.height / image.width, 0.3), 1.5)
-    figure = Figure(figsize=(PANEL * columns, (height + 0.3) * rows + 0.6), dpi=80, layout="constrained")
+    figure, axes = panels(len(pictures), PANEL * columns, height + 0.3 + 0.6 / rows, columns)
     figure.suptitle(f"{caption.text}\n{spread(caption)}", fontsize=12)
-    for number, (picture, title) in enumerate(panels, 1):
-        axes = figure.add_subplot(rows, columns, number)
-        axes.imshow(picture)
-        axes.set_title(title, fontsize=10)
-        axes.axis("off")
+    for ax, picture, title in zip(axes, pictures, ["photo", *caption.tokens], strict=True):
+        ax.imshow(picture)
+        ax.set_title(title, fontsize=10)
+        ax.axis("off")
     return figure
 
 
 def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
-    """Photo → where its attention map goes: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
+    """Photo → file of its attention map: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
 
-    Raises ``InputError`` for an unknown format, for two photos that would share a file, and for a map that would
-    replace a photo.
+    Raises ``InputError`` for an unknown format, two photos with the same file, and a map that would replace a photo.
     """
     path = Path(out)
     if path.suffix.lower() not in MAP_SUFFIXES:
@@ -81,7 +80,7 @@ def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
 
 
 def save_map(photo: Path, caption: Caption, out: Path) -> None:
-    """Save the attention figure of a photo, in the format that the name of ``out`` asks for."""
+    """Save the attention figure of a photo, in the format given by the suffix of ``out``."""
     with replacing(out) as temporary:
         attention_figure(load_image(photo), caption).savefig(temporary, format=out.suffix[1:], dpi=120)
 
@@ -94,13 +93,13 @@ def place(attention: np.ndarray) -> str:
 
 
 def spread(caption: Caption) -> str:
-    """Over how many regions the attention for a word is spread, on average, in words; empty for an empty caption."""
+    """Over how many regions the attention for a word is spread on average, in words; empty for an empty caption."""
     if not caption.tokens:
         return ""
     return f"looks at about {effective_regions(caption.attention).mean():.0f} of {caption.attention[0].size} regions"
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """The picture in proportion, its longer side ``side`` pixels and its shorter at least one."""
+    """The picture resized in proportion: its longer side has ``side`` pixels, its shorter at least one."""
     scale = side / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

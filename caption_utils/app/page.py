@@ -1,4 +1,4 @@
-"""Results as HTML, filled into the templates of ``page.html``: cards, failures, the history."""
+"""Results as HTML, from the templates of ``page.html``: cards, failures, the history."""
 
 import base64
 import html
@@ -23,11 +23,11 @@ TEMPLATES = dict(re.findall(r'<template id="(\w+)">\n(.*?)\n</template>', HTML, 
 
 
 class Markup(str):
-    """HTML, as opposed to text that is yet to be escaped."""
+    """HTML, as opposed to text that has yet to be escaped."""
 
 
 class Escaping(Formatter):
-    """``str.format``, but text is escaped, its control characters replaced, and a list of ``Markup`` joined."""
+    """``str.format`` that escapes text, replaces its control characters, and joins lists of ``Markup``."""
 
     def format_field(self, value: object, format_spec: str) -> str:
         if isinstance(value, list):
@@ -43,11 +43,11 @@ def fill(template: str, **values: object) -> Markup:
     return Markup(Escaping().format(TEMPLATES[template], **values))
 
 
-STYLE = fill("style", css=Markup(CSS))  # a page needs it once
+STYLE = fill("style", css=Markup(CSS))  # once a page
 
 
 def attention_page(image: Image.Image, caption: Caption) -> str:
-    """The photo above its words, as HTML; pointing at a word, tapping or focusing it shows where the model looked."""
+    """The photo above its words, as HTML; pointing at, tapping or focusing a word shows where the model looked."""
     return STYLE + _attention(fitted(image, PAGE_SIDE), caption)
 
 
@@ -70,7 +70,7 @@ def result_card(result: Result) -> str:
 
 
 def failed_line(name: str, error: Exception, advice: str) -> str:
-    """What an ``InputError`` says, whether or not it begins with ``name``, or ``advice`` about any other error."""
+    """The message of an ``InputError``, with ``name`` only once, or ``advice`` about any other error."""
     message = str(error).removeprefix(str(InputError(f"{name}: ")))
     if not isinstance(error, InputError):
         reason = "out of memory" if isinstance(error, MemoryError) else " ".join(message.split())
@@ -79,7 +79,7 @@ def failed_line(name: str, error: Exception, advice: str) -> str:
 
 
 def history_table(results: Sequence[Result], captioned: int, csv: str) -> str:
-    """The latest results, newest first, and a link that saves ``csv``, the table of all that were ``captioned``."""
+    """The latest results, newest first, and a link that saves ``csv``, the table of all ``captioned`` photos."""
     count = f"the last {len(results)} of {captioned}" if captioned > len(results) else captioned
     data = base64.b64encode(csv.encode("utf-8", "replace")).decode()
     rows = [
@@ -95,7 +95,7 @@ def search_name(beams: int) -> str:
 
 
 def thumbnail(image: Image.Image, side: int) -> Markup:
-    """A square of ``side`` pixels of the picture, its edges cropped, with twice as many for sharp screens."""
+    """A square of ``side`` pixels, cropped from the picture, at twice the resolution for sharp screens."""
     return _image(ImageOps.fit(image, (2 * side, 2 * side)), "jpeg", "", side)
 
 

@@ -1,4 +1,4 @@
-"""Photos that a person hands in: uploaded, in either major version of ipywidgets, or samples."""
+"""Photos to caption: uploads, in either major version of ipywidgets, and samples."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SAMPLES = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.j
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture that was handed in: the name it is shown by, and its bytes in memory or its path."""
+    """A picture to caption: the name it is shown by, and its bytes or its path."""
 
     name: str
     source: bytes | Path
@@ -31,10 +31,10 @@ def uploaded_photos(value: Any) -> list[Photo]:
 
 
 def upload_megabytes() -> int:
-    """How many megabytes one upload may have before the host drops it."""
+    """The size in megabytes from which the host drops an upload."""
     return int(os.environ.get(LIMIT_VARIABLE) or (1 if host() == "colab" else JUPYTER_MEGABYTES))
 
 
 def sample_photos() -> list[Path]:
-    """Those of five photographs of scikit-image that are installed with it."""
+    """The five sample photographs of scikit-image, as far as they are installed."""
     return [path for path in (Path(data_dir, name) for name in SAMPLES) if path.is_file()]

@@ -1,4 +1,4 @@
-"""What one visitor does with the models: photos captioned, features kept, a history to save."""
+"""A visit to the page: photos captioned by any of the models, features kept in memory, a history to save."""
 
 import csv
 import hashlib
@@ -22,15 +22,15 @@ from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.training.checkpoint import load_model
 
 PREVIEW_SIDE = 560  # pixels
-MOST_SHOWN = 100  # captions that stay in memory with their picture; all of them are saved
-MOST_KEPT = 200  # previews and features that stay in memory, about a megabyte each
+MOST_SHOWN = 100  # results kept in memory with their picture; the csv has all captions
+MOST_KEPT = 200  # previews and features kept in memory, about a megabyte each
 COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "confidence", "model", "beams")
 Row = tuple[str | int, ...]  # the values of ``COLUMNS``
 
 
 @dataclass(frozen=True)
 class Result:
-    """The captions of one photo, best first, with a small upright picture of it."""
+    """The captions of one photo, best first, with a small picture of it."""
 
     photo: str
     preview: Image.Image
@@ -45,7 +45,7 @@ class Session:
     def __init__(self, models: Mapping[str, Path], device: torch.device | str = "cpu"):
         self.models, self.device = dict(models), device
         self.history: list[Result] = []  # the latest ``MOST_SHOWN``
-        self.rows: dict[Row, None] = {}  # of all captions, each once, in the order of the last time
+        self.rows: dict[Row, None] = {}  # of all captions, each once, most recent last
         self._captioners: dict[str, Captioner] = {}
         self._seen: dict[object, tuple[Image.Image, Tensor]] = {}  # preview and features (1, N, D)
 
@@ -59,7 +59,7 @@ class Session:
         return self._captioners[model]
 
     def caption(self, photo: Photo, model: str, beams: int = BEAMS) -> Result:
-        """Caption a photo and remember it, once however often. Raises ``InputError`` if it or the model is damaged."""
+        """Caption a photo and remember the result. Raises ``InputError`` if the photo or the model is damaged."""
         captioner = self.captioner(model)
         preview, features = self._look(photo, captioner.encoder)
         result = Result(photo.name, preview, captioner.captions(features, beams)[0], model, beams)

@@ -16,7 +16,7 @@ from caption_utils.runtime import device, host
 from caption_utils.training.zoo import model_folders
 
 MOST_BEAMS = 10
-MOST_CARDS = 24  # photos of one click that are shown large; the others are listed in the history
+MOST_CARDS = 24  # photos shown large after a click; the others are only listed in the history
 TILE_SIDE = 60  # pixels of a sample's thumbnail
 
 
@@ -46,14 +46,14 @@ class CaptionWidget(VBox):
         return "CaptionWidget()"
 
     def choose(self, photos: list[Photo], path: str = "") -> None:
-        """Make these the photos that the next click captions, and ``path`` the path that the page shows."""
+        """Choose the photos that the next click captions, and show ``path`` as their path."""
         self.photos, self.path.value = photos, path
         names = ", ".join(photo.name for photo in photos[:3])
         more = f" and {len(photos) - 3} more" if len(photos) > 3 else ""
         self.status.value = page.fill("ready", names=names, more=more) if photos else ""
 
     def caption(self) -> None:
-        """Caption the chosen photos; one line tells why a photo could not be captioned."""
+        """Caption the chosen photos; a line says why a photo has no caption."""
         if not self.photos:
             self.status.value = page.fill("choose")
             return
@@ -68,15 +68,15 @@ class CaptionWidget(VBox):
             self._rest()
 
     def _outcome(self, photo: Photo, large: bool) -> str:
-        """The photo's card if it is to be shown ``large``, or why it has no caption."""
+        """The photo's card, if ``large``, or why it has no caption."""
         try:
             result = self.session.caption(photo, self.model.value, self.beams.value)
             return page.result_card(result) if large else ""
-        except Exception as error:  # nobody reads what a click raises, so whatever it is goes into the page
+        except Exception as error:  # errors of a click are seen by nobody, so the page shows them
             return page.failed_line(photo.name, error, "no caption ({}); try a smaller photo or another model")
 
     def _load(self) -> None:
-        """The first model, so that the first caption does not wait for it."""
+        """Load the first model now, so that the first caption does not wait for it."""
         try:
             self.session.captioner(self.model.value)
         except Exception as error:  # as in ``_outcome``
@@ -100,7 +100,7 @@ class CaptionWidget(VBox):
         return VBox([HTML(page.thumbnail(load_image(path), TILE_SIDE)), button]).add_class("cu-tile")
 
     def _renew_upload(self) -> None:
-        """A new button, since one that has a file does not tell when it is given the same file again."""
+        """A new button, since a used one does not notice the same file again."""
         for old in self.upload.children:
             old.close()
         kinds = "image/*,.heic,.heif,.avif"

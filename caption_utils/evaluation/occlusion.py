@@ -1,6 +1,6 @@
-"""Does a word depend on what was looked at for it? Regions of a photo are greyed out, and the word is asked for again.
+"""Does a word depend on what was attended to? Its probability after regions of the photo are greyed out.
 
-The idea is that of Samek et al. 2017 and of Petsiuk et al. 2018, here against as many regions drawn at random.
+The idea is from Samek et al. 2017 and Petsiuk et al. 2018; here the baseline is as many regions chosen at random.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ COLUMNS = ("image", "position", "word", "probability", "attended", "random")
 def deletion_test(captioner: Captioner, photos: Sequence[Source], draws: int = 5, seed: int = 0) -> pd.DataFrame:
     """A row for each word of the greedy caption of each photo: its probability, and how far two deletions lower it.
 
-    ``attended``: the fall when the fifth of the regions that is most attended for this word is grey; ``random``: the
-    mean fall over ``draws`` choices of as many regions out of all. The photo is encoded anew each time, and the words
-    before are those of the caption (teacher forcing). Encodes each photo once for each word and draw, and two times
-    more. Raises ``InputError`` for a photo that cannot be read.
+    ``attended``: the fall when the fifth of the regions most attended to for this word is grey; ``random``: the mean
+    fall over ``draws`` random choices of as many regions. The photo is encoded again each time, once for each word and
+    draw and twice more; the preceding words are those of the caption (teacher forcing). Raises ``InputError`` for a
+    photo that cannot be read.
     """
     regions = max(1, round(SHARE * captioner.encoder.grid**2))
     generator = torch.Generator().manual_seed(seed)
@@ -45,26 +45,23 @@ def deletion_test(captioner: Captioner, photos: Sequence[Source], draws: int = 5
 
 
 def deletion_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
-    """In percentage points over all words of ``images`` photos, the mean falls ``attended`` and ``random``, and their
-    ``difference``: above 0 if attention is on what matters.
+    """Mean falls ``attended`` and ``random`` over all words of ``images`` photos, and their ``difference``.
+
+    All are in percentage points; the difference is above 0 if attention is on what matters.
     """
-    falls = {
-        "attended": table["attended"],
-        "random": table["random"],
-        "difference": table["attended"] - table["random"],
-    }
-    return {name: grouped_mean(100 * values, table["image"], images) for name, values in falls.items()}
+    falls = table[["attended", "random"]].assign(difference=table["attended"] - table["random"])
+    return {name: grouped_mean(100 * falls[name], table["image"], images) for name in falls}
 
 
 def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator) -> Tensor:
-    """Which regions are deleted ``(1 + W + draws, N)``: none, then each word's most attended, then random ones."""
+    """Which regions are deleted ``(1 + W + draws, N)``: none, those most attended to for each word, random ones."""
     ranks = torch.cat([alphas, torch.rand(draws, alphas.shape[1], generator=generator)])
     masks = torch.zeros_like(ranks, dtype=torch.bool).scatter(1, ranks.topk(regions, dim=1).indices, True)
     return nn.functional.pad(masks, (0, 0, 1, 0))
 
 
 def _greyed(pixels: Tensor, masks: Tensor) -> list[Image.Image]:
-    """The picture ``(3, S, S)`` once for each mask ``(M, N)``, deleted regions grey."""
+    """The picture ``(3, S, S)`` for each mask ``(M, N)``, with the deleted regions grey."""
     side = round(masks.shape[1] ** 0.5)
     squares = masks.reshape(-1, 1, side, side).float()
     deleted = nn.functional.interpolate(squares, size=pixels.shape[1:]).bool()
@@ -76,7 +73,7 @@ def _greyed(pixels: Tensor, masks: Tensor) -> list[Image.Image]:
 def _word_probabilities(captioner: Captioner, ids: list[int], lengths: Sequence[int], features: Tensor) -> Tensor:
     """Probability ``(W, M)`` of each word of a caption after the words before it, given each of M images.
 
-    The words are of so many tokens each, ``lengths``, whose probabilities are multiplied.
+    A word's probability is the product of those of its tokens, whose numbers are ``lengths``.
     """
     inputs = torch.tensor([Vocabulary.bos, *ids[:-1]], device=features.device)
     owner = torch.arange(len(features), device=features.device)
@@ -87,7 +84,7 @@ def _word_probabilities(captioner: Captioner, ids: list[int], lengths: Sequence[
 
 
 def _falls(probabilities: Tensor, words: int) -> list[list[float]]:
-    """For each word its probability, and its falls by its own deletion and, on average, by a random one."""
+    """For each word its probability, its fall with its own deletion, and its mean fall with the random ones."""
     whole, deleted, random = probabilities.split([1, words, probabilities.shape[1] - words - 1], dim=1)
     left = torch.stack([deleted.diagonal(), random.mean(dim=1)], dim=1)
     return torch.cat([whole, whole - left], dim=1).tolist()

@@ -1,4 +1,4 @@
-"""How sharp attention is, and how much it moves from word to word, beside what even attention would give."""
+"""How sharp attention is, and how much it moves from word to word."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,9 @@ from caption_utils.metrics.bootstrap import Score, grouped_mean
 
 
 def effective_regions(attention: np.ndarray) -> np.ndarray:
-    """How many regions each of the maps ``(T, H', W')`` is spread over, ``(T,)``: ``exp`` of its entropy.
+    """Over how many regions each of the maps ``(T, H', W')`` is spread, ``(T,)``: ``exp`` of its entropy.
 
-    It is 1 where all attention is on one region, and N where it is even over N. Source: the diversity of order 1 of
-    Hill 1973.
+    It is 1 if all attention is on one region, and N if it is even over N. Source: Hill 1973, diversity of order 1.
     """
     flat = _flat(attention)
     logarithm = np.log(flat, where=flat > 0, out=np.zeros_like(flat))
@@ -28,7 +27,7 @@ def sharpness_scores(maps: Sequence[np.ndarray]) -> dict[str, Score]:
     """Means over all words of the captions' ``maps``, each ``(T, H', W')``.
 
     ``effective_regions``, ``peak`` (the largest weight) and ``change``, which is missing if no caption has two words.
-    Even attention over N regions gives N, ``1 / N`` and 0.
+    Even attention over N regions would give N, ``1 / N`` and 0.
     """
     values = {
         "effective_regions": list(map(effective_regions, maps)),
@@ -44,6 +43,6 @@ def _flat(attention: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: Sequence[np.ndarray]) -> Score:
-    """The mean of all values, of which there is an array for each image."""
+    """The mean of all values, given as an array for each image."""
     images = np.repeat(np.arange(len(values)), list(map(len, values)))
     return grouped_mean(np.concatenate(values), images, len(values))

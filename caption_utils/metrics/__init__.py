@@ -1,4 +1,4 @@
-"""What the papers count, with bootstrap intervals."""
+"""The scores of the papers, with bootstrap intervals."""
 
 from caption_utils.metrics.bootstrap import Score, mean_score, paired_difference
 from caption_utils.metrics.cider import CiderD

@@ -1,4 +1,4 @@
-"""CIDEr-D of captions against references that are counted once: many rounds of captions are scored by the same."""
+"""CIDEr-D against references whose n-grams are counted once, to score many rounds of captions."""
 
 import math
 from collections import Counter
@@ -11,8 +11,8 @@ Gram = tuple[str, ...]
 class CiderD:
     """Vedantam et al. 2015, equations 1 to 3, with the clipping and the length penalty of its variant D.
 
-    The same numbers as ``pycocoevalcap``'s, which has the factor 10. Document frequencies are those of ``references``:
-    for each image its captions, each a sequence of tokens.
+    Equal to ``pycocoevalcap``'s, with its factor 10. Document frequencies are those of ``references``: for each image
+    its captions, each a sequence of tokens.
     """
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]):
@@ -22,13 +22,13 @@ class CiderD:
         self.rarity = {gram: self.unseen - math.log(count) for gram, count in images.items()}
 
     def scores(self, image: int, captions: Sequence[Sequence[str]]) -> list[float]:
-        """The score of each of several captions of an image, given by its place among the references."""
+        """The score of each of several captions of the image with this index in the references."""
         gold = [self._vector(text) for text in self.references[image]]
         vectors = [self._vector(caption) for caption in captions]
         return [10 * sum(self._similarity(vector, other) for other in gold) / len(gold) for vector in vectors]
 
     def _vector(self, tokens: Sequence[str]) -> tuple[dict[Gram, float], list[float], int]:
-        """Weights of the n-grams, their norm for each n, and the length, which is counted in bigrams."""
+        """TF-IDF weights of the n-grams, their norm for each n, and the length in bigrams."""
         weights = {gram: times * self.rarity.get(gram, self.unseen) for gram, times in ngrams(tokens).items()}
         squares = [0.0] * NGRAMS
         for gram, weight in weights.items():
@@ -46,5 +46,5 @@ class CiderD:
 
 
 def ngrams(tokens: Sequence[str]) -> Counter[Gram]:
-    """How often each run of one to four tokens comes."""
+    """Counts of all n-grams of one to four tokens."""
     return Counter(tuple(tokens[i : i + n]) for n in range(1, NGRAMS + 1) for i in range(len(tokens) - n + 1))

@@ -1,4 +1,4 @@
-"""Whether captions say more than a few safe sentences: what no score against references tells."""
+"""Whether captions are more than a few safe sentences, which no score against references tells."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,9 @@ NO_LETTER = re.compile(r"[\W_]+")
 def diversity(captions: Sequence[str], training: Iterable[str]) -> dict[str, float | None]:
     """Counts and shares (in percent) of a model's captions, one for each image.
 
-    ``distinct``: share of different texts among them. ``words_used``: different words in all. ``mean_length``: words
-    of a caption. ``training_copies``: share that repeats one of the captions it was trained on, compared by letters
-    and digits alone; ``None`` where ``training`` is empty. ``repeated_bigram``: share that says two words in a row
-    twice.
+    ``distinct``: share of different captions. ``words_used``: size of their vocabulary. ``mean_length``: words per
+    caption. ``training_copies``: share that repeats a ``training`` caption, compared by letters and digits alone;
+    ``None`` if there are none. ``repeated_bigram``: share with a bigram that occurs twice.
     """
     tokens, known = [tokenize(caption) for caption in captions], {_letters(text) for text in training}
     return {

@@ -1,4 +1,4 @@
-"""METEOR 1.5 (Denkowski and Lavie 2014) by its authors' scorer, a Java program that ``pycocoevalcap`` brings along."""
+"""METEOR 1.5 (Denkowski and Lavie 2014) by its authors' scorer, a Java program that comes with ``pycocoevalcap``."""
 
 import shutil
 import subprocess
@@ -12,22 +12,22 @@ from caption_utils.metrics.bootstrap import Score
 from caption_utils.metrics.scores import tokenized
 
 OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")  # as ``pycocoevalcap`` calls it
-PATIENCE, PER_IMAGE = 600, 0.1  # seconds; it reads a table of paraphrases first, which takes about fifteen
+PATIENCE, PER_IMAGE = 600, 0.1  # seconds; reading its table of paraphrases takes about fifteen
 SIZE = 23  # statistics of a caption
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75  # the English parameters of version 1.5
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stemmed, synonymous and paraphrased matches
 
 
 def meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Score:
-    """METEOR in percent, each caption against the reference that suits it best.
+    """METEOR in percent, each caption against the reference that matches it best.
 
-    The scorer aligns each caption with its references; ``aggregate`` of the summed statistics is what the scorer
-    itself reports for the whole, which is not the mean of its scores of single captions.
+    The scorer aligns each caption with its references; ``aggregate`` of the summed statistics is what it reports for a
+    corpus, which is not the mean of its scores of single captions.
 
-    Raises ``InputError``, which says why in one line, if there is no Java runtime or the scorer fails.
+    Raises ``InputError`` if there is no Java runtime or the scorer fails.
     """
     gold, spoken = tokenized(captions, references)
-    bar = "|||"  # separates a line's parts, so that none may hold it
+    bar = "|||"  # separates the parts of a line, so no part may contain it
     lines = [f" {bar} ".join(text.replace(bar, " ") for text in ["SCORE", *gold[i], *spoken[i]]) for i in gold]
     return Score(_without_whole_chunks(_statistics(lines)), aggregate)
 
@@ -50,22 +50,21 @@ def aggregate(sums: np.ndarray) -> np.ndarray:
 
 
 def _without_whole_chunks(rows: np.ndarray) -> np.ndarray:
-    """The chunk of a caption that equals its reference counts as none, as in the scorer: nothing is fragmented."""
+    """As in the scorer, a caption that equals its reference has no chunk: nothing is fragmented."""
     matches = rows[:, 4:20].reshape(-1, 8, 2).sum(axis=1)  # words of caption and reference
     whole = (matches == rows[:, :2]).all(axis=1) & (rows[:, 20] == 1)
     return np.where(whole[:, None] & (np.arange(SIZE) == 20), 0.0, rows)
 
 
 def _statistics(lines: Sequence[str]) -> np.ndarray:
-    """Run the scorer over its input lines; one row ``(23,)`` for each.
+    """Run the scorer on its input lines: a row ``(23,)`` for each.
 
-    One process reads all and ends, whatever happens. Its other command, which turns statistics into scores, is not
-    used: it reads decimal commas instead of points in some locales.
+    Its other command, which turns statistics into scores, is not used: in some locales it expects decimal commas.
     """
     java = shutil.which("java")
     if not java:
         raise InputError("needs a Java runtime; install one (on Debian: default-jre-headless)")
-    from pycocoevalcap import meteor as room  # here, since training imports no scorer
+    from pycocoevalcap import meteor as room  # here, so that training imports no scorer
 
     jar = Path(room.__path__[0]) / "meteor-1.5.jar"
     command, seconds = [java, "-Xmx2G", "-jar", str(jar), *OPTIONS], PATIENCE + PER_IMAGE * len(lines)

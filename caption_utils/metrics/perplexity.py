@@ -14,17 +14,17 @@ from caption_utils.model.decoder import Batch, Decoder
 def perplexity(decoder: Decoder, batches: Iterable[Batch]) -> float:
     """``exp(total negative log-likelihood / total tokens)``: ``<eos>`` counts, padding does not, dropout is off.
 
-    Infinite for a model that has diverged beyond all numbers.
+    Infinite for a model that has diverged.
     """
     return likelihood(decoder, batches).value
 
 
 @torch.no_grad()
 def likelihood(decoder: Decoder, batches: Iterable[Batch]) -> Score:
-    """``perplexity`` as a score of the images in their order: negative log-likelihood and tokens of each."""
+    """``perplexity`` as a ``Score``, whose statistics are the negative log-likelihood and tokens of each image."""
     was_training = decoder.training
     decoder.eval()
-    rows = torch.cat([sums_of_images(decoder, batch) for batch in batches])  # nobody waits for a GPU before the end
+    rows = torch.cat([sums_of_images(decoder, batch) for batch in batches])  # a GPU is waited for only at the end
     decoder.train(was_training)
     return Score(rows.cpu().double().numpy(), _perplexity)
 
@@ -39,9 +39,9 @@ def sums_of_images(decoder: Decoder, batch: Batch) -> Tensor:
 
 
 def per_word(likelihood: Score, words: Sequence[int]) -> Score:
-    """``likelihood`` shared among as many ``words`` of each image, its captions' ends counted, instead of tokens.
+    """``likelihood`` per word instead of per token; ``words`` counts those of each image, ends of captions included.
 
-    So vocabularies of words and of pieces compare. A word that a vocabulary lacks costs no more than its ``<unk>``.
+    It compares vocabularies of words and of word pieces. An unknown word costs only as much as its ``<unk>``.
     """
     return Score(np.stack([likelihood.statistics[:, 0], words], axis=1), _perplexity)
 
@@ -52,6 +52,6 @@ def _perplexity(sums: np.ndarray) -> np.ndarray:
 
 
 def unknown_rate(batches: Iterable[Batch], unk: int) -> float:
-    """Share of target tokens, ``<eos>`` included, that the vocabulary does not know."""
+    """Share of target tokens, ``<eos>`` included, that are not in the vocabulary."""
     counts = [((batch.targets == unk).sum().item(), len(batch.targets)) for batch in batches]
     return sum(unknown for unknown, _ in counts) / sum(tokens for _, tokens in counts)

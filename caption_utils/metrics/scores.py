@@ -1,6 +1,6 @@
 """Scores of freely decoded captions against references: BLEU, ROUGE-L and CIDEr by the papers' scorer.
 
-The scorer is imported where it is used, since teacher forcing, which uses this room too, does without.
+The scorer is imported where it is used, so that training does without it.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
 
     By the papers' scorer, ``pycocoevalcap``. BLEU (Papineni et al. 2002) is a score of the whole corpus; NLTK's differs
     where captions have fewer than four words. ROUGE-L (Lin 2004) and CIDEr (Vedantam et al. 2015) are means over
-    images; resampled images keep CIDEr's document frequencies, which are those of all references given. A single image
-    has no CIDEr: all its words are in all references.
+    images; resampled images keep CIDEr's document frequencies, those of all references given. A single image has no
+    CIDEr: each of its words occurs in all documents.
     """
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -39,28 +39,28 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:
-    """References and captions as the scorers take them.
+    """References and captions as the scorers expect them.
 
-    Both pass through ``tokenize`` alone, never through a vocabulary: an unknown word can match nothing.
+    Both are only tokenised, and never pass through a vocabulary, in which all unknown words would match.
     """
     targets = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
     return targets, {i: [" ".join(tokenize(text))] for i, text in enumerate(captions)}
 
 
 def _bleu(references: Texts, captions: Texts) -> dict[str, Score]:
-    """Each image's statistics are its matched n-grams, its n-grams, its words and those of the closest reference."""
+    """An image's statistics: matched n-grams, n-grams, words, and words of the reference of closest length."""
     rows = np.concatenate([_counts(captions[i], references[i]) for i in captions])
     return {f"bleu{n}": Score(rows, partial(_corpus_bleu, n=n)) for n in range(1, NGRAMS + 1)}
 
 
 def sentence_bleu(captions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """BLEU-4 ``(S,)``, from 0 to 1, of each of S captions by itself against the same references; all are tokens."""
+    """BLEU-4 ``(S,)``, from 0 to 1, of each of S tokenised captions against the same references."""
     rows = _counts([" ".join(tokens) for tokens in captions], [" ".join(tokens) for tokens in references])
     return _corpus_bleu(rows, NGRAMS) / 100
 
 
 def _counts(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """A row of BLEU's statistics for each of several captions of an image."""
+    """A row of statistics for BLEU for each of several captions of an image."""
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
     gold = cook_refs(references)
@@ -71,7 +71,7 @@ def _counts(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
 def _corpus_bleu(sums: np.ndarray, n: int) -> np.ndarray:
     """Geometric mean of the clipped precisions up to n, times the brevity penalty (Papineni et al. 2002, section 2.3).
 
-    The summands 1e-15 and 1e-9 are the scorer's: nothing matched gives next to nothing, and no error.
+    The summands 1e-15 and 1e-9 are the scorer's: without matches, the score is almost zero instead of an error.
     """
     precisions = (sums[..., :n] + 1e-15) / (sums[..., NGRAMS : NGRAMS + n] + 1e-9)
     ratios = (sums[..., -2] + 1e-15) / (sums[..., -1] + 1e-9)
