@@ -206,7 +206,9 @@ def main() -> None:
             start = time.perf_counter()
             check(place, size, Path(folder, check.__name__))
             print(f"{check.__name__}: passed in {time.perf_counter() - start:.0f} s", flush=True)
-        full, images, bench.TURNS = (SMALL, 1, 1) if arguments.small else (FULL, 64, bench.TURNS)
+        full, images = FULL, 64
+        if arguments.small:
+            full, images, bench.TURNS, bench.IMAGES = SMALL, 1, 1, 1
         for rows in (training(place, full.width), full_run(place, full, Path(folder)), extraction(place, images)):
             for row in rows:
                 print("{}: {:.4g} {}".format(*row), flush=True)

@@ -112,10 +112,19 @@ def check():
     after = settings()
     assert after == before, {name: (before.get(name), now) for name, now in after.items() if now != before.get(name)}
 
-folder, before = Path(sys.argv[1]), settings()
+folder, before, touched = Path(sys.argv[1]), settings(), []
+start_gpu, torch.cuda._lazy_init = torch.cuda._lazy_init, lambda: touched.append("CUDA")
 for name in sys.argv[2:]:
     import_module(name)
 check()
+import_module("caption_utils.data.datasets").load_dataset(folder / "data").split("train")
+assert not touched and "accelerate" not in sys.modules  # or a notebook could start no process for each GPU
+try:
+    torch.ones(1, device="cuda")
+except (RuntimeError, AssertionError):
+    pass
+assert touched == ["CUDA"]  # the trap works
+torch.cuda._lazy_init = start_gpu
 
 import scipy.sparse, scipy.special, torch._dynamo  # loaded at first use, and they have settings of their own
 from caption_utils.captioner import Captioner
@@ -134,7 +143,7 @@ assert warnings.filters == filters, set(warnings.filters) ^ set(filters)
 
 
 @pytest.mark.slow
-def test_neither_imports_nor_calls_change_a_setting_of_the_process(data_folder):
+def test_neither_imports_nor_calls_change_a_setting_and_imports_and_reading_data_touch_no_gpu(data_folder):
     run("-c", SETTINGS, str(data_folder.parent), *(name for name in MODULES if not name.endswith("__main__")))
 
 

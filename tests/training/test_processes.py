@@ -214,24 +214,3 @@ def test_a_process_alone_needs_nobody(monkeypatch):
     tensor = torch.ones(2)
     assert all_reduce([tensor])[0] is tensor and broadcast(tensor) is tensor
     alone.wait_for_everyone()
-
-
-UNTOUCHED = """
-import sys, torch
-touched = []
-torch.cuda._lazy_init = lambda: touched.append("CUDA")
-import caption_utils.training.run, caption_utils.training.trainer, caption_utils.training.processes
-from caption_utils.data.datasets import load_dataset
-load_dataset(sys.argv[1]).split("train")
-assert not touched and "accelerate" not in sys.modules
-try:
-    torch.ones(1, device="cuda")
-except (RuntimeError, AssertionError):
-    pass
-assert touched == ["CUDA"]  # the trap works
-"""
-
-
-@pytest.mark.slow
-def test_imports_and_reading_data_touch_no_gpu(data_folder):
-    subprocess.run([sys.executable, "-c", UNTOUCHED, str(data_folder)], check=True)
