@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "descriptions": ["COLOURS", "Scene", "Thing", "is_true", "mentions"],
+        "descriptions": ["Scene", "Thing", "is_true", "mentions"],
         "scenes": ["load_scenes"],
+        "words": ["COLOURS"],
     },
 )

@@ -1,4 +1,4 @@
-"""Scenes → pictures: every kind of thing and every background, drawn with Pillow."""
+"""Scenes to pictures: every kind of thing and every background, drawn with Pillow."""
 
 import json
 from importlib.resources import files
@@ -9,8 +9,8 @@ from PIL.ImageDraw import ImageDraw as Pen
 
 from caption_utils.demo.descriptions import Scene, Thing
 
-SCALE = 3  # pictures are drawn this many times larger, then reduced
-SIZE, HORIZON = 224, 112  # of a background before it is stretched: both its sides, and its horizon from the top
+SCALE = 3  # pictures are drawn this many times larger and then reduced, for smooth edges
+SIZE, HORIZON = 224, 112  # side of a background before it is stretched, and its horizon, in pixels from the top
 SKY = ("kite", "balloon")  # kinds that cast no shadow
 
 RGB = tuple[int, int, int]
@@ -41,15 +41,15 @@ LANDS: dict[str, tuple[RGB, RGB, RGB, RGB, RGB]] = {
 
 
 def _mix(a: RGB, b: RGB, share: float) -> RGB:
-    """Colour between ``a`` (share 0) and ``b`` (share 1)."""
+    """The colour between ``a`` (share 0) and ``b`` (share 1)."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 def _shape(pen: Pen, method: str, points: list[float], fill: RGB, outline: RGB | None = None) -> None:
-    """Paint an ``ellipse``, ``rectangle``, ``polygon`` or ``halfdisc`` (the upper half of an ellipse).
+    """Paint an ``ellipse``, ``rectangle``, ``polygon`` or ``halfdisc``, the upper half of an ellipse.
 
-    Like all coordinates, ``points`` are in pixels of the final picture.
+    Coordinates, here and below, are pixels of the final picture.
     """
     at = [round(SCALE * p) for p in points]
     if method == "halfdisc":
@@ -59,7 +59,7 @@ def _shape(pen: Pen, method: str, points: list[float], fill: RGB, outline: RGB |
 
 
 def _gradient(pen: Pen, top: int, bottom: int, first: RGB, last: RGB) -> None:
-    """Fill the rows from ``top`` to ``bottom`` with colours from ``first`` to ``last``."""
+    """Fill the rows between ``top`` and ``bottom`` with a gradient."""
     start, stop = top * SCALE, bottom * SCALE
     for y in range(start, stop):
         pen.line([0, y, SIZE * SCALE, y], fill=_mix(first, last, (y - start) / (stop - start)))
@@ -136,7 +136,7 @@ def _paint_thing(pen: Pen, thing: Thing, mirrored: bool) -> None:
 
 
 def _background(name: str, rng: Random) -> Image.Image:
-    """Sky, land and what belongs there, a square."""
+    """A square of sky and land with their details."""
     image = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE))
     pen = ImageDraw.Draw(image)
     sky, haze, far, near, _ = LANDS[name]
@@ -147,7 +147,7 @@ def _background(name: str, rng: Random) -> Image.Image:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The RGB picture of ``scene``, as large as its ``size``; the same scene always gives the same pixels."""
+    """The RGB picture of ``scene``; the same scene always gives the same pixels."""
     rng = Random(repr(scene))
     width, height = scene.size
     image = _background(scene.background, rng).resize((width * SCALE, height * SCALE))

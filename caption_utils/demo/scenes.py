@@ -12,15 +12,16 @@ from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 
-from caption_utils.demo.descriptions import COLOURS, KINDS, Box, Scene, Thing, captions
+from caption_utils.demo.descriptions import Box, Scene, Thing, captions
 from caption_utils.demo.drawing import SKY, draw
+from caption_utils.demo.words import COLOURS, KINDS
 from caption_utils.errors import InputError
 
 SPLITS = {"trainImages.txt": 1440, "devImages.txt": 300, "testImages.txt": 60}
 SIZES = ((224, 224), (272, 204), (204, 272))  # width and height of a picture, in pixels
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
 GROUND = ("ball", "house", "tree", "car", "umbrella")
-# background -> kinds that may be in it
+# background -> kinds that occur in it, some twice as often
 INHABITANTS = {
     "meadow": (*GROUND, "flower", "flower", *SKY),
     "beach": ("ball", "ball", "house", "tree", "umbrella", "umbrella", *SKY),
@@ -31,7 +32,7 @@ INHABITANTS = {
 
 
 def _sample_box(kind: str, scale: float, place: Scene, rng: Random) -> Box:
-    """A box where things of this ``kind`` belong: above the horizon, in the water or standing on the ground."""
+    """A box where this ``kind`` belongs: above the horizon, in the water or standing on the ground."""
     width, height = (round(side * scale) for side in KINDS[kind].extent)
     left = rng.randint(6, place.size[0] - 6 - width)
     highest = height + 5 if kind in SKY else place.horizon + (height + 4 if kind == "fish" else 26)
@@ -44,7 +45,7 @@ def _apart(a: Box, b: Box, gap: int = 6) -> bool:
 
 
 def _sample_things(background: str, count: int, rng: Random) -> list[tuple[str, str]]:
-    """Kinds and colours; in about a quarter of the larger scenes, some things are alike."""
+    """Kinds and colours; in about a quarter of the larger scenes, two or three things are alike."""
     things = [(rng.choice(INHABITANTS[background]), rng.choice(COLOURS)) for _ in range(count)]
     alike = rng.choice((1, 1, 1, 1, 1, 1, 2, 3))
     return things[:1] * alike + things[alike:] if alike <= count else things
@@ -88,12 +89,7 @@ def _write_files(folder: Path, scenes: dict[str, Scene], rng: Random) -> None:
 
 
 def write_set(folder: Path = DEMO) -> None:
-    """Write the whole demo set beside ``folder``, then move it there.
-
-    Raises ``InputError`` if ``folder`` is a file, or holds files but no demo set.
-    """
-    if folder.exists() and not (folder / "scenes.json").is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(f"{folder}: holds something else; name a new or empty folder")
+    """Write the whole demo set to a temporary folder, then move it to ``folder``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"
@@ -106,16 +102,14 @@ def write_set(folder: Path = DEMO) -> None:
 
 
 def load_scenes(folder: str | Path = DEMO) -> dict[str, Scene]:
-    """File name → scene of a demo set. Raises ``InputError`` for a missing or damaged ``scenes.json``."""
+    """File name → scene of a demo set. Raises ``InputError`` if ``scenes.json`` is missing or damaged."""
     path = Path(folder) / "scenes.json"
-    remedy = "write the set with python -m caption_utils.demo.scenes"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return {name: _scene(scene) for name, scene in stored.items()}
-    except OSError:
-        raise InputError(f"{path}: cannot be read; {remedy}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}); {remedy}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        remedy = "write the set with python -m caption_utils.demo.scenes"
+        raise InputError(f"{path}: missing or damaged ({error}); {remedy}") from None
 
 
 def _scene(stored: dict) -> Scene:
@@ -129,7 +123,4 @@ def _thing(stored: dict) -> Thing:
 
 
 if __name__ == "__main__":
-    try:
-        write_set()
-    except InputError as error:
-        raise SystemExit(str(error)) from None
+    write_set()

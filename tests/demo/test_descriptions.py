@@ -1,4 +1,4 @@
-"""The truth of captions, judged a second time by other means."""
+"""The truth of captions, checked against a second implementation."""
 
 import re
 from collections import Counter
@@ -7,18 +7,8 @@ from random import Random
 import pytest
 
 from caption_utils.data.vocab import tokenize
-from caption_utils.demo.descriptions import (
-    COLOURS,
-    KINDS,
-    NOUNS,
-    PLACES,
-    RARE,
-    Scene,
-    Thing,
-    captions,
-    is_true,
-    mentions,
-)
+from caption_utils.demo.descriptions import Scene, Thing, captions, is_true, mentions
+from caption_utils.demo.words import COLOURS, KINDS, NOUNS, PLACES, RARE
 
 NUMBERS = {"a": 1, "an": 1, "two": 2, "three": 3}
 PHRASE = rf"\b(a|an|two|three) ((?:{'|'.join(COLOURS)}) )?({'|'.join(sorted(NOUNS, key=len, reverse=True))})\b"
@@ -32,7 +22,7 @@ WORDS_OF_PLACES = {
 
 
 def oracle(caption: str, scene: Scene) -> bool:
-    """Truth of a grammatical caption, found otherwise: patterns over its words, arithmetic over the boxes."""
+    """Truth of a grammatical caption by other means: patterns over its words, arithmetic over the boxes."""
     text = caption.lower().replace(" ,", "").replace(",", "").removesuffix(" .")
     if re.search(r"\ba [aeiou]|\ban [^aeiou]", text):
         return False
@@ -113,7 +103,7 @@ SWAPS = [
 
 
 @pytest.mark.parametrize("one, other", SWAPS)
-def test_captions_with_words_swapped_are_true_only_where_the_scene_says_so(demo, told, one, other):
+def test_captions_with_swapped_words_are_judged_by_the_scene(demo, told, one, other):
     swap = {one: other, other: one}
     judged = []
     for name in list(demo)[:200]:
@@ -213,7 +203,7 @@ def test_any_scene_gets_five_true_captions(background, kind):
     assert five == captions(scene, Random(3)) != captions(scene, Random(4))
 
 
-def test_rare_words_are_the_seldomer_the_later_in_the_list():
+def test_rare_words_are_rarer_the_later_they_are_listed():
     scene = Scene("meadow", (Thing("ball", "red", (10, 130, 70, 190)), Thing("umbrella", "blue", (90, 130, 150, 190))))
     rng = Random(0)
     told = [caption for _ in range(3000) for caption in captions(scene, rng)]
@@ -224,14 +214,14 @@ def test_rare_words_are_the_seldomer_the_later_in_the_list():
     assert 0.01 < rare.total() / len(told) < 0.05
 
 
-def test_left_and_right_are_those_of_the_picture():
+def test_left_and_right_depend_on_the_picture_s_width():
     ball = Thing("ball", "red", (122, 100, 182, 160))
     wide, narrow = (Scene("meadow", (ball,), size) for size in ((400, 200), (200, 200)))
     assert is_true("a red ball is on the left", wide) and not is_true("a red ball is on the left", narrow)
     assert is_true("a red ball is on the right", narrow) and not is_true("a red ball is on the right", wide)
 
 
-def test_mentions_names_nouns_alone():
+def test_mentions_finds_nouns_only():
     tokens = tokenize("Two red balls, an umbrella and a blue fish on the dark street .")
     assert mentions(tokens) == {2: "ball", 4: "umbrella", 8: "fish"}
     assert mentions(["<unk>", "a", "dog", "crimson", "parasol"]) == {4: "umbrella"}

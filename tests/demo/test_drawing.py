@@ -1,9 +1,10 @@
 import numpy as np
 from PIL import Image
 
-from caption_utils.demo.descriptions import KINDS, Scene, Thing
+from caption_utils.demo.descriptions import Scene, Thing
 from caption_utils.demo.drawing import PALETTE, draw
 from caption_utils.demo.scenes import DEMO
+from caption_utils.demo.words import KINDS
 
 
 def test_pictures_show_each_thing_in_its_colour(demo):
