@@ -1,4 +1,4 @@
-"""Every setting of a decoder, of a training run and of a search. Importing them loads no PyTorch."""
+"""Every setting of a decoder, a training run and a search. Importing them does not load PyTorch."""
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -7,25 +7,25 @@ from typing import Any
 from caption_utils.errors import InputError
 
 ENCODER = "efficientnet_lite2"
-MAX_LENGTH = 30  # words; the longest Flickr8k caption has 36, nineteen in twenty have at most 19
+MAX_LENGTH = 30  # words; Flickr8k's longest caption has 36, 95 % have at most 19
 BEAMS = 5
-FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that are nobody's choice
-LENGTH_PENALTY = 0.7  # a compromise on validation images: BLEU-4 wants less, ROUGE-L wants more
+FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that follow from the data
+LENGTH_PENALTY = 0.7  # a compromise on validation images: less is better for BLEU-4, more for ROUGE-L
 
 
 def within(low: float, high: float, default: float) -> Any:
-    """A field whose values go from ``low`` to ``high``."""
+    """A field with values from ``low`` to ``high``."""
     return field(default=default, metadata={"range": (low, high)})
 
 
 def one_of(*choices: str) -> Any:
-    """A field that has one of these values, the first unless told otherwise."""
+    """A field with one of these values, by default the first."""
     return field(default=choices[0], metadata={"choices": choices})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all settings share: ``InputError`` is raised for a value that ``within`` or ``one_of`` does not allow."""
+    """The base of all settings: raises ``InputError`` for a value that ``within`` or ``one_of`` does not allow."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -43,28 +43,28 @@ def constant(progress: float, warmup: float) -> float:
 
 
 def one_cycle(progress: float, warmup: float) -> float:
-    """Up along a half cosine for the ``warmup`` share of the run, then down along another to nothing (Smith 2018)."""
+    """Up along a half cosine for the ``warmup`` share of the run, then down along another to 0 (Smith 2018)."""
     if progress < warmup:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warmup)) / 2
     return (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
 SCHEDULES = {"constant": constant, "one_cycle": one_cycle}
-MEASURES = {"val_perplexity": "validation perplexity", "val_cider": "validation CIDEr"}  # by which the best is kept
+MEASURES = {"val_perplexity": "validation perplexity", "val_cider": "validation CIDEr"}  # that choose the best epoch
 
 
 @dataclass(frozen=True)
 class DecoderConfig(Settings):
-    """All that shapes a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is additive scores'.
+    """The shape of a decoder. ``score`` and ``input_feeding`` are Luong's; ``attention_dim`` is for additive scores.
 
     ``word_dim``, unless 0, is the width of pretrained word vectors, which are projected to ``embed_dim``.
-    ``local_dim``, unless 0, is how many of the features are attended to, the first; the initial state comes from all.
-    ``region_dim``, unless 0, is the width to which those attended to are first projected. ``dropout`` falls on
-    embeddings and output vectors, ``feature_dropout`` on features and their projection. ``attention`` may be ``none``:
-    the mean feature for each word. Of Xu et al. 2015, ``gate`` weighs the context against the words (4.2.1), and
-    ``hard`` attention learns to look at one region a word (4.1); what it looks at afterwards is the expected context,
-    or with ``likeliest`` the likeliest region. ``normalizer`` makes weights of scores.
-    Raises ``InputError`` for values out of range, and for those that make no sense together.
+    ``local_dim``, unless 0, is how many features of a region, the first, are attended to; the initial state comes from
+    all of them. ``region_dim``, unless 0, is the width to which those attended to are projected first. ``dropout``
+    applies to embeddings and output vectors, ``feature_dropout`` to features and their projection. ``attention`` may be
+    ``none``: the mean feature for each word. Of Xu et al. 2015, ``gate`` weighs the context against the words (4.2.1),
+    and ``hard`` attention samples one region for each word in training (4.1); afterwards it uses the expected context
+    or, with ``likeliest``, the likeliest region. ``normalizer`` turns scores into weights.
+    Raises ``InputError`` for values that are out of range or contradict each other.
     """
 
     vocab_size: int
@@ -112,12 +112,12 @@ class DecoderConfig(Settings):
 
     @property
     def through_embedding(self) -> bool:
-        """Whether the output vector is as wide as a word's, being added to one or compared with them."""
+        """Whether the output vector has the width of embeddings, because it is added to or compared with them."""
         return self.deep_output or self.tie_weights
 
     @property
     def context_speaks(self) -> bool:
-        """Whether a context vector of attention has a way of its own to the logits."""
+        """Whether the context vector reaches the logits directly, not only through the LSTM."""
         return self.attention == "luong" or (self.attention == "bahdanau" and self.deep_output)
 
     @property
@@ -128,11 +128,11 @@ class DecoderConfig(Settings):
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """What all training has. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a new
-    best. An epoch is validated, and saved, ``validations`` times.
+    """The settings of all training. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a
+    new best. Each epoch is validated and saved ``validations`` times.
 
     A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient. ``precision``
-    is that of the matrix products: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what suits the device.
+    is that of matrix products: ``float32``, ``bfloat16``, ``float16``, or ``auto``, which depends on the device.
 
     The optimiser is Adam (Kingma and Ba 2015), with decoupled ``weight_decay`` (Loshchilov and Hutter 2019) if any.
     Raises ``InputError`` for an unknown schedule or precision and for a value out of range.
@@ -157,10 +157,10 @@ class RunConfig(Settings):
 class TrainConfig(RunConfig):
     """How to train by teacher forcing.
 
-    ``distillation`` is the weight of teachers' probabilities beside the captions' own words (Hinton et al. 2015).
-    ``from_context`` is the weight of the words' cross-entropy when the context vector alone must tell them.
-    ``freeze_word_vectors`` leaves pretrained word vectors as they are.
-    ``reinforce`` and ``entropy`` are hard attention's alone (Xu et al. 2015, the two λ of section 4.1).
+    ``distillation`` is the weight of the teachers' probabilities against the captions' words (Hinton et al. 2015).
+    ``from_context`` is the weight of the cross-entropy of predicting each word from its context vector alone.
+    ``freeze_word_vectors`` keeps pretrained word vectors as they are.
+    ``reinforce`` and ``entropy`` are for hard attention only (Xu et al. 2015, the two λ of section 4.1).
     """
 
     label_smoothing: float = within(0, 0.99, 0.0)
@@ -174,9 +174,9 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class SelfCriticalConfig(RunConfig):
-    """How to learn from the score of ``samples`` captions an image: CIDEr-D plus ``bleu`` times BLEU-4, see ``refine``.
+    """How to train on the scores of ``samples`` captions per image: CIDEr-D plus ``bleu`` times BLEU-4, see ``refine``.
 
-    Few images are soon learnt by heart: the rate is small, pictures are mirrored, and an epoch is validated six times.
+    Against overfitting, the learning rate is low, images are mirrored, and each epoch is validated six times.
     """
 
     epochs: int = within(1, 1e6, 2)
@@ -188,69 +188,35 @@ class SelfCriticalConfig(RunConfig):
     bleu: float = within(0, 1e3, 0.5)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Constraints(Settings):
-    """At most ``max_length`` words, and no run of ``no_repeat_ngram`` words twice; 0 allows repetition.
+@dataclass(frozen=True)
+class FineTuneConfig(TrainConfig):
+    """How to go on by teacher forcing with the decoder and the last ``fine_tune`` stages of its encoder.
 
-    Raises ``InputError`` for values out of range.
+    They learn at ``encoder_learning_rate``; both rates follow ``schedule``. With ``crop``, each time that a picture is
+    seen, up to this share of its width and of its height is cut off: it is then decoded, and seen by the whole encoder,
+    each time, which takes a GPU.
     """
 
-    max_length: int = within(1, 1000, MAX_LENGTH)
-    no_repeat_ngram: int = within(0, 1000, 0)
+    epochs: int = within(1, 1e6, 4)
+    learning_rate: float = within(0, 1, 2e-4)
+    patience: int = within(1, 1e6, 2)
+    mirror: bool = True
+    fine_tune: int = within(1, 1000, 2)
+    encoder_learning_rate: float = within(0, 1, 5e-5)
+    crop: float = within(0, 0.9, 0.0)
 
 
 @dataclass(frozen=True)
-class SearchConfig(Constraints):
+class SearchConfig(Settings):
     """``beams`` partial hypotheses are kept for each image; one is greedy search.
 
     Captions rank by log-probability divided by ``length ** length_penalty``: 0 is the model's own score, 1 its score
-    per token. No three words come twice in a caption (Paulus et al. 2018), which raises every score on validation
-    images a little, unless ``no_repeat_ngram`` says otherwise.
+    per token. They have at most ``max_length`` words. By default no trigram occurs twice in a caption (Paulus et al.
+    2018), which raises every score on validation images a little; a ``no_repeat_ngram`` of 0 allows repetition.
     """
 
     beams: int = within(1, 1000, BEAMS)
     length_penalty: float = within(0, 2, LENGTH_PENALTY)
     _: KW_ONLY
+    max_length: int = within(1, 1000, MAX_LENGTH)
     no_repeat_ngram: int = within(0, 1000, 3)
-
-
-# What the notebooks train, the same for both attentions: the demo set in a minute, Flickr8k with the better recipe, and
-# what the project trained that this series follows, which had no early stopping
-NOTEBOOK_ENCODERS = {"fast": "efficientnet_lite2_local", "full": "resnet101", "source": "resnet101"}
-NOTEBOOKS = {
-    "fast": {
-        "epochs": 5,
-        "images_per_batch": 8,
-        "learning_rate": 2e-3,
-        "schedule": "one_cycle",
-        "dropout": 0.3,
-        "embed_dim": 128,
-        "attention_dim": 128,
-        "region_dim": 128,
-    },
-    "full": {
-        "epochs": 10,
-        "images_per_batch": 16,
-        "learning_rate": 2e-3,
-        "schedule": "one_cycle",
-        "dropout": 0.3,
-        "feature_dropout": 0.2,
-        "label_smoothing": 0.05,
-        "weight_decay": 0.02,
-        "mirror": True,
-        "region_dim": 512,
-        "deep_output": True,
-        "tie_weights": True,
-        "normalizer": "entmax",
-        "from_context": 0.5,
-    },
-    "source": {
-        "epochs": 100,
-        "patience": 100,
-        "images_per_batch": 16,
-        "learning_rate": 3e-4,
-        "schedule": "constant",
-        "embed_dim": 512,
-        "hidden_dim": 256,
-    },
-}

@@ -1,8 +1,9 @@
-"""Files are written whole or not at all."""
+"""Files: written whole or not at all; found in an installed package; downloaded once."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from caption_utils.errors import InputError
@@ -10,13 +11,13 @@ from caption_utils.errors import InputError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to, in a folder that is created; at the end it takes the place of ``path``.
+    """A temporary path to write to, which then replaces ``path``; its folder is created.
 
-    If anything fails, ``path`` stays as it was and nothing is left beside it. Raises ``InputError`` when the disk will
-    not take it.
+    If anything fails, ``path`` stays as it was and nothing is left beside it. Raises ``InputError`` if it cannot be
+    written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name[-50:]}.tmp")  # the whole of a long name would leave no room for the suffix
+    temporary = path.with_name(f"{path.name[-50:]}.tmp")  # a longer name would leave no room for the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -24,8 +25,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); check permissions and free disk space; "
-            "what was there before is kept"
+            "the earlier file is kept"
         ) from None
     finally:
         with suppress(OSError):  # a folder that could not be made holds nothing to remove
             temporary.unlink()
+
+
+def packaged(package: str, *inside: str) -> list[Path] | None:
+    """The paths of files ``inside`` an installed package, without importing it; ``None`` if it is not installed."""
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return [Path(folders[0]) / name for name in inside] if folders else None
+
+
+def fetched(repository: str, name: str, advice: str) -> Path:
+    """A file of a repository on huggingface.co, downloaded once and cached.
+
+    Raises ``InputError`` with ``advice`` if that fails, or if the library for it is not installed.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(repository, name))
+    except (ImportError, OSError) as error:
+        reason = str(error).partition(".")[0]
+        raise InputError(f"{name}: cannot be fetched from huggingface.co/{repository} ({reason}); {advice}") from None

@@ -1,4 +1,4 @@
-"""What every notebook begins with: data and profile, announced; what each profile trains, and the folder for it."""
+"""What every notebook begins with: its data and profile, the settings of each profile, and a folder for the model."""
 
 import hashlib
 import json
@@ -10,19 +10,61 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from caption_utils.config import ENCODER, NOTEBOOK_ENCODERS, NOTEBOOKS
-from caption_utils.data.datasets import KAGGLE_NAME, CaptionDataset, find_dataset
+from caption_utils.config import ENCODER
+from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.folders import attached
+from caption_utils.data.locate import KAGGLE_NAME, find_dataset
 from caption_utils.encoders.encoder import load_encoder
 from caption_utils.errors import InputError
 from caption_utils.runtime import describe_host, device, host, profile, writable_dir
 from caption_utils.training.checkpoint import LAST
 
+# What the notebooks train, for both attentions: the demo set in a minute, Flickr8k with the best recipe, and
+# the settings of the project that this series follows, which had no early stopping
+NOTEBOOK_ENCODERS = {"fast": "efficientnet_lite2_local", "full": "resnet101", "source": "resnet101"}
+NOTEBOOKS = {
+    "fast": {
+        "epochs": 5,
+        "images_per_batch": 8,
+        "learning_rate": 2e-3,
+        "schedule": "one_cycle",
+        "dropout": 0.3,
+        "embed_dim": 128,
+        "attention_dim": 128,
+        "region_dim": 128,
+    },
+    "full": {
+        "epochs": 10,
+        "images_per_batch": 16,
+        "learning_rate": 2e-3,
+        "schedule": "one_cycle",
+        "dropout": 0.3,
+        "feature_dropout": 0.2,
+        "label_smoothing": 0.05,
+        "weight_decay": 0.02,
+        "mirror": True,
+        "region_dim": 512,
+        "deep_output": True,
+        "tie_weights": True,
+        "normalizer": "entmax",
+        "from_context": 0.5,
+    },
+    "source": {
+        "epochs": 100,
+        "patience": 100,
+        "images_per_batch": 16,
+        "learning_rate": 3e-4,
+        "schedule": "constant",
+        "embed_dim": 512,
+        "hidden_dim": 256,
+    },
+}
+
 
 def begin() -> tuple[CaptionDataset, str]:
-    """The data and the profile of a notebook, announced together with the machine.
+    """A notebook's data set and profile, printed together with versions and device.
 
-    The data are what ``find_dataset`` finds; on Kaggle and Colab, Flickr8k is downloaded if nothing else is found.
+    The data set is the one that ``find_dataset`` finds; on Kaggle and Colab, Flickr8k is downloaded if there is none.
     """
     dataset, obstacle = _find()
     chosen = profile(is_demo(dataset))
@@ -31,62 +73,61 @@ def begin() -> tuple[CaptionDataset, str]:
     print("profile:", chosen)
     for line in _warnings(dataset, obstacle):
         rule = "!" * 100
-        print(f"{rule}\n{line}\n{rule}", file=sys.stderr)  # notebooks show it on red
+        print(f"{rule}\n{line}\n{rule}", file=sys.stderr)  # notebooks show stderr on red
     return dataset, chosen
 
 
 def _find() -> tuple[CaptionDataset, str]:
-    """The data set, and why Flickr8k could not be downloaded if that was tried in vain."""
+    """The data set, and why Flickr8k could not be downloaded if that failed."""
     try:
         return find_dataset(download=host() != "local"), ""
     except InputError as error:
-        return find_dataset(), f" ({error})"  # raises it again unless it was the download's
+        return find_dataset(), f" ({error})"  # raises the error again unless it is the download's
 
 
 def is_demo(dataset: CaptionDataset) -> bool:
-    """Whether these are the drawn scenes of the demo set."""
+    """Whether this is the demo set."""
     return dataset.root.name == "demo"
 
 
 def _warnings(dataset: CaptionDataset, obstacle: str) -> list[str]:
-    """What must not be overlooked: drawings where a GPU could train on photographs, and a split of one's own."""
+    """What must not be overlooked: drawings where a GPU could train on photographs, and a random split."""
     found = []
     if is_demo(dataset) and not os.environ.get("CAPTION_DATA") and device().type == "cuda":
         found.append(
-            "THERE IS A GPU, BUT NO PHOTOGRAPHS: all that follows is trained on drawn scenes, in little.\n"
+            "THERE IS A GPU, BUT NO PHOTOGRAPHS: everything below trains small models on drawn scenes.\n"
             f"Attach the data set {KAGGLE_NAME}, or set CAPTION_DATA to a folder with Flickr8k{obstacle}."
         )
     if dataset.scheme == "random" and not is_demo(dataset):
-        found.append("THE SPLIT IS DRAWN BY CHANCE: scores do not compare with those that others publish.")
+        found.append("THE SPLIT IS RANDOM: scores cannot be compared with published ones.")
     return found
 
 
 def recipe(attention: str, dataset: CaptionDataset, chosen: str) -> dict[str, Any]:
-    """What a profile trains on these data, as arguments of ``train_model``."""
+    """The arguments of ``train_model`` for a profile and these data."""
     return {
         "encoder_name": usable_encoder(NOTEBOOK_ENCODERS[chosen]),
-        "min_count": 3 if len(dataset.table) > 1000 else 1,  # of few captions every word counts
+        "min_count": 3 if len(dataset.table) > 1000 else 1,  # with few captions, keep every word
         "settings": {"attention": attention, **NOTEBOOKS[chosen]},
     }
 
 
 @cache
 def usable_encoder(name: str) -> str:
-    """``name`` itself, or where its weights cannot be had, the encoder that comes along, and a line that says so."""
+    """``name`` itself or, if its weights cannot be loaded, the one that is always installed, with a message."""
     if name == ENCODER:
         return name
     try:
         return load_encoder(name).name
     except InputError as error:
-        print(f"The encoder is {ENCODER}, and not {name}: {error}")
+        print(f"Using the encoder {ENCODER} instead of {name}: {error}")
         return ENCODER
 
 
 def model_folder(name: str, dataset: CaptionDataset, arguments: Mapping[str, Any]) -> Path:
-    """Where ``train_model`` with these arguments writes its model: a name of its own for other data or settings.
+    """Where ``train_model`` with these arguments writes its model; other data or settings give another name.
 
-    A run of that name which Kaggle has attached, as the output of an earlier session, is copied there, to be gone on
-    with or used.
+    If Kaggle has attached a run of that name, as the output of an earlier session, it is copied there to be continued.
     """
     digest = hashlib.blake2b(json.dumps(arguments, sort_keys=True, default=str).encode(), digest_size=4)
     digest.update(dataset.table.to_csv(index=False).encode(errors="surrogatepass"))
@@ -94,5 +135,5 @@ def model_folder(name: str, dataset: CaptionDataset, arguments: Mapping[str, Any
     earlier = attached(folder.name)
     if earlier and (earlier / LAST).exists() and not (folder / LAST).exists():
         shutil.copytree(earlier, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
-        print(f"{folder.name}: gone on with from {earlier}")
+        print(f"{folder.name}: continued from {earlier}")
     return folder

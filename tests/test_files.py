@@ -14,7 +14,7 @@ def test_a_file_is_replaced_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 251 + ".txt", "写" * 83 + ".txt"])
-def test_a_name_as_long_as_one_may_be(tmp_path, name):
+def test_the_longest_possible_name(tmp_path, name):
     with replacing(tmp_path / name) as temporary:
         temporary.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -30,7 +30,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path):
+def test_a_full_disk_is_one_line_of_error(tmp_path):
     path = tmp_path / "a.txt"
     told = r"a\.txt: cannot be written \(No space left on device\); .*free disk space"
     with pytest.raises(InputError, match=told), replacing(path):
@@ -38,7 +38,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
     assert not path.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/a\.txt: cannot be written"), replacing(tmp_path / "file" / "a.txt"):
         pytest.fail("there is nothing to write to")

@@ -9,7 +9,7 @@ from conftest import write_dataset
 
 from caption_utils import recipes, runtime
 from caption_utils.config import ENCODER
-from caption_utils.data import datasets, folders
+from caption_utils.data import folders, locate
 from caption_utils.data.datasets import load_dataset
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import LAST
@@ -27,9 +27,9 @@ def place(tmp_path, monkeypatch):
     """A repository with the demo set, on Colab or Kaggle, with nothing attached and no internet."""
     for name in ("CAPTION_DATA", "CAPTION_PROFILE", "CAPTION_DEVICE"):
         monkeypatch.delenv(name, raising=False)
-    for module in (datasets, folders):
+    for module in (locate, folders):
         monkeypatch.setattr(module, "KAGGLE_INPUT", tmp_path / "input")
-    monkeypatch.setattr(datasets, "repository", lambda: tmp_path)
+    monkeypatch.setattr(locate, "repository", lambda: tmp_path)
     monkeypatch.setattr(recipes, "host", lambda: "colab")
     monkeypatch.setattr(recipes, "describe_host", lambda: "host       colab")
     monkeypatch.setattr(recipes, "writable_dir", lambda name: tmp_path / "work" / name)
@@ -48,7 +48,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(module, "device", lambda: torch.device("cuda"))
 
 
-def test_a_gpu_with_drawings_alone_is_told_loudly(place, gpu, capsys):
+def test_a_gpu_without_photographs_gives_a_loud_warning(place, gpu, capsys):
     dataset, chosen = recipes.begin()
     told = capsys.readouterr()
     assert (dataset.name, chosen) == ("demo", "fast")
@@ -57,7 +57,7 @@ def test_a_gpu_with_drawings_alone_is_told_loudly(place, gpu, capsys):
     assert "adityajn105/flickr8k" in told.err and "no route to kaggle.com" in told.err
 
 
-def test_what_was_asked_for_or_has_no_gpu_is_no_warning(place, gpu, monkeypatch, capsys):
+def test_no_warning_without_a_gpu_or_if_the_demo_set_was_chosen(place, gpu, monkeypatch, capsys):
     monkeypatch.setenv("CAPTION_DATA", "demo")
     recipes.begin()
     monkeypatch.delenv("CAPTION_DATA")
@@ -73,10 +73,10 @@ def test_a_host_downloads_the_photographs(place, gpu, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=lambda name: str(root)))
     dataset, chosen = recipes.begin()
     assert (dataset.name, dataset.root, chosen) == ("flickr8k", root, "full")
-    assert "THE SPLIT IS DRAWN BY CHANCE" in capsys.readouterr().err
+    assert "THE SPLIT IS RANDOM" in capsys.readouterr().err
 
 
-def test_a_wrong_setting_is_an_error_there_too(place, monkeypatch):
+def test_a_wrong_setting_is_still_an_error(place, monkeypatch):
     monkeypatch.setenv("CAPTION_DATA", "/no/such")
     with pytest.raises(InputError, match="^CAPTION_DATA=/no/such: no such folder"):
         recipes.begin()
@@ -84,7 +84,7 @@ def test_a_wrong_setting_is_an_error_there_too(place, monkeypatch):
 
 @pytest.mark.parametrize("chosen", runtime.PROFILES)
 @pytest.mark.parametrize("attention", ["bahdanau", "luong"])
-def test_each_profile_is_one_that_can_be_trained(dataset, monkeypatch, chosen, attention):
+def test_each_profile_can_be_trained(dataset, monkeypatch, chosen, attention):
     monkeypatch.setattr(recipes, "load_encoder", lambda name: SimpleNamespace(name=name))
     how = recipes.recipe(attention, dataset, chosen)
     check_settings(how["encoder_name"], how["settings"])
@@ -92,14 +92,14 @@ def test_each_profile_is_one_that_can_be_trained(dataset, monkeypatch, chosen, a
     assert how["encoder_name"].startswith("efficientnet" if chosen == "fast" else "resnet101")
 
 
-def test_without_weights_a_line_and_the_encoder_that_comes_along(monkeypatch, capsys):
+def test_missing_weights_fall_back_to_the_default_encoder_with_a_message(monkeypatch, capsys):
     def not_to_be_had(name):
         raise InputError("resnet101: ImageNet weights could not be had")
 
     monkeypatch.setattr(recipes, "load_encoder", not_to_be_had)
     assert [recipes.usable_encoder("resnet101") for _ in range(2)] == [ENCODER, ENCODER]
     assert capsys.readouterr().out.splitlines() == [
-        f"The encoder is {ENCODER}, and not resnet101: resnet101: ImageNet weights could not be had"
+        f"Using the encoder {ENCODER} instead of resnet101: resnet101: ImageNet weights could not be had"
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_model_s_folder_is_named_after_data_and_settings(place, data_folder):
     assert len(others | {folder}) == 3
 
 
-def test_an_earlier_session_s_output_is_gone_on_with(place, dataset, capsys):
+def test_an_earlier_session_s_output_is_continued(place, dataset, capsys):
     folder = recipes.model_folder("luong-fast", dataset, {})
     attached = place / "input" / "notebooks" / "somebody" / "session" / "models" / folder.name
     attached.mkdir(parents=True)
@@ -124,11 +124,11 @@ def test_an_earlier_session_s_output_is_gone_on_with(place, dataset, capsys):
     (attached / LAST).write_bytes(b"epoch 3")
     (attached / LAST).chmod(0o444)
     assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 3"
-    assert capsys.readouterr().out == f"{folder.name}: gone on with from {attached}\n"
+    assert capsys.readouterr().out == f"{folder.name}: continued from {attached}\n"
     (folder / LAST).write_bytes(b"epoch 4")  # a copy that can be written, and is not made again
     assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 4"
     assert capsys.readouterr().out == ""
 
 
-def test_arguments_that_are_paths_have_a_digest_too(place, dataset, tmp_path):
+def test_arguments_may_be_paths(place, dataset, tmp_path):
     assert recipes.model_folder("x", dataset, {"word_vectors": tmp_path}) != recipes.model_folder("x", dataset, {})

@@ -6,9 +6,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["exploration"],
     submod_attrs={
-        "datasets": ["CaptionDataset", "find_dataset", "load_dataset", "near_duplicates"],
+        "datasets": ["CaptionDataset", "load_dataset", "near_duplicates"],
         "duplicates": ["close_pairs"],
         "images": ["load_image"],
+        "locate": ["find_dataset"],
         "vocab": ["SPECIALS", "Vocabulary", "detokenize", "tokenize"],
         "word_vectors": ["WordVectors", "load_word_vectors"],
         "wordpiece": ["WordPiece"],

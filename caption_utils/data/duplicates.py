@@ -1,4 +1,4 @@
-"""Which photos are the same: to the byte, or to a perceptual hash."""
+"""Duplicate photos: the same bytes, or nearly the same perceptual hash."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ BLOCK = 1024  # rows of the distance matrix held at a time
 
 
 def fingerprint(paths: list[Path]) -> pd.DataFrame:
-    """SHA-256 ``digest`` and ``phash`` (64 values, 1 or -1) of each file; ``None`` where unreadable."""
+    """SHA-256 ``digest`` and ``phash`` (64 values, 1 or -1) of each file; ``None`` if unreadable."""
     threads = os.cpu_count() or 1
     found = list(prefetch(_fingerprint, paths, threads, ahead=threads))
     return pd.DataFrame(found, columns=["digest", "phash"], dtype=object)
@@ -34,7 +34,7 @@ def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
     digest = hashlib.sha256(data).hexdigest()
     try:
         image = Image.open(io.BytesIO(data))
-        image.draft("L", (HASHED_SIDE, HASHED_SIDE))  # JPEG is decoded small, yet read to its end
+        image.draft("L", (HASHED_SIDE, HASHED_SIDE))  # a JPEG is decoded small, but still read to its end
         bits = imagehash.phash(load_image(image)).hash.ravel()
     except (InputError, OSError, ValueError, Image.DecompressionBombError):
         return digest, None
@@ -44,7 +44,7 @@ def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
 def close_pairs(hashes: list[np.ndarray], max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices ``i < j`` and Hamming distance of all pairs at most ``max_distance`` apart.
 
-    Hashes are vectors of ±1, so a distance is ``(length - dot product) / 2``, and a block of them a matrix product.
+    Hashes are vectors of ±1, so their distance is ``(length - dot product) / 2``, for many pairs a matrix product.
     """
     signs, found = np.array(hashes, dtype=np.float32), [np.empty((0, 3), int)]
     for start in range(0, len(signs), BLOCK):

@@ -1,4 +1,4 @@
-"""What captions tell before any model is trained: their words, how well people agree, what a vocabulary leaves out."""
+"""Captions before any model is trained: their words, how well people agree, what a vocabulary leaves out."""
 
 import math
 import re
@@ -31,16 +31,17 @@ Tokens = Sequence[str]
 
 
 def nouns_and_verbs(tokens: Tokens) -> tuple[list[str], list[str]]:
-    """Nouns and verbs by rule: the first word after "a", "two" or "his" that is no known adjective; and the word after
-    it (or after its "is" or "are") if that ends in -ing, -ed or -s. This is a guess without grammar: it misses nouns
-    without a determiner and verbs far from their noun, and takes the second noun of "two soccer players" for a verb.
+    """Nouns and verbs by rule: the first word after "a", "two" or "his" that is not a known adjective; and the word
+    after it (or after its "is" or "are") if that ends in -ing, -ed or -s. This is a guess without grammar: it misses
+    nouns without a determiner and verbs far from their noun, and takes the second noun of "two soccer players" for a
+    verb.
     """
     found = PHRASE.findall(" ".join(tokens))
     return [noun for noun, _ in found], [verb for _, verb in found if verb]
 
 
 def overlap(first: Tokens, second: Tokens) -> float:
-    """Jaccard index of two sets of words: shared words over all words, 0 to 1."""
+    """Jaccard index of two captions: shared words over all words, 0 to 1."""
     a, b = set(first), set(second)
     return len(a & b) / len(a | b)
 
@@ -49,7 +50,8 @@ def human_bleu(images: Sequence[Sequence[Tokens]], vocab: Vocabulary | None = No
     """Corpus BLEU-1 to 4 of people, in percent: each image's k-th caption against its others, one row for each k.
 
     ``images`` holds the tokenised captions of each image. With ``vocab``, words that it lacks become ``<unk>`` in the
-    scored captions (never in the references), as for any model with that vocabulary. No row if no image has two.
+    scored captions (never in the references), as for any model with that vocabulary. Images with one caption are left
+    out.
     """
     rows, images = {}, [captions for captions in images if len(captions) > 1]
     for k in range(max(map(len, images), default=0)):
@@ -60,7 +62,7 @@ def human_bleu(images: Sequence[Sequence[Tokens]], vocab: Vocabulary | None = No
 
 
 def _corpus_bleu(scored: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    """As ``metrics.bleu``, but of texts that are already tokenised."""
+    """As ``metrics.bleu``, but for texts that are already tokenised."""
     texts = {i: [" ".join(tokens)] for i, tokens in enumerate(scored)}
     others = {i: [" ".join(tokens) for tokens in captions] for i, captions in enumerate(references)}
     scores, _ = Bleu(4).compute_score(others, texts, verbose=0)
@@ -68,7 +70,10 @@ def _corpus_bleu(scored: Sequence[Tokens], references: Sequence[Sequence[Tokens]
 
 
 def row_split_leaks(images: Sequence[str], test_rows: int, seed: int) -> tuple[int, int]:
-    """Draw ``test_rows`` rows, given by their images, as a test set: (images in it, those of them also in training)."""
+    """Draw ``test_rows`` of the rows as a test set: (images in it, those of them that are also in training).
+
+    ``images`` names the image of each row.
+    """
     drawn = set(Random(seed).sample(range(len(images)), test_rows))
     test = {image for row, image in enumerate(images) if row in drawn}
     train = {image for row, image in enumerate(images) if row not in drawn}
@@ -92,7 +97,7 @@ def expected_leaks(captions_per_image: Iterable[int], test_rows: int) -> tuple[f
 
 
 def unknown_percent(captions: Sequence[Tokens], vocab: Vocabulary) -> float:
-    """Percentage of the tokens to be predicted, which include each caption's ``<eos>``, that ``vocab`` lacks."""
+    """Percentage of the tokens to be predicted, including each caption's ``<eos>``, that ``vocab`` lacks."""
     unknown = sum(word not in vocab.ids for tokens in captions for word in tokens)
     return 100 * unknown / sum(len(tokens) + 1 for tokens in captions)
 
@@ -102,9 +107,10 @@ def threshold_table(
 ) -> pd.DataFrame:
     """What each ``min_count`` keeps and leaves out; everything but ``words`` in percent.
 
-    ``words`` in the vocabulary, and the share of all training words ``kept``; tokens ``unknown_train`` and
-    ``unknown_val``; validation captions with an unknown word, ``captions_val``; and ``unknown_if_counted``, the unknown
-    validation tokens if validation words had been counted too, which would flatter the model.
+    ``words`` in the vocabulary, and the share of all training words that are ``kept``; unknown tokens in training and
+    validation, ``unknown_train`` and ``unknown_val``; validation captions with an unknown word, ``captions_val``; and
+    ``unknown_if_counted``, the unknown validation tokens if validation words had been counted too, which would flatter
+    the model.
     """
     counts = Counter(word for tokens in train for word in tokens)
     all_counts = counts + Counter(word for tokens in val for word in tokens)

@@ -1,4 +1,4 @@
-"""Which folders hold photos, data sets or models. Folders are listed; no photo is asked for one by one."""
+"""Folders that hold photos, data sets or models. Each is listed once; photos are not looked up one by one."""
 
 import math
 import os
@@ -17,19 +17,19 @@ IMAGE_SUFFIXES = tuple(  # of all that ``load_image`` reads
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .heic .heics .heif .heifs .hif .avif .avifs "
     ".jp2 .j2k .j2c .jpc .jpf .jpx".split()
 )
-MOST_ENTRIES = 200  # enough of a folder to find the data set or model in it
-DEPTH = 7  # how far down what Kaggle attaches may lie, as the models of a repository do
+MOST_ENTRIES = 200  # of a folder are enough to find the data set or model in it
+DEPTH = 7  # levels below Kaggle's input at which an attached folder may lie
 
 
 def listing(folder: Path, most: int | None = None) -> tuple[list[os.DirEntry], list[os.DirEntry]]:
-    """Subfolders and files by name, without what is hidden or what macOS adds to archives; the first ``most`` of all.
+    """Subfolders and files by name, at most ``most`` in all, without hidden ones and what macOS adds to archives.
 
     Raises ``InputError`` if the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as found:
             entries = sorted((entry for entry in islice(found, most) if not _hidden(entry.name)), key=os.fspath)
-    except (OSError, ValueError) as error:  # ValueError: no path at all
+    except (OSError, ValueError) as error:  # ValueError: not a valid path
         reason = getattr(error, "strerror", error)
         raise InputError(f"{folder}: cannot be listed ({reason}); check its permissions") from None
     folders, files = list[os.DirEntry](), list[os.DirEntry]()
@@ -40,7 +40,7 @@ def listing(folder: Path, most: int | None = None) -> tuple[list[os.DirEntry], l
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Its files by name, without hidden ones; none if it cannot be listed."""
+    """Its files by name, without hidden ones; empty if it cannot be listed."""
     try:
         return list(map(Path, listing(folder)[1]))
     except InputError:
@@ -52,30 +52,29 @@ def _hidden(name: str) -> bool:
 
 
 def walk(folder: Path, depth: float, most: int | None = None) -> Iterator[Path]:
-    """``folder``, its subfolders, theirs, and so on: level by level, ``depth`` levels down, each folder once.
+    """``folder`` and the folders below it, level by level, ``depth`` levels down, each once despite links.
 
-    With ``most``, only that many entries of each folder are read: thousands of photos then cost nothing.
+    With ``most``, only that many entries of each folder are read, so that thousands of photos cost nothing.
     """
-    level, seen = [folder], {os.path.realpath(folder)}
+    level, seen = [folder], set[str]()
     yield folder
     while level and depth > 0:
-        subfolders = list[Path]()
+        seen.update(map(os.path.realpath, level))
+        below = dict[str, Path]()
         for above in level:
             with suppress(InputError):
-                subfolders += map(Path, listing(above, most)[0])
-        below = {os.path.realpath(folder): folder for folder in subfolders}
-        level = [sub for real, sub in below.items() if real not in seen]
+                below |= {os.path.realpath(entry): Path(entry) for entry in listing(above, most)[0]}
+        level, depth = [sub for real, sub in below.items() if real not in seen], depth - 1
         yield from level
-        seen, depth = seen | below.keys(), depth - 1
 
 
 def attached(name: str) -> Path | None:
-    """A folder of this name in what Kaggle has attached, such as the output of an earlier session; read-only."""
+    """A read-only folder of this name that Kaggle has attached, such as the output of an earlier session."""
     return next((folder for folder in walk(KAGGLE_INPUT, DEPTH, MOST_ENTRIES) if folder.name == name), None)
 
 
 def find_images(file: Path, names: Iterable[str]) -> tuple[Path, dict[str, str], list[str]]:
-    """The folder that holds most of ``names``, what each of them is called in it, and its other images.
+    """The folder that holds most of ``names``, name → spelling of those it holds, and its other images.
 
     Looks up to two levels below the folder of the caption file ``file``, then in well-known folders beside it.
     Raises ``InputError`` if no folder holds any of ``names``.
@@ -102,7 +101,7 @@ def spelled_as_in(present: Collection[str], name: str) -> str | None:
 
 
 def spellings(name: str) -> list[str]:
-    r"""Paths that ``name`` may mean: itself, with ``\`` read as ``/``, its accents composed or apart (NFC, NFD)."""
+    r"""Paths that ``name`` may mean: as it is, with ``\`` as ``/``, and with accents composed or decomposed."""
     slashed = name.replace("\\", "/")
     accents = [] if name.isascii() else [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
     return list(dict.fromkeys(map(posixpath.normpath, [name, slashed, *accents])))
@@ -113,57 +112,42 @@ def _files_below(folder: Path, below: set[str]) -> set[str]:
     for path in below:
         try:
             present.update(posixpath.join(path, file) for file in os.listdir(folder / path))
-        except (OSError, ValueError):  # ValueError: no path at all
+        except (OSError, ValueError):  # ValueError: not a valid path
             continue
     return present
 
 
 def pictures_at(path: Path, recursive: bool = False) -> list[Path]:
-    """A folder's pictures by name, if ``recursive`` also those below it.
-
-    What is no folder, or one that cannot be listed, stands for itself. Raises ``InputError`` if a folder holds no
-    picture.
-    """
-    try:
-        files, closed = _files_at(path, recursive)
-    except InputError:
-        return [path]
-    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES] + closed
-    if not found:
-        raise InputError(f"{path}: holds no picture; name a folder with files such as photo.jpg")
-    return found
+    """The pictures that a file or a folder stands for, see ``pictures_of``. Raises ``InputError`` if there are none."""
+    return pictures_of([path], recursive)[0]
 
 
-def others_at(folder: Path, recursive: bool = False) -> int:
-    """How many files ``pictures_at`` leaves out, those not counted that are hidden."""
-    return sum(file.suffix.lower() not in IMAGE_SUFFIXES for file in _files_at(folder, recursive)[0])
+def pictures_of(paths: Iterable[str | Path], recursive: bool) -> tuple[list[Path], dict[Path, InputError], list[str]]:
+    """The pictures of files and folders; the folders without any; a note on each folder's other files.
 
-
-def pictures_of(names: Iterable[str], recursive: bool) -> tuple[list[Path], dict[Path, InputError], list[str]]:
-    """The pictures that files and folders stand for; folders that hold none; a note of each folder's other files.
-
-    Raises ``InputError`` if there are only folders that hold none.
+    A folder stands for its pictures by name, if ``recursive`` also those below it; a file stands for itself, and so
+    does a folder that cannot be listed. Raises ``InputError`` if no picture is left.
     """
     pictures, empty, notes = list[Path](), dict[Path, InputError](), list[str]()
-    for path in map(Path, names):
-        try:
-            found = pictures_at(path, recursive)
-            if found != [path] and (others := others_at(path, recursive)):
-                notes.append(f"{path}: other files, which are no pictures: {others} (skipped)")
-            pictures += found
-        except InputError as error:
-            empty[path] = error
+    for path in map(Path, paths):
+        found, others = _pictures_and_others(path, recursive)
+        pictures += found
+        if not found:
+            empty[path] = InputError(f"{path}: holds no picture; name a folder with files such as photo.jpg")
+        elif others:
+            notes.append(f"{path}: skipped files that are not pictures: {others}")
     if empty and not pictures:
         raise InputError("; ".join(map(str, empty.values())))
     return pictures, empty, notes
 
 
-def _files_at(folder: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
-    """Files, and folders below that cannot be listed. Raises ``InputError`` if ``folder`` itself cannot be."""
-    files, closed = list(map(Path, listing(folder)[1])), list[Path]()
-    for place in islice(walk(folder, math.inf if recursive else 0), 1, None):
+def _pictures_and_others(path: Path, recursive: bool) -> tuple[list[Path], int]:
+    """The pictures, then what cannot be listed, and how many other files there are, not counting hidden ones."""
+    files, closed = list[Path](), list[Path]()
+    for folder in walk(path, math.inf if recursive else 0):
         try:
-            files += map(Path, listing(place)[1])
+            files += map(Path, listing(folder)[1])
         except InputError:
-            closed.append(place)
-    return files, closed
+            closed.append(folder)
+    pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    return pictures + closed, len(files) - len(pictures)

@@ -1,4 +1,4 @@
-"""Bytes, a path or an open picture → an upright RGB image or one clear error, in bounded memory however large it is."""
+"""Bytes, a path or an open picture → an upright RGB image or one clear error, in bounded memory at any size."""
 
 import io
 import math
@@ -15,13 +15,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from caption_utils.errors import InputError
 
-DECODE_SIDE = 600  # a large picture is reduced by a whole factor; both sides stay at least this long
-LONG_SIDE = 8192  # a very long one is reduced further, until its long side is about this
+DECODE_SIDE = 600  # a large picture is reduced by a whole factor that leaves both sides at least this long
+LONG_SIDE = 8192  # a very long one is reduced further, to about this length
 MAX_PIXELS = 178_000_000  # just below what Pillow refuses
 DECODED_BYTES = 512_000_000  # memory that decoding may take
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG; strips of a wider picture would not be small
 STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
-# Memory per pixel while decoding, where it is more than the four bytes of a finished pixel in Pillow.
+# Memory per pixel while decoding, if more than the four bytes of a finished pixel in Pillow.
 BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
 # Not ICO, which Pillow decodes before it knows the size, nor PPM, which it may decode in Python, value by value.
 FORMATS = {"JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", *BYTES_PER_PIXEL}
@@ -37,7 +37,7 @@ TURNS = {
 }
 ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
 
-# Warnings about large pictures and damaged EXIF, both of which are handled here. Set once: catching warnings around
+# Large pictures and damaged EXIF, which Pillow warns of, are handled here. Set once, because catching warnings around
 # each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
@@ -47,9 +47,9 @@ Source = str | Path | bytes | Image.Image
 def load_image(source: Source, name: str | None = None) -> Image.Image:
     """Upright 8-bit RGB picture: EXIF rotation applied, transparency on white, the first frame of an animation.
 
-    A picture with both sides at least twice ``DECODE_SIDE`` is reduced by a whole factor. ``name`` is what messages
-    call it (default: its path). Raises ``InputError`` for whatever cannot be decoded completely: a
-    missing, empty, truncated or foreign file, or one that would take more than ``DECODED_BYTES`` to decode.
+    A picture with both sides at least twice ``DECODE_SIDE`` is reduced by a whole factor. Messages call it ``name``,
+    by default its path. Raises ``InputError`` for whatever cannot be decoded completely: a missing, empty, truncated or
+    foreign file, or one that needs more than ``DECODED_BYTES`` to decode.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     try:
@@ -64,7 +64,7 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
     except Image.DecompressionBombError:
         raise InputError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
     except MemoryError:
-        raise InputError(f"{name}: decoding it takes more memory than is free; make it smaller first") from None
+        raise InputError(f"{name}: not enough memory to decode it; make it smaller first") from None
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
@@ -102,11 +102,11 @@ def _picture(file: BinaryIO, name: str) -> Image.Image:
 
 
 def _register_heif(name: str) -> None:
-    """Make Pillow read HEIC. Raises ``InputError`` if the library for it is not installed."""
+    """Teach Pillow to read HEIC. Raises ``InputError`` if the library for it is not installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise InputError(f"{name}: reading HEIC takes pillow-heif; install it, or convert the photo to JPEG") from None
+        raise InputError(f"{name}: reading HEIC needs pillow-heif; install it, or convert the photo to JPEG") from None
     register_heif_opener()
 
 
@@ -127,7 +127,7 @@ def _kind(head: bytes) -> str:
 
 
 def _bound(image: ImageFile, name: str) -> None:
-    """Ask for reduced decoding, which only JPEG can do, and refuse what would still take too much memory."""
+    """Ask for reduced decoding, which only JPEG supports, and refuse what would still need too much memory."""
     size, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
     if pixels > MAX_PIXELS:
         raise Image.DecompressionBombError
@@ -141,11 +141,11 @@ def _bound(image: ImageFile, name: str) -> None:
     needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", 4)
     needed += _strip_bytes(image)
     if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
-        raise InputError(f"{name}: {size} of {image.format} take too much memory to decode; make it smaller first")
+        raise InputError(f"{name}: {size} of {image.format} need too much memory to decode; make it smaller first")
 
 
 def _strip_bytes(image: ImageFile) -> int:
-    """What libtiff holds besides the finished picture: a strip or a tile, and a single strip may be all of it."""
+    """What libtiff holds besides the finished picture: a strip or a tile, and one strip may be the whole picture."""
     if not isinstance(image, TiffImageFile) or image.tile[0][0] != "libtiff":
         return 0
     tags = image.tag_v2
@@ -162,7 +162,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _reduced_rgb(image: Image.Image) -> Image.Image:
-    """Reduced and converted strip by strip, so that memory never holds a second picture of the full size."""
+    """Reduced and converted strip by strip, so that memory never holds a second picture of full size."""
     width, height = image.size
     factor = max(1, min(width, height) // DECODE_SIDE, max(width, height) // LONG_SIDE)
     if factor == 1 and image.mode == "RGB" and not image.has_transparency_data:
@@ -186,7 +186,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
-    """What to subtract and divide by to get 8 bits: full range for 16-bit files, the range of the values for others."""
+    """What to subtract, and divide by, to get 8 bits: the full range of 16-bit files, the range of values in others."""
     ranges = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in strips)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if low >= 0 and 255 < high <= 65535:

@@ -1,6 +1,6 @@
 """Caption files in the layouts found in the wild → rows of image, caption and split.
 
-A layout is told by a file's content: a table with a header (Kaggle's ``image,caption``, Flickr30k's
+The content of a file tells its layout: a table with a header (Kaggle's ``image,caption``, Flickr30k's
 ``results.csv``, a user's own CSV or TSV), ``name#k<TAB>caption`` lines (the original distribution),
 Karpathy's JSON, or JSON lines.
 """
@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caption_utils.data.folders import IMAGE_FOLDERS, MOST_ENTRIES, files_in, listing, walk
+from caption_utils.data.folders import files_in, listing
 from caption_utils.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, column
 from caption_utils.data.vocab import has_word
 from caption_utils.errors import InputError
@@ -24,10 +24,9 @@ KNOWN_NAMES = ("captions.txt", "flickr8k.token.txt", "results.csv", "results_201
 SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
 SPLIT_NAMES = {"": "", "train": "train", "restval": "train", "test": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "dev", "validation"), "val")
-MISSING = {"nan", "NaN", "null", "NULL", "None", "<NA>"}  # what is written in place of no caption
+MISSING = {"nan", "NaN", "null", "NULL", "None", "<NA>"}  # written in place of a caption
 USE_KARPATHY = "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO"
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
-EMPTY = "without an image name or a word in the caption"
 CUT_OFF = "cut off before the caption"
 
 TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
@@ -38,9 +37,9 @@ LIST = re.compile(rf"\[ ?(?:(?:{ITEM}),? ?)+\]")
 
 @dataclass
 class CaptionFile:
-    """What a caption file holds: rows in file order, its data set's ``name`` where it gives one, notes on oddities.
+    """What a caption file holds: rows in file order, the data set's ``name`` if it gives one, notes on oddities.
 
-    ``dropped`` gives the reason for each row that was left out, and the numbers of the rows' lines or images.
+    ``dropped`` maps each reason for dropping rows to the numbers of their lines (or images).
     """
 
     path: Path
@@ -50,12 +49,12 @@ class CaptionFile:
     dropped: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, number: int, image: str, caption: str, split: str = "") -> None:
-        """A row, white space in the caption collapsed; one for each item of a list; dropped if it says nothing."""
+        """Add a row for each caption, with white space collapsed; drop it if the image or the caption is empty."""
         image, known = image.strip(), SPLIT_NAMES.get(split.strip().lower())
         for item in _items(" ".join(caption.split())):
             text = " ".join(item.split())
             if not image or text in MISSING or not has_word(text):
-                self.drop(number, EMPTY)
+                self.drop(number, "without an image name or a word in the caption")
             elif known is None:
                 raise InputError(f"{self.path}: split {split!r} of {image} is unknown; use train, val or test")
             else:
@@ -66,21 +65,11 @@ class CaptionFile:
 
 
 def _items(text: str) -> list[str]:
-    """The text itself, or the items of a list that became text when a table was written."""
+    """The text itself, or its items if it is a list that was written to a table as text."""
     if LIST.fullmatch(text):
         with suppress(SyntaxError, ValueError):  # no list after all
             return [literal_eval(item).encode(errors="replace").decode() for item in re.findall(ITEM, text)]
     return [text]
-
-
-def find_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
-    """The first folder, at most ``depth`` levels below ``base``, with a caption file and a folder of images."""
-    for folder in walk(base, depth, MOST_ENTRIES):
-        if folder.resolve() != skip and any(os.path.isdir(folder / name) for name in IMAGE_FOLDERS):
-            with suppress(InputError):
-                find_caption_file(folder)
-                return folder
-    return None
 
 
 def find_caption_file(root: Path) -> Path:
@@ -103,7 +92,7 @@ def find_caption_file(root: Path) -> Path:
 
 
 def _caption_files(folder: Path) -> list[Path]:
-    """Those that have a well-known name, or else a known layout; what cannot be read is left alone."""
+    """Files with a well-known name, or else those in a known layout; unreadable ones are ignored."""
     files = [path for path in files_in(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path)]
     named = [path for name in KNOWN_NAMES for path in files if path.name.lower() == name]
     found = named[:1]
@@ -151,7 +140,7 @@ def read_text(path: Path, most: int = -1, errors: str = "strict") -> str:
 
 
 def _reader(path: Path) -> Callable[[CaptionFile, str], None] | None:
-    """The function that reads this file's layout, told by its first kilobytes; ``None`` if it has none."""
+    """The function for this file's layout, which its first kilobytes tell; ``None`` if it has none."""
     head = read_text(path, 1 << 16, errors="replace").lstrip()
     first = head.split("\n", 1)[0]
     if head.startswith("{"):
@@ -176,7 +165,7 @@ def _read_table(file: CaptionFile, text: str) -> None:
     lines = text.split("\n")
     start = next(number for number, line in enumerate(lines) if line.strip())
     table = Table.of(lines[start])
-    assert table  # or another reader would have been chosen
+    assert table  # _reader has seen the header
     repaired = []
     for number, cells in table.rows(lines, start + 1):
         if table.delimiter == "|" and len(cells) == table.caption and (match := NUMBERED.fullmatch(cells[-1])):
@@ -192,10 +181,16 @@ def _read_table(file: CaptionFile, text: str) -> None:
         file.notes.append(f"{file.path.name}: lines {what}: {summary(repaired, 'line ')}")
 
 
+def note_names(notes: list[str], names: Sequence[str], what: str) -> None:
+    """Add a note on ``names`` if there are any."""
+    if names:
+        notes.append(f"{what}: {summary(names)}")
+
+
 def summary(items: Sequence, prefix: str = "") -> str:
     """Count and the first three: ``"5 (a, b, c, …)"``."""
     shown = f"{len(items)} ({prefix}{', '.join(map(str, items[:3]))}{', …' if len(items) > 3 else ''})"
-    return shown.encode(errors="backslashreplace").decode()  # names may hold bytes that are no text
+    return shown.encode(errors="backslashreplace").decode()  # names may hold bytes that are not text
 
 
 def _read_json_lines(file: CaptionFile, text: str) -> None:
@@ -206,7 +201,7 @@ def _read_json_lines(file: CaptionFile, text: str) -> None:
 
 
 def _json_rows(path: Path, number: int, line: str) -> list[tuple[str, str, str]]:
-    """Image, caption and split, as often as the line has captions."""
+    """Image, caption and split, once for each caption of the line."""
     try:
         row = {key: value for key, value in json.loads(line).items() if not isinstance(value, dict)}
         image, split = _text(row[column(IMAGE_COLUMNS, row)]), _text(row.get("split"))
@@ -216,16 +211,16 @@ def _json_rows(path: Path, number: int, line: str) -> list[tuple[str, str, str]]
 
 
 def _text(value: object) -> str:
-    """A string from JSON, nothing for null and NaN. Raises ``TypeError`` for anything else."""
+    """A string from JSON; an empty one for null and NaN. Raises ``TypeError`` for anything else."""
     if value is None or value != value:
         return ""
     if not isinstance(value, str):
         raise TypeError
-    return value.encode(errors="replace").decode()  # half a surrogate pair could not be written
+    return value.encode(errors="replace").decode()  # half a surrogate pair could not be written again
 
 
 def _texts(value: object) -> list[str]:
-    """A caption, or all of a list, as one that is missing if there is none."""
+    """One caption or a list of them; an empty list counts as one that is missing."""
     return [_text(item) for item in value or [None]] if isinstance(value, list) else [_text(value)]
 
 
@@ -249,7 +244,7 @@ def _read_karpathy(file: CaptionFile, text: str) -> None:
 
 
 def _sentence_or_object(entry: dict) -> object:
-    """Keeps only the text of a sentence: tokens are most of the file, and freed at once they cost no memory."""
+    """Keeps only the text of a sentence: tokens are most of the file, and would take most of the memory."""
     if "raw" in entry or "tokens" in entry:
         return entry.get("raw") or " ".join(entry.get("tokens") or [])
     return entry

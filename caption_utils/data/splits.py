@@ -1,4 +1,4 @@
-"""Train, validation and test splits, by image, so that no photo is in two of them, but for ``source_split``."""
+"""Train, validation and test splits, by image, so that no photo is in two; ``source_split`` is the exception."""
 
 import base64
 import hashlib
@@ -8,19 +8,66 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
+import pandas as pd
+
 from caption_utils.data.folders import files_in, spelled_as_in, walk
-from caption_utils.data.layouts import read_text
+from caption_utils.data.layouts import note_names, read_text
 from caption_utils.errors import InputError
 
 SPLITS = ("train", "val", "test")
+SCHEMES = ("official", "first6k", "source", "random")
 LIST_ENDS = {"trainImages.txt": "train", "devImages.txt": "val", "testImages.txt": "test"}
 LISTS = {split: f"Flickr_8k.{end}" for end, split in LIST_ENDS.items()}
 FIRST = 6000
-DIGEST = 6  # bytes of a photo's name
-KNOWN = Path(__file__).with_name("flickr8k_splits.json")  # digests of the names in the official lists, test excepted
-LEFT_OUT = 0.05  # of the photos, by lists beside the data set; the official ones leave 1 % of Flickr8k out
-FEWEST = {"train": 1, "val": 2, "test": 3}  # images of which a random split has that part
-FEW = 20  # images, of which chance would leave some split without any
+DIGEST = 6  # bytes that are kept of a photo's name
+KNOWN = Path(__file__).with_name("flickr8k_splits.json")  # digests of the official training and validation names
+LEFT_OUT = 0.05  # share of photos that lists beside the data set may miss; the official ones miss 1 % of Flickr8k
+FEWEST = {"train": 1, "val": 2, "test": 3}  # images that a random split with that part needs
+FEW = 20  # images; with fewer, chance would leave a split empty
+
+
+def assign_split(
+    table: pd.DataFrame, scheme: str, seed: int, root: Path, file: Path, notes: list[str]
+) -> tuple[pd.DataFrame, str]:
+    """The rows of ``table`` that are in a split, with that split, and the scheme that was used, one of ``SCHEMES``.
+
+    ``official`` takes the split from the caption file itself, else from lists (``*trainImages.txt``, …), else knows
+    Flickr8k's training and validation images by their names, else falls back to ``random``, about 80/10/10.
+    ``first6k`` takes the first 6,000 images, and ``source`` (by row, not by image) the first 6,000 captions, 80/20 into
+    train and val.
+    """
+    if scheme == "source":
+        notes.append(f"Split: source, by caption row, seed {seed} (the same images are on both sides)")
+        return table[:FIRST].assign(split=source_split(len(table), seed)).reset_index(drop=True), scheme
+    images = list(table["image"].unique())
+    assigned = _official_split(table, images, root, file, notes) if scheme == "official" else {}
+    if not assigned:
+        why = " (official lists asked for, none found)" if scheme == "official" else ""
+        scheme = "random" if scheme == "official" else scheme
+        assigned = (first6k_split if scheme == "first6k" else random_split)(images, seed)
+        notes.append(f"Split: {scheme}, by image, seed {seed}{why}")
+    note_names(notes, [name for name in images if name not in assigned], "Images in no split (rows dropped)")
+    table = table.assign(split=table["image"].map(assigned))
+    return table.dropna(subset="split").reset_index(drop=True), scheme
+
+
+def _official_split(table: pd.DataFrame, images: list[str], root: Path, file: Path, notes: list[str]) -> dict[str, str]:
+    """Image → split by the caption file, else by lists and known names; empty if none of them tells."""
+    given = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
+    twice = given.loc[given["image"].duplicated(), "image"]
+    if len(twice):
+        raise InputError(f"{file}: {twice.iloc[0]} is in two splits; give all its rows the same one")
+    if len(given):
+        notes.append(f"Split: official, given by {file.name}")
+        return dict(zip(given["image"], given["split"], strict=True))
+    known = known_split(images)
+    assigned = listed_split(root, set(images), notes, known)
+    note_names(notes, sorted(assigned.keys() - set(images)), "Listed images without a caption or a file")
+    by_name = {name: split for name, split in known.items() if split not in assigned.values() and name not in assigned}
+    if by_name:
+        hint = "" if assigned else "; for the test images, put Flickr_8k.testImages.txt beside the captions"
+        notes.append(f"Split: official for {' and '.join(sorted(set(by_name.values())))}, by the photos' names{hint}")
+    return assigned | by_name
 
 
 def shuffled(images: list[str], seed: int) -> list[str]:
@@ -31,7 +78,7 @@ def shuffled(images: list[str], seed: int) -> list[str]:
 def random_split(images: list[str], seed: int) -> dict[str, str]:
     """Image → split, about 80/10/10, by a digest of its name alone: no image moves when others come or go.
 
-    Fewer than ``FEW`` images, and those of which a split would get none, are ranked by that digest instead.
+    If there are fewer than ``FEW`` images, or a split would be empty, images are ranked by that digest instead.
     """
     assigned = {name: _split_at(int.from_bytes(_digest(name, seed)[:8]) / 2**64) for name in images}
     ranked = len(images) < FEW or len(set(assigned.values())) < len(SPLITS)
@@ -44,10 +91,10 @@ def first6k_split(images: list[str], seed: int) -> dict[str, str]:
 
 
 def source_split(rows: int, seed: int) -> list[str]:
-    """The split of each of the first 6,000 caption rows, 80/20 into train and val by chance.
+    """The split of each of the first 6,000 caption rows, 80/20 into train and val at random.
 
-    An image is then on both sides with some of its captions, as in the project that this series follows. Use it to
-    compare with that project's figures, and for nothing else.
+    An image may then be on both sides, as in the project that this series follows. Use it only to compare with that
+    project's figures.
     """
     numbers = [str(number) for number in range(min(rows, FIRST))]
     assigned = _ranked(shuffled(numbers, seed), {"val": 0.2})
@@ -55,13 +102,13 @@ def source_split(rows: int, seed: int) -> list[str]:
 
 
 def name_digest(photo: str) -> bytes:
-    """All that is kept of a photo's name, however a file system spells its accents: ``DIGEST`` bytes."""
+    """``DIGEST`` bytes that stand for a photo's name, however a file system spells its accents."""
     spelled = unicodedata.normalize("NFC", photo).encode(errors="surrogatepass")
     return hashlib.blake2b(spelled, digest_size=DIGEST).digest()
 
 
 def digests_of(text: str) -> list[bytes]:
-    """Digests of names that were joined and written in base 64. Raises ``ValueError`` if they were not."""
+    """The digests in a base64 text that joins them. Raises ``ValueError`` for any other text."""
     joined = base64.b64decode(text)
     return [joined[start : start + DIGEST] for start in range(0, len(joined), DIGEST)]
 
@@ -69,7 +116,7 @@ def digests_of(text: str) -> list[bytes]:
 def known_split(images: Collection[str]) -> dict[str, str]:
     """Image → train or val for the photos of Flickr8k's official lists, by digests of their names.
 
-    Empty if fewer than half of ``images`` are among them: then it is another data set.
+    Empty if fewer than half of ``images`` are among them, as in another data set.
     """
     lists = json.loads(KNOWN.read_text(encoding="utf-8"))
     splits = {digest: split for split, text in lists.items() for digest in digests_of(text)}
@@ -88,7 +135,7 @@ def _split_at(place: float) -> str:
 
 
 def _ranked(images: list[str], shares: dict[str, float]) -> dict[str, str]:
-    """The last images to the splits of ``shares``, at least one each while one is left to train on, the rest to it."""
+    """The last images go to the splits of ``shares``, at least one to each, the others, at least one, to train."""
     assigned, end = dict.fromkeys(images, "train"), len(images)
     for split, share in shares.items():
         start = max(1, end - max(1, round(share * len(images))))
@@ -98,11 +145,11 @@ def _ranked(images: list[str], shares: dict[str, float]) -> dict[str, str]:
 
 
 def listed_split(root: Path, images: set[str], notes: list[str], known: Collection[str] = ()) -> dict[str, str]:
-    """Image → split by the official lists, which ``notes`` then names; empty if no list tells.
+    """Image → split by the official lists, which ``notes`` then names; empty if there are none.
 
     Looks up to two levels below the data set's folder ``root``, then in its parent and beside it, and takes the lists
-    of the first place with one that names some of ``images``; those outside ``root`` only if they and ``known`` leave
-    out hardly any. Lists that cannot be read are left alone. Raises ``InputError`` if two lists put an image into
+    of the first place with one that names some of ``images``; those outside ``root`` count only if they and ``known``
+    cover nearly all images. Lists that cannot be read are ignored. Raises ``InputError`` if two lists put an image into
     different splits.
     """
     inside = list(walk(root, 2))
@@ -124,7 +171,7 @@ def _names_in(path: Path, images: set[str], notes: list[str]) -> list[str]:
     try:
         lines = filter(None, map(str.strip, read_text(path).split("\n")))
     except InputError as error:
-        notes.append(f"List left alone: {error}")
+        notes.append(f"List ignored: {error}")
         return []
     return [spelled_as_in(images, line) or line for line in lines]
 

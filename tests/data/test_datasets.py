@@ -1,13 +1,10 @@
 import json
 import os
-import shutil
-import sys
-from types import SimpleNamespace
 
 import pytest
 
-from caption_utils.data import datasets
-from caption_utils.data.datasets import find_dataset, load_dataset
+from caption_utils.data import splits
+from caption_utils.data.datasets import load_dataset
 from caption_utils.errors import InputError
 
 NAMES = [f"{i}.jpg" for i in range(20)]
@@ -55,20 +52,22 @@ def test_split_restricts_to_one(tmp_path):
 
 
 @pytest.mark.parametrize(("images", "split", "needed"), [(1, "val", 2), (1, "test", 3), (2, "test", 3)])
-def test_too_few_images_for_a_split_are_told_how_many_it_takes(tmp_path, images, split, needed):
+def test_too_few_images_for_a_split_says_how_many_it_needs(tmp_path, images, split, needed):
     dataset = load_dataset(make(tmp_path / "toy", NAMES[:images]))
-    message = rf"^split '{split}' of toy has no images \(that takes {needed} in all\); choose one of: train(, val)?$"
+    message = (
+        rf"^split '{split}' of toy has no images \(it takes {needed} images in all\); choose one of: train(, val)?$"
+    )
     with pytest.raises(InputError, match=message):
         dataset.split(split)
 
 
-def test_a_split_that_lists_leave_empty_is_told_how_to_have_one(tmp_path):
+def test_a_split_that_lists_leave_empty_says_how_to_get_one(tmp_path):
     folder = make(tmp_path / "toy")
     (folder / "my_trainImages.txt").write_text("\n".join(NAMES[:15]))
     (folder / "my_testImages.txt").write_text("\n".join(NAMES[15:]))
     with pytest.raises(InputError) as caught:
         load_dataset(folder).split("val")
-    told = "split 'val' of toy has no images (a random split would draw some); choose one of: train, test"
+    told = "split 'val' of toy has no images (a random split would have some); choose one of: train, test"
     assert str(caught.value) == told
     assert load_dataset(folder, "random").split("val").image_names
 
@@ -204,6 +203,13 @@ def test_captions_alone(tmp_path):
     assert (dataset.image_names, dataset.missing) == (NAMES, [])
 
 
+def test_a_path_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for root in ("~nobody-of-that-name/data", "x" * 300, tmp_path / "round"):
+        with pytest.raises(InputError, match="no such folder; point to the folder that holds captions.txt and Images$"):
+            load_dataset(root)
+
+
 @pytest.mark.parametrize("text", ["image,caption\n", "image,caption\n0.jpg,\n", "image,caption,split\n"])
 def test_no_usable_row(tmp_path, text):
     root = make(tmp_path / "toy")
@@ -219,7 +225,7 @@ def test_existence_is_checked_by_listing(tmp_path, monkeypatch):
     assert listed.count(str(root / "Images")) == 1
 
 
-def test_what_became_of_every_row_is_told(tmp_path):
+def test_notes_account_for_every_row(tmp_path):
     root = make(tmp_path / "toy", NAMES[:5], present=NAMES[:4])
     rows = ['0.jpg,A tv 21" wide,train', "1.jpg,A dog,val", "2.jpg,,val", "3.jpg,A cat,", "4.jpg,A cow,test", "5.j"]
     (root / "captions.txt").write_text("\n".join(["image,caption,split", *rows]))
@@ -241,7 +247,7 @@ def test_a_photo_with_two_spellings_is_one_photo(tmp_path):
     fails(f"{root / 'captions.txt'}: sub/é.jpg is in two splits; give all its rows the same one", root)
 
 
-def test_a_neighbour_s_lists_decide_nothing(tmp_path):
+def test_lists_of_a_neighbouring_data_set_are_ignored(tmp_path):
     root = make(tmp_path / "toy", NAMES[:10])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\nelse.jpg\n")
@@ -249,10 +255,10 @@ def test_a_neighbour_s_lists_decide_nothing(tmp_path):
     assert (load_dataset(root).scheme, len(load_dataset(root).image_names)) == ("random", 10)
     (root / "devImages.txt").write_bytes(b"\xff2.jpg\n")
     reason = "line 1 is not UTF-8; save the file as UTF-8 and try again"
-    assert load_dataset(root).notes[0] == f"List left alone: {root / 'devImages.txt'}: {reason}"
+    assert load_dataset(root).notes[0] == f"List ignored: {root / 'devImages.txt'}: {reason}"
 
 
-def test_a_name_that_is_no_text_is_told_all_the_same(tmp_path):
+def test_a_name_that_is_not_text_can_be_reported(tmp_path):
     root = make(tmp_path / "toy")
     (root / "Images" / os.fsdecode(b"\xe9.jpg")).touch()
     note = next(note for note in load_dataset(root).notes if "without a caption" in note)
@@ -266,10 +272,10 @@ def test_a_name_that_is_no_text_is_told_all_the_same(tmp_path):
 def known_names(monkeypatch):
     """As if the first of the toy photos were Flickr8k's training images, and the third its validation image."""
     parts = dict(zip(NAMES[:3], ("train", "train", "val"), strict=True))
-    monkeypatch.setattr(datasets, "known_split", lambda images: {n: s for n, s in parts.items() if n in images})
+    monkeypatch.setattr(splits, "known_split", lambda images: {n: s for n, s in parts.items() if n in images})
 
 
-def test_known_photos_are_split_as_the_lists_split_them(tmp_path, known_names):
+def test_known_photos_are_split_like_the_official_lists(tmp_path, known_names):
     dataset = load_dataset(make(tmp_path / "toy"))
     assert dataset.scheme == "official" and set(dataset.table["split"]) == {"train", "val"}
     assert any(note.startswith("Split: official for train and val, by the photos' names; ") for note in dataset.notes)
@@ -290,135 +296,8 @@ def test_lists_come_before_known_names(tmp_path, known_names):
     assert dict(load_dataset(root).table[["image", "split"]].to_numpy()) == {NAMES[2]: "train", NAMES[0]: "val"}
 
 
-def test_the_source_s_split_has_an_image_on_both_sides(tmp_path):
+def test_the_source_split_has_images_on_both_sides(tmp_path):
     dataset = load_dataset(make(tmp_path / "toy"), split="source")
     assert set(dataset.split("train").image_names) & set(dataset.split("val").image_names)
     assert dataset.notes[0] == "Split: source, by caption row, seed 0 (the same images are on both sides)"
     assert dataset.scheme == "source"
-
-
-# Finding a data set
-
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    """A repository with a demo set, no Kaggle, no CAPTION_DATA."""
-    monkeypatch.setattr(datasets, "repository", lambda: tmp_path)
-    monkeypatch.setattr(datasets, "KAGGLE_INPUT", tmp_path / "kaggle")
-    monkeypatch.delenv("CAPTION_DATA", raising=False)
-    make(tmp_path / "data" / "demo")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("present", "setting", "note"),
-    [
-        ([], None, "demo at data/demo (the demo set, since no other was found)"),
-        (["data/flickr8k"], "demo", "demo at data/demo (found by CAPTION_DATA)"),
-        (["data/mine", "data/flickr8k"], "data/mine", "mine at data/mine (found by CAPTION_DATA)"),
-        (["data/flickr8k", "kaggle/flickr8k"], None, "flickr8k at data/flickr8k (found in the repository)"),
-    ],
-)
-def test_which_data_set_comes_first(repo, monkeypatch, present, setting, note):
-    for folder in present:
-        make(repo / folder)
-    if setting:
-        monkeypatch.setenv("CAPTION_DATA", setting if setting == "demo" else str(repo / setting))
-    dataset = find_dataset()
-    assert dataset.name == note.split()[0]
-    assert dataset.notes[0] == f"Dataset: {note}"
-    assert dataset.notes[1].startswith("Split: ")
-
-
-def test_an_empty_folder_in_the_repository_is_passed_over(repo):
-    (repo / "data" / "flickr8k").mkdir()
-    (repo / "data" / "flickr8k" / ".DS_Store").touch()
-    assert find_dataset().name == "demo"
-
-
-def test_a_folder_outside_the_repository_is_named_in_full(repo, monkeypatch, tmp_path_factory):
-    root = make(tmp_path_factory.mktemp("elsewhere") / "mine")
-    monkeypatch.setenv("CAPTION_DATA", str(root))
-    assert find_dataset().notes[0] == f"Dataset: mine at {root} (found by CAPTION_DATA)"
-
-
-def test_a_relative_folder_is_found_from_the_repository_too(repo, monkeypatch):
-    """``CAPTION_DATA=my_photos make lab`` starts notebooks in a folder of their own."""
-    make(repo / "my_photos")
-    (repo / "notebooks").mkdir()
-    monkeypatch.setenv("CAPTION_DATA", "my_photos")
-    for place in (repo, repo / "notebooks"):
-        monkeypatch.chdir(place)
-        assert find_dataset().name == "my_photos"
-    make(repo / "notebooks" / "my_photos", names=["here.jpg"])
-    assert find_dataset().image_names == ["here.jpg"]
-
-
-@pytest.mark.parametrize("setting", ["/no/such", "~nobody-of-that-name/data", "x" * 300])
-def test_caption_data_that_is_missing_is_no_fallback(repo, monkeypatch, setting):
-    monkeypatch.setenv("CAPTION_DATA", setting)
-    with pytest.raises(InputError) as caught:
-        find_dataset()
-    assert str(caught.value) == f"CAPTION_DATA={setting}: no such folder; correct it, set demo or unset it"
-
-
-def test_a_folder_that_cannot_be_one(tmp_path):
-    (tmp_path / "round").symlink_to(tmp_path / "round")
-    for root in ("~nobody-of-that-name/data", "x" * 300, tmp_path / "round"):
-        with pytest.raises(InputError, match="no such folder; point to the folder that holds captions.txt and Images$"):
-            load_dataset(root)
-
-
-@pytest.mark.parametrize(
-    ("captions", "images"),
-    [
-        ("Flickr8k_text/Flickr8k.token.txt", "Flickr8k_Dataset/Flicker8k_Dataset"),
-        ("results.csv", "flickr30k_images"),
-        ("Captions.txt", "Images"),
-    ],
-)
-def test_kaggles_other_layouts(repo, captions, images):
-    root = make(repo / "kaggle" / "owner" / "set", images=images)
-    (root / captions).parent.mkdir(exist_ok=True)
-    shutil.move(root / "captions.txt", root / captions)
-    assert find_dataset().root == root
-
-
-def test_kaggles_input(repo):
-    make(repo / "kaggle" / "datasets" / "owner" / "flickr8k")
-    note = find_dataset(split="first6k", seed=2).notes
-    assert note[0].startswith("Dataset: flickr8k at kaggle/datasets/owner/flickr8k (found under ")
-    assert note[1] == "Split: first6k, by image, seed 2"
-
-
-def test_download_only_if_asked(repo, monkeypatch, tmp_path):
-    root = make(tmp_path / "versions" / "1")
-    asked = []
-    kagglehub = SimpleNamespace(dataset_download=lambda name: asked.append(name) or str(root))
-    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
-    assert find_dataset().name == "demo"
-    assert not asked
-    dataset = find_dataset(download=True)
-    assert asked == ["adityajn105/flickr8k"]
-    assert (dataset.name, dataset.root) == ("flickr8k", root)
-    assert dataset.notes[0] == "Dataset: flickr8k at versions/1 (downloaded from Kaggle)"
-
-
-def test_a_download_that_fails(repo, monkeypatch):
-    def offline(name):
-        raise ConnectionError("no\nroute")
-
-    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=offline))
-    with pytest.raises(InputError) as caught:
-        find_dataset(download=True)
-    assert str(caught.value) == (
-        "adityajn105/flickr8k: no download from Kaggle (no route); pip install kagglehub, or download it "
-        "in a browser and set CAPTION_DATA to its folder"
-    )
-
-
-def test_no_data_at_all(repo):
-    shutil.rmtree(repo / "data")
-    with pytest.raises(InputError) as caught:
-        find_dataset()
-    assert str(caught.value) == "no data set found; set CAPTION_DATA to a folder that holds captions.txt and Images"

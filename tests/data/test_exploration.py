@@ -56,7 +56,7 @@ def test_an_image_with_one_caption_is_not_scored():
     pd.testing.assert_frame_equal(exploration.human_bleu([*images, [["alone"]]]), exploration.human_bleu(images))
 
 
-def test_people_who_said_one_thing_each_have_no_bleu():
+def test_single_captions_have_no_bleu():
     scores = exploration.human_bleu(tokenized([["a dog"], ["a cat"]]))
     assert (
         scores.empty
@@ -110,7 +110,7 @@ def test_threshold_table():
     assert table["unknown_if_counted"].tolist() == pytest.approx([0, 100 / 7])
 
 
-def test_the_stored_tables_of_flickr8k_are_whole():
+def test_the_stored_tables_of_flickr8k_are_complete():
     folder = repository() / "results" / "exploration"
     assert pd.read_csv(folder / "flickr8k_human_bleu.csv", index_col="k").shape == (5, 4)
     table = pd.read_csv(folder / "flickr8k_vocabulary.csv", index_col="min_count")

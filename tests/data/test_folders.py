@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from caption_utils.data.folders import IMAGE_SUFFIXES, find_images, others_at, pictures_at, walk
+from caption_utils.data.folders import IMAGE_SUFFIXES, find_images, pictures_at, pictures_of, walk
 from caption_utils.data.images import FORMATS
 from caption_utils.errors import InputError
 
@@ -47,7 +47,7 @@ def test_nested_paths(tmp_path):
     assert found == (tmp_path / "images", {name: name for name in names[:2]}, [])
 
 
-def test_photos_of_another_data_set_are_left_alone(tmp_path):
+def test_photos_of_another_data_set_are_not_used(tmp_path):
     touch(tmp_path / "holiday" / "1.jpg")
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError) as caught:
@@ -57,7 +57,7 @@ def test_photos_of_another_data_set_are_left_alone(tmp_path):
     )
 
 
-def test_every_suffix_that_can_be_read_is_one_of_a_picture():
+def test_every_readable_suffix_is_listed():
     Image.init()
     readable = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS | {"MPO"}}
     assert readable | {".heic", ".heif", ".hif"} <= set(IMAGE_SUFFIXES)
@@ -68,7 +68,7 @@ def test_the_pictures_of_a_folder_by_name(tmp_path):
     touch(*(tmp_path / name for name in ("b.PNG", "a.jpg", "c.jfif", "notes.txt", "movie.mp4", "inner/c.png", *hidden)))
     (tmp_path / "folder.jpg").mkdir()
     assert pictures_at(tmp_path) == [tmp_path / "a.jpg", tmp_path / "b.PNG", tmp_path / "c.jfif"]
-    assert others_at(tmp_path) == 2
+    assert pictures_of([tmp_path], False)[2] == [f"{tmp_path}: skipped files that are not pictures: 2"]
 
 
 def test_pictures_in_subfolders_when_asked(tmp_path):
@@ -77,10 +77,11 @@ def test_pictures_in_subfolders_when_asked(tmp_path):
     (tmp_path / "round").symlink_to(tmp_path / "round")
     found = pictures_at(tmp_path, recursive=True)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.png", "x/2.tif", "y/1.jpg", "y/z/0.jpg"]
-    assert others_at(tmp_path, recursive=True) == 2  # the notes, and the link to itself
+    notes = pictures_of([tmp_path], True)[2]  # on notes.txt and the link to itself
+    assert notes == [f"{tmp_path}: skipped files that are not pictures: 2"]
 
 
-def test_a_folder_that_cannot_be_listed_stands_for_itself_also_below_another(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_stands_for_itself(tmp_path, monkeypatch):
     touch(tmp_path / "a.jpg", tmp_path / "locked" / "b.jpg", tmp_path / "open" / "c.jpg")
     scan = os.scandir
 
@@ -93,15 +94,15 @@ def test_a_folder_that_cannot_be_listed_stands_for_itself_also_below_another(tmp
     assert pictures_at(tmp_path / "locked") == [tmp_path / "locked"]
     assert pictures_at(tmp_path) == [tmp_path / "a.jpg"]
     assert pictures_at(tmp_path, recursive=True) == [tmp_path / name for name in ("a.jpg", "open/c.jpg", "locked")]
-    assert others_at(tmp_path, recursive=True) == 0
+    assert pictures_of([tmp_path], True)[1:] == ({}, [])
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "x" * 300, "nowhere/photo.jpg"])
-def test_what_is_no_folder_stands_for_itself(tmp_path, name):
+def test_a_file_stands_for_itself(tmp_path, name):
     assert pictures_at(tmp_path / name) == [tmp_path / name]
 
 
-def test_a_folder_without_pictures_is_one_line(tmp_path):
+def test_a_folder_without_pictures_is_an_input_error(tmp_path):
     touch(tmp_path / ".a.jpg", tmp_path / "inner" / "b.jpg")
     with pytest.raises(InputError, match=f"^{tmp_path}: holds no picture; name a folder with files such as photo.jpg$"):
         pictures_at(tmp_path)
@@ -109,7 +110,7 @@ def test_a_folder_without_pictures_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("other", ["NFC", "NFD"])
-def test_names_are_read_as_they_are_meant(tmp_path, form, other):
+def test_names_match_despite_slashes_and_accents(tmp_path, form, other):
     real = [unicodedata.normalize(form, name) for name in ("Fotos/Straße é.jpg", "Fotos/ñ/2.jpg", "odd\\name.jpg")]
     touch(*(tmp_path / "Images" / name for name in real))
     written = [
@@ -120,7 +121,7 @@ def test_names_are_read_as_they_are_meant(tmp_path, form, other):
     assert [found.get(name) for name in written] == real and len(found) == 3
 
 
-def test_an_exact_name_comes_first(tmp_path):
+def test_an_exact_name_is_preferred(tmp_path):
     composed, apart = (unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD"))
     touch(tmp_path / composed, tmp_path / apart, tmp_path / "._é.jpg", tmp_path / "other.jfif")
     assert find_images(tmp_path / "captions.txt", [apart]) == (
@@ -130,7 +131,7 @@ def test_an_exact_name_comes_first(tmp_path):
     )
 
 
-def test_a_walk_goes_level_by_level_and_leaves_hidden_folders_out(tmp_path):
+def test_a_walk_goes_level_by_level_and_skips_hidden_folders(tmp_path):
     touch(*(tmp_path / name / "x.jpg" for name in ("b/d/f", "a/c", ".hidden/e")))
     below = [path.relative_to(tmp_path).as_posix() for path in walk(tmp_path, depth=2)]
     assert below == [".", "a", "b", "a/c", "b/d"]

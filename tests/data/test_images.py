@@ -102,7 +102,7 @@ def test_floating_point_pictures(values, expected):
     assert [picture.getpixel((x, 0)) for x in range(len(expected))] == [(value,) * 3 for value in expected]
 
 
-def test_transparency_is_laid_on_white():
+def test_transparent_pictures_get_a_white_background():
     picture = scene().convert("RGBA")
     picture.paste((9, 9, 9, 0), (0, 0, 24, 16))
     loaded = load_image(encoded(picture, "PNG"))
@@ -148,14 +148,14 @@ def test_a_single_pixel():
     assert (loaded.size, loaded.getpixel((0, 0))) == ((1, 1), (1, 2, 3))
 
 
-def test_path_text_bytes_and_open_picture_are_alike(tmp_path):
+def test_all_kinds_of_source_give_the_same_picture(tmp_path):
     path = tmp_path / "scene.png"
     scene().save(path)
     sources = (path, str(path), path.read_bytes(), scene(), Image.open(path))
     assert len({load_image(source).tobytes() for source in sources}) == 1
 
 
-def test_the_caller_s_picture_is_left_alone():
+def test_the_caller_s_picture_is_not_changed():
     picture = scene()
     load_image(picture).paste("black", (0, 0, 48, 32))
     assert_scene(picture)
@@ -168,7 +168,7 @@ load_image(sys.argv[1])
 """
 
 
-def test_damaged_exif_costs_neither_the_picture_nor_a_warning(tmp_path):
+def test_damaged_exif_is_ignored_without_a_warning(tmp_path):
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff\xff\xff\x06\0"
     (tmp_path / "a.jpg").write_bytes(encoded(scene(), "JPEG", exif=exif, quality=95, subsampling=0))
     assert_scene(load_image(tmp_path / "a.jpg"))
@@ -230,7 +230,7 @@ def broken():
 
 
 @pytest.mark.parametrize("name", broken())
-def test_what_cannot_be_decoded_whole_is_named_with_a_remedy(tmp_path, name):
+def test_damaged_files_are_named_with_a_remedy(tmp_path, name):
     data, message = broken()[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path / name))}: {message}$") as caught:
@@ -238,11 +238,11 @@ def test_what_cannot_be_decoded_whole_is_named_with_a_remedy(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_the_limit_is_where_the_message_says():
+def test_the_limit_is_the_one_in_the_message():
     assert 178 * 10**6 == MAX_PIXELS <= 2 * Image.MAX_IMAGE_PIXELS
 
 
-def test_a_missing_path_and_a_folder_are_told_apart(tmp_path):
+def test_a_missing_path_and_a_folder_have_their_own_messages(tmp_path):
     with pytest.raises(InputError, match=r"x\.jpg: cannot be read \(File name too long\); check the path"):
         load_image(tmp_path / ("x" * 300 + ".jpg"))
     with pytest.raises(InputError, match="gone.jpg: no such file; check the path"):
@@ -252,7 +252,7 @@ def test_a_missing_path_and_a_folder_are_told_apart(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path):
+def test_a_file_without_read_permission(tmp_path):
     scene().save(tmp_path / "locked.png")
     (tmp_path / "locked.png").chmod(0)
     with pytest.raises(InputError, match="locked.png: may not be read; change its permissions"):
@@ -260,13 +260,13 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a\nb.jpg", "\0", "x" * 5000])
-def test_odd_names_give_one_line(path):
+def test_odd_names_give_one_line_of_error(path):
     with pytest.raises(InputError) as caught:
         load_image(path)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_bytes_are_called_by_the_name_given():
+def test_errors_name_bytes_by_the_given_name():
     with pytest.raises(InputError, match="^upload.jpg: the file is empty"):
         load_image(b"", name="upload.jpg")
     with pytest.raises(InputError, match="^image: the file is empty"):
@@ -283,12 +283,12 @@ def test_bytes_are_called_by_the_name_given():
         (b"P6 2000 2000 100\n" + bytes(12_000_000), "not a picture that can be read; convert it to JPEG or PNG"),
     ],
 )
-def test_foreign_kinds_are_called_what_they_are(data, message):
+def test_documents_and_drawings_are_named_as_such(data, message):
     with pytest.raises(InputError, match=f"^a.jpg: {message}"):
         load_image(data, "a.jpg")
 
 
-def test_heic_where_its_library_is_present():
+def test_heic_with_its_library():
     pillow_heif = pytest.importorskip("pillow_heif")
     heif = pillow_heif.from_pillow(scene().resize((480, 320), Image.Resampling.NEAREST))
     buffer = io.BytesIO()
@@ -296,13 +296,13 @@ def test_heic_where_its_library_is_present():
     assert_scene(load_image(buffer.getvalue()).resize((48, 32)), tolerance=25)
 
 
-def test_heic_where_its_library_is_missing(monkeypatch):
+def test_heic_without_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(InputError, match="^a.heic: reading HEIC takes pillow-heif; install it, or convert the photo"):
+    with pytest.raises(InputError, match="^a.heic: reading HEIC needs pillow-heif; install it, or convert the photo"):
         load_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "a.heic")
 
 
-def test_a_large_picture_is_reduced_alike_in_every_mode():
+def test_a_large_picture_is_reduced_the_same_in_every_mode():
     small = Image.effect_noise((50, 45), 90)
     large = small.resize((2500, 2250), Image.Resampling.NEAREST)
     plain = load_image(encoded(large, "PNG", compress_level=1))
@@ -313,7 +313,7 @@ def test_a_large_picture_is_reduced_alike_in_every_mode():
         assert load_image(encoded(other, "PNG", compress_level=1)).tobytes() == plain.tobytes()
 
 
-def test_a_large_picture_is_turned_upright_after_it_was_reduced():
+def test_a_large_picture_is_rotated_after_reduction():
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     stored = scene().transpose(TO_STORED[6]).resize((2200, 3300), Image.Resampling.NEAREST)
@@ -327,16 +327,16 @@ def test_a_very_long_picture_is_reduced_too():
 
 
 def test_a_picture_of_impossible_width_is_refused():
-    with pytest.raises(InputError, match="65536 x 3 pixels of PNG take too much memory"):
+    with pytest.raises(InputError, match="65536 x 3 pixels of PNG need too much memory"):
         load_image(png_claiming(65_536, 3))
 
 
-def test_what_takes_too_much_memory_is_refused_before_it_is_decoded(monkeypatch):
+def test_a_picture_that_needs_too_much_memory_is_refused_before_decoding(monkeypatch):
     monkeypatch.setattr("caption_utils.data.images.DECODED_BYTES", 480 * 320 * 4)
     picture = scene().resize((480, 320))
     assert load_image(encoded(picture, "PNG")).size == (480, 320)
     for kind, options in (("WEBP", {}), ("JPEG", {"progressive": True})):
-        with pytest.raises(InputError, match=f"a: 480 x 320 pixels of {kind} take too much memory to decode; make it"):
+        with pytest.raises(InputError, match=f"a: 480 x 320 pixels of {kind} need too much memory to decode; make it"):
             load_image(encoded(picture, kind, **options), "a")
 
 
@@ -345,27 +345,27 @@ def test_a_strip_of_a_tiff_counts_as_memory(monkeypatch):
     strips = [encoded(picture, "TIFF", compression="tiff_lzw", strip_size=size) for size in (480 * 3 * 32, 2**30)]
     monkeypatch.setattr("caption_utils.data.images.DECODED_BYTES", 480 * (320 * 4 + 32 * 3))
     assert load_image(strips[0]).size == (480, 320)
-    with pytest.raises(InputError, match="480 x 320 pixels of TIFF take too much memory to decode"):
+    with pytest.raises(InputError, match="480 x 320 pixels of TIFF need too much memory to decode"):
         load_image(strips[1])
 
 
-def test_running_out_of_memory_is_not_called_damage(monkeypatch):
+def test_running_out_of_memory_is_not_reported_as_damage(monkeypatch):
     def fail(image):
         raise MemoryError
 
     monkeypatch.setattr("caption_utils.data.images._upright_rgb", fail)
-    with pytest.raises(InputError, match="^a: decoding it takes more memory than is free; make it smaller first$"):
+    with pytest.raises(InputError, match="^a: not enough memory to decode it; make it smaller first$"):
         load_image(encoded(scene(), "PNG"), "a")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match="pipe.jpg: a pipe or a device, not a file; save the picture first"):
         load_image(tmp_path / "pipe.jpg")
 
 
-def test_reading_pictures_leaves_the_filters_of_warnings_alone():
+def test_reading_pictures_keeps_the_warning_filters():
     image, filters = encoded(scene(), "PNG"), list(warnings.filters)
     seen = []
     with pytest.MonkeyPatch.context() as patch:

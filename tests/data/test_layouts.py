@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from caption_utils.data.layouts import find_caption_file, find_layout, read_captions
+from caption_utils.data.layouts import find_caption_file, read_captions
 from caption_utils.errors import InputError
 
 
@@ -63,7 +63,7 @@ def test_line_ends_and_byte_order_mark(tmp_path, end, mark):
     "caption",
     ['A 5" pipe', '"Stop', 'A "big, red" dog', "Dog", "word " * 99 + "end", "un café – « né » “où” 犬\u2028x"],
 )
-def test_captions_survive_as_they_are(tmp_path, caption):
+def test_captions_are_read_unchanged(tmp_path, caption):
     captions = read(tmp_path, f"image,caption\na.jpg,{caption}\nb.jpg,A cat\n")
     assert rows(captions) == [("a.jpg", " ".join(caption.split())), ("b.jpg", "A cat")]
 
@@ -73,7 +73,7 @@ def test_quoted_caption_may_span_lines(tmp_path):
     assert rows(read(tmp_path, text)) == [("a.jpg", "A dog runs"), ("b.jpg", "A cat")]
 
 
-def test_open_quotation_marks_swallow_no_rows(tmp_path):
+def test_unclosed_quotation_marks_swallow_no_rows(tmp_path):
     text = 'image,caption\na.jpg,"A dog\nb.jpg,"A cat\nc.jpg,A cow\n'
     assert rows(read(tmp_path, text)) == [("a.jpg", '"A dog'), ("b.jpg", '"A cat'), ("c.jpg", "A cow")]
 
@@ -105,7 +105,7 @@ def test_captions_without_a_word_are_dropped_and_counted(tmp_path):
         ),
     ],
 )
-def test_own_files_with_a_split(tmp_path, name, text):
+def test_custom_files_with_a_split(tmp_path, name, text):
     captions = read(tmp_path, text, name)
     assert rows(captions) == [("a.jpg", "A dog, wet"), ("b.jpg", "A cat")]
     assert [split for *_, split in captions.rows] == ["val", "train"]
@@ -145,7 +145,7 @@ def test_karpathy(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["caption", "captions", "text"])
-def test_a_list_of_captions_is_a_row_for_each(tmp_path, key):
+def test_a_list_of_captions_gives_a_row_for_each(tmp_path, key):
     lines = [
         {
             "image": {"bytes": None},
@@ -161,7 +161,7 @@ def test_a_list_of_captions_is_a_row_for_each(tmp_path, key):
 
 
 @pytest.mark.parametrize("nothing", ["NaN", "null", '[null, NaN, ""]', "[]", '"nan"', '"?"'])
-def test_a_caption_that_is_missing_is_dropped_and_counted(tmp_path, nothing):
+def test_a_missing_caption_is_dropped_and_counted(tmp_path, nothing):
     line = '{{"image": "{}.jpg", "caption": {}}}\n'
     captions = read(tmp_path, line.format("a", '"A dog"') + line.format("b", nothing), "mine.jsonl")
     assert rows(captions) == [("a.jpg", "A dog")]
@@ -203,7 +203,7 @@ def test_big_endian_text(tmp_path):
 # What cannot be read
 
 
-def test_utf_16_that_is_damaged_names_its_encoding(tmp_path):
+def test_damaged_utf_16_names_its_encoding(tmp_path):
     path = write(tmp_path / "captions.txt", "image,caption\na.jpg,A dog\n".encode("utf-16") + b"\x00\xd8")
     fails(path, f"{path}: line 3 is not UTF-16-LE; save the file as UTF-8 and try again")
 
@@ -328,7 +328,7 @@ def test_well_known_names_come_first(tmp_path, name):
     assert find_caption_file(tmp_path) == path
 
 
-def test_files_that_are_hidden_or_cannot_be_read_are_left_alone(tmp_path):
+def test_hidden_and_unreadable_files_are_ignored(tmp_path):
     for name in ("._captions.txt", ".old.csv", "__MACOSX/captions.txt"):
         write(tmp_path / name, "image,caption\na.jpg,A dog\n")
     (tmp_path / "all.csv").symlink_to("/proc/self/mem")
@@ -355,37 +355,3 @@ def test_no_single_caption_file(tmp_path, files, message):
     with pytest.raises(InputError) as caught:
         find_caption_file(root)
     assert str(caught.value) == f"{root}: {message}"
-
-
-KAGGLE = [
-    ("captions.txt", "Images"),
-    ("Captions.txt", "images"),
-    ("Flickr8k_text/Flickr8k.token.txt", "Flickr8k_Dataset/Flicker8k_Dataset"),
-    ("Flickr_TextData/Flickr8k.token.txt", "Images"),
-    ("results.csv", "flickr30k_images"),
-    ("mine.jsonl", "Images"),
-    ("dataset_flickr8k.json", "Flicker8k_Dataset"),
-    ("flickr_annotations_30k.csv", "flickr30k-images"),
-]
-
-
-@pytest.mark.parametrize("below", ["flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])
-@pytest.mark.parametrize(("captions", "images"), KAGGLE)
-def test_search_finds_whatever_can_be_read(tmp_path, below, captions, images):
-    root = tmp_path / below
-    (root / images).mkdir(parents=True)
-    (root / images / "a.jpg").touch()
-    write(root / captions, json.dumps(KARPATHY) if captions.endswith("json") else '{"image": "a.jpg", "caption": "A"}')
-    write(tmp_path / ".hidden" / "captions.txt", "image,caption\n")
-    write(tmp_path / "alone" / "captions.txt", "image,caption\n")
-    (tmp_path / "photos" / "Images").mkdir(parents=True)
-    assert find_layout(tmp_path, depth=4) == root
-    assert find_caption_file(root) == root / captions
-
-
-def test_search_is_bounded_and_skips_a_folder(tmp_path):
-    for folder in ("1/2/3/4/5", "demo"):
-        write(tmp_path / folder / "captions.txt", "image,caption\n")
-        (tmp_path / folder / "Images").mkdir()
-    assert find_layout(tmp_path, depth=4, skip=tmp_path / "demo") is None
-    assert find_layout(tmp_path / "missing", depth=4) is None

@@ -22,7 +22,7 @@ def test_random_is_about_80_10_10():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_photo_s_split_depends_on_its_own_name_alone(seed):
+def test_a_photo_s_split_depends_on_its_own_name_only(seed):
     names = [f"IMG_{i:04}.jpg" for i in range(1000)]
     assigned = random_split(names, seed)
     for few in (names[300:], names[::-3], [*names[:40], "new.jpg"]):
@@ -31,7 +31,7 @@ def test_a_photo_s_split_depends_on_its_own_name_alone(seed):
 
 
 @pytest.mark.parametrize("images", [*range(1, 30), 40, 60])
-def test_every_split_of_a_small_set_has_an_image_where_there_are_enough(images):
+def test_a_small_set_has_an_image_in_every_split_if_possible(images):
     for seed in range(20):
         found = counts(random_split([f"{i}.jpg" for i in range(images)], seed))
         assert [found[split] > 0 for split in ("train", "val", "test")] == [True, images > 1, images > 2]
@@ -40,7 +40,7 @@ def test_every_split_of_a_small_set_has_an_image_where_there_are_enough(images):
         assert (first["train"] > 0, first["val"] > 0) == (True, images > 1)
 
 
-def test_a_name_that_is_no_text_has_a_split():
+def test_a_name_that_is_not_text_has_a_split():
     assert random_split(["\ud800.jpg"], 0) == {"\ud800.jpg": "train"}
 
 
@@ -57,7 +57,7 @@ def test_source_splits_the_first_6000_rows():
     assert source_split(10, 0) != source_split(10, 1) and sorted(source_split(10, 1)) == ["train"] * 8 + ["val"] * 2
 
 
-def test_known_names_are_whole():
+def test_known_names_are_complete():
     lists = json.loads(splits.KNOWN.read_text())
     digests = {split: splits.digests_of(text) for split, text in lists.items()}
     assert {split: len(found) for split, found in digests.items()} == {"train": 6000, "val": 1000}
@@ -73,13 +73,13 @@ def known_names(tmp_path, monkeypatch):
     monkeypatch.setattr(splits, "KNOWN", tmp_path / "known.json")
 
 
-def test_known_names_tell_training_and_validation(known_names):
+def test_known_names_give_training_and_validation(known_names):
     assert counts(known_split(NAMES)) == {"train": 6, "val": 2, "test": 0}
     assert known_split([f"Images/{name}" for name in NAMES])["Images/6.jpg"] == "val"
     assert known_split([*NAMES, *(f"mine{i}.jpg" for i in range(7))]) == {}  # another data set with some of its photos
 
 
-def test_the_seed_and_the_names_alone_decide():
+def test_shuffling_depends_on_seed_and_names_only():
     assert shuffled(NAMES, 1) == shuffled(NAMES[::-1], 1) != shuffled(NAMES, 2)
 
 
@@ -114,14 +114,14 @@ def test_lists_beside_the_data_set_count_only_if_they_cover_its_photos(tmp_path,
     assert notes == ([f"Split: official, lists {path}"] if covers else [])
 
 
-def test_lists_of_another_data_set_are_left_alone(tmp_path):
+def test_lists_of_another_data_set_are_ignored(tmp_path):
     (tmp_path / "data").mkdir()
     write_list(tmp_path / "demo", "other.png\n", "trainImages.txt")
     assert listed_split(tmp_path / "data", set(NAMES), []) == {}
 
 
 @pytest.mark.parametrize("place", ["data", "data/text", "other", "."])
-def test_lists_that_are_hidden_or_cannot_be_read_are_left_alone(tmp_path, place):
+def test_lists_that_are_hidden_or_unreadable_are_ignored(tmp_path, place):
     (tmp_path / "data").mkdir()
     write_list(tmp_path / place, b"\0\5\x16\7", "._devImages.txt")
     write_list(tmp_path / place / "__MACOSX", "1.jpg\n")
@@ -129,11 +129,11 @@ def test_lists_that_are_hidden_or_cannot_be_read_are_left_alone(tmp_path, place)
     (tmp_path / place / "testImages.txt").symlink_to("/proc/self/mem")  # opens, but cannot be read
     assert listed_split(tmp_path / "data", set(NAMES), notes := []) == {}
     reason = f"{latin}: line 2 is not UTF-8; save the file as UTF-8 and try again"
-    assert notes[:1] == ([f"List left alone: {reason}"] if "data" in place else [])
+    assert notes[:1] == ([f"List ignored: {reason}"] if "data" in place else [])
     assert len(notes) == (2 if "data" in place else 0)
 
 
-def test_a_list_may_write_names_otherwise_than_the_folder(tmp_path):
+def test_a_list_may_spell_names_differently(tmp_path):
     write_list(tmp_path, unicodedata.normalize("NFC", "Images\\é.jpg\n./2.jpg\n"))
     decomposed = unicodedata.normalize("NFD", "Images/é.jpg")
     assert listed_split(tmp_path, {decomposed, "2.jpg"}, []) == {decomposed: "train", "2.jpg": "train"}

@@ -22,7 +22,7 @@ THREE = [("a{}", 'A pipe, 3" wide'), ("b{}", "A cat sits"), ("c{}", 'A 7" nail')
 @pytest.mark.parametrize("columns", ["split,image,caption", ",image,caption", "caption,image", "caption,split,image,n"])
 @pytest.mark.parametrize("suffix", [".jpg", ".jfif", ".HEIC", ".jp2"])
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
-def test_a_quotation_mark_inside_a_cell_opens_nothing(tmp_path, columns, suffix, delimiter):
+def test_a_quotation_mark_inside_a_cell_is_text(tmp_path, columns, suffix, delimiter):
     """Inch marks, in any order of columns, with pandas' index column, whatever the photos' suffix."""
     lines = [columns]
     for image, caption in THREE:
@@ -37,7 +37,7 @@ def test_a_quotation_mark_inside_a_cell_opens_nothing(tmp_path, columns, suffix,
 
 
 @pytest.mark.parametrize("columns", ["image,caption", "caption,image", "split,image,caption", "caption,image,split"])
-def test_a_cell_that_is_never_closed_holds_its_own_row_alone(tmp_path, columns):
+def test_an_unclosed_cell_ends_with_its_row(tmp_path, columns):
     """Also where a mark that ends a later row would close it."""
     texts = ['"Stop says a sign', "A cat", 'A "', "A cow"]
     order = columns.split(",")
@@ -62,7 +62,7 @@ def test_a_quoted_caption_holds_anything(tmp_path, columns):
     assert rows(read(tmp_path, file.getvalue())) == expected
 
 
-def test_a_quoted_caption_spans_no_more_lines_than_a_caption_would(tmp_path):
+def test_a_quoted_caption_spans_a_limited_number_of_lines(tmp_path):
     text = 'image,caption\na.jpg,"A dog\n' + "so it goes\n" * LONGEST_RECORD + '"\nb.jpg,A cat\n'
     file = read(tmp_path, text)
     assert rows(file) == [("a.jpg", '"A dog'), ("b.jpg", "A cat")]
@@ -91,7 +91,7 @@ def test_columns_have_many_names(tmp_path, header, row):
         '"[""A dog, wet"", ""It\'s a cat""]"',
     ],
 )
-def test_a_list_that_became_text_is_a_row_for_each_item(tmp_path, cell):
+def test_a_list_written_as_text_gives_a_row_for_each_item(tmp_path, cell):
     """As the hub's Flickr30k has it, in its columns, and as pandas writes it."""
     file = read(
         tmp_path, f'raw,sentids,split,filename,img_id\n{cell},"[0, 1]",train,a.jpg,0\n[sic] A cow,[],,b.jpg,1\n'

@@ -40,7 +40,7 @@ def test_clitics_rejoin_their_word():
     assert detokenize(["the", "dog", "'s", "ball", "does", "n't", "roll"]) == "the dog's ball doesn't roll"
 
 
-def test_words_need_min_count_uses_and_stand_by_frequency_then_alphabet():
+def test_words_need_min_count_and_are_sorted_by_frequency_then_alphabet():
     vocab = Vocabulary.build(["b b b", "c c a a", "d"], min_count=2)
     assert vocab.words == [*SPECIALS, "b", "a", "c"]
     assert vocab.counts == {"b": 3, "a": 2, "c": 2}
@@ -53,7 +53,7 @@ def test_specials_have_the_first_ids():
     assert (vocab.pad, vocab.bos, vocab.eos, vocab.unk) == (0, 1, 2, 3)
 
 
-def test_a_caption_cannot_smuggle_in_a_special_token():
+def test_a_caption_cannot_contain_a_special_token():
     vocab = Vocabulary.build(["<eos> <pad> <unk> dog"], min_count=1)
     assert set(vocab.counts) == {"eos", "pad", "unk", "dog"}
     assert vocab.encode("<eos> dog") == [vocab.bos, vocab.ids["eos"], vocab.ids["dog"], vocab.eos]
@@ -87,7 +87,7 @@ def pieces(tokenizer_file):
     return Vocabulary.build(captions, min_count=2, wordpiece=WordPiece.read(str(tokenizer_file)))
 
 
-def test_pieces_spell_what_no_caption_had(pieces):
+def test_pieces_spell_unseen_words(pieces):
     assert [word for word in pieces.words if len(word.removeprefix("##")) > 1] == [*SPECIALS, "skate", "##board", "dog"]
     ids = pieces.encode("Skateboards, a rodeo!")
     said = "skate ##board ##s a r ##o ##d ##e ##o".split()
@@ -108,7 +108,7 @@ def test_pieces_are_counted_as_they_are_used(pieces):
     assert pieces.counts["o"] == 0  # a letter, which other words may begin with
 
 
-def test_saved_pieces_are_all_it_takes(pieces, tmp_path, monkeypatch):
+def test_saved_pieces_are_sufficient(pieces, tmp_path, monkeypatch):
     text = "two skateboarders"
     ids = pieces.encode(text)
     pieces.save(tmp_path / "vocab.json")
@@ -148,7 +148,7 @@ def test_a_text_has_a_word_if_it_has_a_token(text):
     assert has_word(text) == bool(tokenize(text))
 
 
-def test_a_fingerprint_tells_words_and_their_order():
+def test_a_fingerprint_depends_on_words_and_their_order():
     words = [Vocabulary({"a": 2, "b": 1}, 1), Vocabulary({"a": 1, "b": 2}, 1), Vocabulary({"a": 2, "c": 1}, 1)]
     assert len({vocabulary.fingerprint() for vocabulary in words}) == 3
     assert words[0].fingerprint() == Vocabulary({"a": 9, "b": 8}, 2).fingerprint()

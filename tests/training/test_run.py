@@ -60,7 +60,7 @@ def test_a_run_does_not_go_on_with_other_validation_captions(data_folder, tmp_pa
 def test_two_photos_are_enough_to_train(data_folder, tmp_path):
     """One of them to validate on."""
     (data_folder / "captions.txt").write_text("image,caption\n0.png,red beside green\n")
-    with pytest.raises(InputError, match=r"split 'val' of data has no images \(that takes 2 in all\)"):
+    with pytest.raises(InputError, match=r"split 'val' of data has no images \(it takes 2 images in all\)"):
         train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
     (data_folder / "captions.txt").write_text("image,caption\n0.png,red beside green\n1.png,red beside green\n")
     assert len(train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)) == 2
