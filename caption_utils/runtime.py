@@ -1,4 +1,4 @@
-"""Where the code runs: host, device, folders that may be written, seeds, and what a notebook does and shows."""
+"""Where the code runs: host, device, writable folders, seeds, and a notebook's profile and display."""
 
 import inspect
 import os
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import torch
     from IPython.display import Markdown
 
-KAGGLE_INPUT = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))  # where Kaggle attaches data sets and outputs
+KAGGLE_INPUT = Path(
+    os.environ.get("CAPTION_INPUT", "/kaggle/input")
+)  # where Kaggle attaches data sets and notebook outputs
 KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = ("fast", "full", "source")
 DEVICES = ("cpu", "cuda", "mps")
@@ -35,25 +37,23 @@ def host() -> str:
 
 
 def device() -> "torch.device":
-    """The device that ``CAPTION_DEVICE`` names; by default the first CUDA GPU that runs a kernel, else an Apple GPU on
-    which a short trial of all that is needed passes, else the CPU.
+    """The device that ``CAPTION_DEVICE`` names; by default a CUDA GPU that runs a kernel, else an Apple GPU that passes
+    a short trial, else the CPU.
 
     Raises ``InputError`` if the variable names no device, or one that cannot be used here.
     """
-    import torch  # takes seconds and hundreds of megabytes, which reading captions does not need
+    import torch  # slow to import, and not needed to read captions
 
     wanted = os.environ.get("CAPTION_DEVICE", "")
     if wanted not in ("", *DEVICES):
         raise InputError(f"CAPTION_DEVICE={wanted}: choose one of {', '.join(DEVICES)}, or unset it")
     if wanted == "cpu":
         return torch.device("cpu")
-    obstacles = {}
     for name in [wanted] if wanted else ["cuda", "mps"]:
-        obstacles[name] = obstacle(name)
-        if not obstacles[name]:
+        if not obstacle(name):
             return torch.device(name)
     if wanted:
-        raise InputError(f"CAPTION_DEVICE={wanted}: cannot be used here ({obstacles[wanted]}); choose cpu")
+        raise InputError(f"CAPTION_DEVICE={wanted}: cannot be used here ({obstacle(wanted)}); choose cpu")
     return torch.device("cpu")
 
 
@@ -61,8 +61,8 @@ def device() -> "torch.device":
 def obstacle(name: str) -> str:
     """Why ``cuda`` or ``mps`` cannot be used here; empty if it can.
 
-    A GPU that is present but too old for the installed PyTorch fails at its first kernel, so one is tried. On an Apple
-    GPU some operations may be missing, so each kind is tried, and a line tells if one fails.
+    A GPU that is too old for the installed PyTorch fails at its first kernel, so one is tried. An Apple GPU may lack
+    operations, so each kind is tried, and one that fails is reported.
     """
     import torch
 
@@ -73,7 +73,12 @@ def obstacle(name: str) -> str:
             return "there is no Apple GPU"
         else:
             try_training(torch.device(name))
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # Assertion: built without CUDA
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+        TypeError,
+    ) as error:  # AssertionError: built without CUDA
         reason = str(error).split("\n")[0]
         if name == "mps":
             print(f"The Apple GPU is not used: {reason}", file=sys.stderr)
@@ -82,7 +87,7 @@ def obstacle(name: str) -> str:
 
 
 def gpu_count() -> int:
-    """How many CUDA GPUs training may use. The driver tells; CUDA is not started."""
+    """How many CUDA GPUs training may use. Does not initialise CUDA."""
     import torch
 
     return torch.cuda.device_count() if os.environ.get("CAPTION_DEVICE", "") in ("", "cuda") else 0
@@ -90,9 +95,9 @@ def gpu_count() -> int:
 
 @cache
 def gpu_names() -> tuple[str, ...]:
-    """What the CUDA GPUs are called. Raises ``RuntimeError`` or ``AssertionError`` if none is there that runs a kernel.
+    """Names of the CUDA GPUs. Raises ``RuntimeError`` or ``AssertionError`` if none runs a kernel.
 
-    Where there are several, a fork finds out: a process that has used CUDA could not start one for each GPU any more.
+    If there are several, a fork finds out: a process that has initialised CUDA cannot fork one for each GPU.
     """
     import torch
 
@@ -110,7 +115,7 @@ def _try_cuda() -> tuple[str, ...]:
 
 
 def try_training(place: "torch.device") -> None:
-    """A step of training, and of search, in small: each kind of operation that the project uses, once."""
+    """A tiny step of training and search that uses each kind of operation of the project once."""
     import torch
     from torch import nn
     from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
@@ -133,21 +138,21 @@ def try_training(place: "torch.device") -> None:
 
 
 def sent(value: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """``value`` on the device. A copy to a GPU starts from pinned memory, and nobody waits for it."""
+    """``value`` on the device. Copies to a GPU are asynchronous, from pinned memory."""
     if device.type != "cuda" or value.is_cuda:
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
 
 
 def repository() -> Path | None:
-    """The folder with ``pyproject.toml`` and ``caption_utils``; ``None`` if the package alone is here."""
+    """The folder with ``pyproject.toml`` and ``caption_utils``; ``None`` if only the package is installed."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
 def writable_dir(name: str) -> Path:
-    """A folder for caches and downloads, created: the repository's ``data/<name>`` if it can be written,
-    else ``/kaggle/working/<name>``, else ``~/.cache/caption_utils/<name>``. ``InputError`` if none can.
+    """A folder for caches and downloads, created if need be: the first that can be written of the repository's
+    ``data/<name>``, ``/kaggle/working/<name>`` and ``~/.cache/caption_utils/<name>``. ``InputError`` if none can.
     """
     bases = [KAGGLE_WORKING] if KAGGLE_WORKING.is_dir() else []
     bases.append(Path.home() / ".cache" / "caption_utils")
@@ -157,7 +162,7 @@ def writable_dir(name: str) -> Path:
         if _can_write(folder):
             return folder
     tried = ", ".join(map(str, bases))
-    raise InputError(f"no folder for {name!r} can be written (tried {tried}); set HOME to a folder that can")
+    raise InputError(f"no writable folder for {name!r} (tried {tried}); set HOME to one")
 
 
 def _can_write(folder: Path) -> bool:
@@ -170,14 +175,14 @@ def _can_write(folder: Path) -> bool:
 
 
 def sleep_while_waiting() -> None:
-    """Let PyTorch's threads on a CPU sleep if they wait long for each other, unless the user has set how they wait.
+    """Let PyTorch's CPU threads sleep after a short wait for each other, unless the user has set how they wait.
 
-    By default they spin for milliseconds, which makes training on a busy machine many times slower; never to spin
-    makes it a tenth slower on a quiet one. For entry points, before anything imports PyTorch: OpenMP reads the setting
-    once, when it is loaded.
+    By default they spin for milliseconds, which makes training on a busy machine many times slower; without any
+    spinning, it would be a tenth slower on an idle one. For entry points, before PyTorch is imported: OpenMP reads the
+    setting once, when it is loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # some microseconds
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # a few microseconds
 
 
 def seed_everything(seed: int) -> None:
@@ -191,9 +196,9 @@ def seed_everything(seed: int) -> None:
 
 
 def profile(dataset_is_demo: bool) -> str:
-    """``"full"`` on a GPU with a real data set, else ``"fast"``; ``CAPTION_PROFILE`` overrules both.
+    """``"full"`` on a GPU with a real data set, else ``"fast"``; ``CAPTION_PROFILE`` overrides both.
 
-    Raises ``InputError`` if ``CAPTION_PROFILE`` is none of ``PROFILES``.
+    Raises ``InputError`` if ``CAPTION_PROFILE`` is not one of ``PROFILES``.
     """
     chosen = os.environ.get("CAPTION_PROFILE", "")
     if chosen and chosen not in PROFILES:
@@ -202,7 +207,7 @@ def profile(dataset_is_demo: bool) -> str:
 
 
 def describe_host() -> str:
-    """Versions and device as an aligned table, one ``name  value`` a line."""
+    """Versions and device as an aligned table, one ``name  value`` per line."""
     import torch
 
     chosen = device()
@@ -220,8 +225,8 @@ def describe_host() -> str:
 
 
 def show_source(*parts: Any) -> "Markdown":
-    """The source of classes, functions and methods as it stands in the package, for a notebook's last line."""
-    from IPython.display import Markdown  # in a notebook it is there
+    """The package's source of classes, functions and methods, as the last line of a notebook's cell."""
+    from IPython.display import Markdown  # installed wherever notebooks run
 
     sources = (textwrap.dedent(inspect.getsource(part)).strip() for part in parts)
     return Markdown("```python\n{}\n```".format("\n\n\n".join(sources)))

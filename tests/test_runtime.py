@@ -38,7 +38,7 @@ def read_only(repo, monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "expected"), [("KAGGLE_KERNEL_RUN_TYPE", "kaggle"), ("COLAB_RELEASE_TAG", "colab"), (None, "local")]
 )
-def test_host_is_told_by_the_environment(monkeypatch, variable, expected):
+def test_the_environment_tells_the_host(monkeypatch, variable, expected):
     for name in ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU"):
         monkeypatch.delenv(name, raising=False)
     if variable:
@@ -48,7 +48,7 @@ def test_host_is_told_by_the_environment(monkeypatch, variable, expected):
 
 @pytest.fixture
 def tried(monkeypatch):
-    """What is told of each GPU: ``tried["mps"] = ""`` is an Apple GPU that works."""
+    """The obstacle of each GPU: ``tried["mps"] = ""`` is an Apple GPU that works."""
     reasons = {"cuda": "there is none", "mps": "there is none"}
     monkeypatch.setattr(runtime, "obstacle", reasons.get)
     monkeypatch.delenv("CAPTION_DEVICE", raising=False)
@@ -63,7 +63,7 @@ def test_device_is_the_first_that_works(tried):
     assert runtime.device() == torch.device("cuda")
 
 
-def test_device_is_the_one_that_is_asked_for(tried, monkeypatch):
+def test_device_is_the_requested_one(tried, monkeypatch):
     tried["cuda"] = ""
     assert runtime.device() == torch.device("cuda")
     monkeypatch.setenv("CAPTION_DEVICE", "cpu")
@@ -83,7 +83,7 @@ def test_a_gpu_that_runs_no_kernel_is_an_obstacle(monkeypatch):
 
 
 def test_a_fork_asks_for_the_names_of_several_gpus(monkeypatch):
-    """This process starts no CUDA, or it could not be forked for each GPU any more."""
+    """This process must not initialise CUDA, or it could not be forked for each GPU."""
     here, ones = f"GPU of {os.getpid()}", torch.ones
     monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -95,7 +95,7 @@ def test_a_fork_asks_for_the_names_of_several_gpus(monkeypatch):
     assert runtime.gpu_names.__wrapped__() == (here, here)
 
 
-def test_gpus_that_are_not_to_be_used_do_not_count(monkeypatch):
+def test_unused_gpus_do_not_count(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CAPTION_DEVICE", "cpu")
     assert runtime.gpu_count() == 0
@@ -103,7 +103,7 @@ def test_gpus_that_are_not_to_be_used_do_not_count(monkeypatch):
     assert runtime.gpu_count() == 2
 
 
-def test_an_apple_gpu_that_lacks_an_operation_is_not_used_and_a_line_says_so(monkeypatch, capsys):
+def test_an_apple_gpu_that_lacks_an_operation_is_reported_and_not_used(monkeypatch, capsys):
     runtime.try_training(torch.device("cpu"))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert runtime.obstacle.__wrapped__("mps")  # on this machine PyTorch was built without it
@@ -126,7 +126,7 @@ def test_writable_dir_is_in_the_repository(repo):
     assert not list((repo / "data" / "cache").iterdir())
 
 
-def test_writable_dir_leaves_a_read_only_repository(read_only, tmp_path):
+def test_writable_dir_avoids_a_read_only_repository(read_only, tmp_path):
     assert runtime.writable_dir("cache") == tmp_path / "home" / ".cache" / "caption_utils" / "cache"
     assert (tmp_path / "home" / ".cache" / "caption_utils" / "cache").is_dir()
 
@@ -136,7 +136,7 @@ def test_writable_dir_on_kaggle(read_only, tmp_path):
     assert runtime.writable_dir("cache") == tmp_path / "kaggle" / "cache"
 
 
-def test_writable_dir_where_the_folder_cannot_even_be_made(repo, tmp_path):
+def test_writable_dir_if_the_folder_cannot_be_created(repo, tmp_path):
     (repo / "data").write_text("a file in the way")
     assert runtime.writable_dir("cache") == tmp_path / "home" / ".cache" / "caption_utils" / "cache"
 
@@ -144,7 +144,7 @@ def test_writable_dir_where_the_folder_cannot_even_be_made(repo, tmp_path):
 def test_no_writable_dir_is_an_input_error(repo, tmp_path):
     (repo / "data").write_text("")
     (tmp_path / "home").write_text("")
-    with pytest.raises(InputError, match="no folder for .cache. can be written .*; set HOME to a folder"):
+    with pytest.raises(InputError, match="no writable folder for .cache. .*; set HOME to one"):
         runtime.writable_dir("cache")
 
 
@@ -159,13 +159,13 @@ def test_seeding_repeats_all_generators():
 @pytest.mark.parametrize(
     ("demo", "kind", "expected"), [(True, "cuda", "fast"), (False, "cuda", "full"), (False, "cpu", "fast")]
 )
-def test_profile_goes_by_data_and_device(monkeypatch, demo, kind, expected):
+def test_profile_depends_on_data_and_device(monkeypatch, demo, kind, expected):
     monkeypatch.delenv("CAPTION_PROFILE", raising=False)
     monkeypatch.setattr(runtime, "device", lambda: torch.device(kind))
     assert runtime.profile(demo) == expected
 
 
-def test_profile_is_overruled(monkeypatch):
+def test_profile_can_be_overridden(monkeypatch):
     monkeypatch.setenv("CAPTION_PROFILE", "full")
     assert runtime.profile(dataset_is_demo=True) == "full"
 
@@ -188,7 +188,7 @@ def test_describe_host_counts_the_gpus(tried, monkeypatch):
     assert "\ngpus       2 (Tesla T4, Tesla T4); training uses all\n" in runtime.describe_host()
 
 
-def test_source_is_shown_as_it_stands_in_the_package():
+def test_source_is_shown_unchanged():
     shown = runtime.show_source(BahdanauDecoder.recur, runtime.host).data
     assert shown.startswith("```python\ndef recur(self, ") and shown.endswith('    return "local"\n```')
     assert "\n    context, alpha = self.attend(" in shown and "\n\n\ndef host()" in shown

@@ -1,4 +1,4 @@
-"""Every image through the encoder once: a float16 store on disk, memory-mapped, safe to interrupt."""
+"""Features of every image, computed once: a memory-mapped float16 store on disk that survives interruption."""
 
 import hashlib
 import json
@@ -23,24 +23,24 @@ from caption_utils.errors import InputError
 from caption_utils.runtime import sent, writable_dir
 
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
-SAMPLE = 1 << 14  # bytes of a photo, at its beginning, middle and end
+SAMPLE = 1 << 14  # bytes of a photo at its beginning, middle and end that tell it from others
 ALL = slice(None)
 
 
 class FeatureStore:
     """Features of named images: ``store[names]`` is a float16 tensor ``(B, N, D)``.
 
-    On disk: ``features.npy`` (all rows), ``done.npy`` (which rows are valid) and ``index.json`` (whose they are).
+    On disk: ``features.npy`` (all rows), ``done.npy`` (which rows are valid) and ``index.json`` (the images' names).
     """
 
     def __init__(self, folder: Path):
-        """Raises ``InputError`` if a file of it is damaged."""
+        """Raises ``InputError`` if one of its files is damaged."""
         try:
             names = json.loads((folder / "index.json").read_text(encoding="utf-8"))["names"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(folder / "index.json", error) from None
         self.folder, self.row = folder, {name: i for i, name in enumerate(names)}
-        self.array: Any = _mapped(folder / "features.npy", "r")  # (images, N, D), of NumPy or of PyTorch
+        self.array: Any = _mapped(folder / "features.npy", "r")  # (images, N, D), NumPy's or PyTorch's
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,7 +52,7 @@ class FeatureStore:
         return torch.from_numpy(self.array[rows.numpy()])
 
     def to(self, device: torch.device) -> "FeatureStore":
-        """The same features in the memory of a GPU, if half of what is free there holds them; else this store."""
+        """The same features in a GPU's memory if they fit into half of what is free there, else this store."""
         if self.array.nbytes > free_memory(device) / 2:
             return self
         resident = copy(self)
@@ -64,20 +64,20 @@ class FeatureStore:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that features may ask for: a GPU's free memory. On a CPU none, since mapped files are in memory already."""
+    """Free bytes of a GPU's memory; 0 on a CPU, where memory-mapped features need no copy."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def extract(
     dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False, rows: slice = ALL
 ) -> FeatureStore:
-    """The store of ``dataset``'s images through ``encoder``; only rows that are missing are computed.
+    """The store of the features of ``dataset``'s images; only missing rows are computed.
 
     ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store,
-    each its own ``rows``: it is whole when all have returned. Its folder lies in ``cache`` (by default the writable
-    data folder) under a name made from encoder, weights, transform and what the files hold, so that a change in any of
-    them makes a new store. If Kaggle has attached one of that name, it is copied and completed. Raises ``InputError``
-    naming the images that cannot be decoded, after the rest.
+    each its own ``rows``: it is complete when all have returned. Its folder lies in ``cache``, by default the writable
+    data folder; its name is a hash of encoder, weights, transform and photos, so that a change in any of them makes a
+    new store. If Kaggle has attached one of that name, it is copied and completed. Images that cannot be decoded raise
+    an ``InputError`` that names them, after the others are stored.
     """
     names = dataset.image_names
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
@@ -97,10 +97,10 @@ def _key(dataset: CaptionDataset, encoder: Encoder, mirror: bool) -> str:
 
 
 def _stamp(path: Path) -> str:
-    """The size of a file and a digest of samples of its bytes: of all, up to three times ``SAMPLE``."""
+    """A file's size and a digest of three samples of its bytes, which cover a small file."""
     digest = hashlib.blake2b(digest_size=8)
     try:
-        if not path.is_file():  # a link that leads nowhere, or a pipe; reading the picture says so
+        if not path.is_file():  # a dead link or a pipe; decoding reports it
             return "unreadable"
         with path.open("rb", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -114,13 +114,13 @@ def _stamp(path: Path) -> str:
 
 
 def _begin(folder: Path, names: list[str], encoder: Encoder) -> None:
-    """An attached store or an empty one, whole or not at all; of several processes at once, the first one's stays."""
+    """Create the store atomically, empty or from an attached one; of several processes at once, the first wins."""
     made = folder.with_name(f"{folder.name}.{uuid4().hex}")
     try:
         made.mkdir(parents=True)
         if (earlier := attached(folder.name)) and (earlier / "index.json").exists():
             for file in earlier.iterdir():
-                shutil.copyfile(file, made / file.name)  # without the permissions of what is read-only
+                shutil.copyfile(file, made / file.name)  # without read-only permissions
         else:
             _create(made, names, encoder)
         made.rename(folder)
@@ -141,7 +141,7 @@ def _create(folder: Path, names: list[str], encoder: Encoder) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Claim the disk space: on a full disk, writing into the holes of a memory-mapped file would kill the process."""
+    """Reserve the disk space: on a full disk, writing to a sparse memory-mapped file would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -155,11 +155,11 @@ def _mapped(path: Path, mode: Literal["r", "r+"]) -> np.ndarray:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: damaged ({error}); delete its folder to have it computed again")
+    return InputError(f"{path}: damaged ({error}); delete its folder to compute it again")
 
 
 def _fill(folder: Path, images: dict[int, Path], encoder: Encoder, mirror: bool, quiet: bool) -> None:
-    """Compute the rows of ``images``, marking each as done after it is written."""
+    """Compute the rows of ``images`` and mark each as done once it is written."""
     features, done = _mapped(folder / "features.npy", "r+"), _mapped(folder / "done.npy", "r+")
     damaged: list[str] = []
     encoded = encode(encoder, images.values(), mirror)

@@ -34,15 +34,15 @@ def test_names_are_looked_up_in_any_order(dataset, fake_encoder, tmp_path):
     assert store[[]].shape == (0, 4, 6)
 
 
-def test_what_is_looked_up_is_a_copy(dataset, fake_encoder, tmp_path):
+def test_features_are_returned_as_a_copy(dataset, fake_encoder, tmp_path):
     store = extract(dataset, fake_encoder, tmp_path)
     before = store[["0.png"]].clone()
     store[["0.png"]].zero_()
     assert torch.equal(store[["0.png"]], before)
 
 
-def test_features_move_to_a_gpu_that_has_twice_their_size_free(dataset, fake_encoder, tmp_path, monkeypatch):
-    """The CPU plays the GPU; rows are copied in several goes."""
+def test_features_move_to_a_gpu_with_twice_their_size_free(dataset, fake_encoder, tmp_path, monkeypatch):
+    """The CPU stands in for a GPU; rows are copied in several parts."""
     store, place = extract(dataset, fake_encoder, tmp_path), torch.device("cpu")
     monkeypatch.setattr(features, "COPIED", 5)
     monkeypatch.setattr(features, "free_memory", lambda device: 2 * store.array.nbytes - 1)
@@ -93,7 +93,7 @@ class Failing(FakeEncoder):
         return super().forward(images)
 
 
-def test_an_interrupted_extraction_goes_on_where_it_stopped(dataset, tmp_path, monkeypatch):
+def test_an_interrupted_extraction_resumes_where_it_stopped(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 5})
     failing, sound = Failing(), FakeEncoder()
     with pytest.raises(KeyboardInterrupt):
@@ -103,7 +103,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(dataset, tmp_path, m
     assert torch.equal(store[dataset.image_names], encoded(dataset, sound, dataset.image_names))
 
 
-def test_what_an_earlier_session_left_is_copied_and_completed(dataset, tmp_path, monkeypatch):
+def test_an_attached_store_is_copied_and_completed(dataset, tmp_path, monkeypatch):
     (place := tmp_path / "input" / "session" / "features").mkdir(parents=True)
     store = extract(dataset, FakeEncoder(), place, rows=slice(0, 8))
     for file in store.folder.iterdir():
@@ -115,7 +115,7 @@ def test_what_an_earlier_session_left_is_copied_and_completed(dataset, tmp_path,
     assert not np.load(store.folder / "done.npy")[8:].any()  # what is attached stays as it is
 
 
-def test_a_crash_before_the_index_starts_the_store_again(dataset, fake_encoder, tmp_path, monkeypatch):
+def test_a_crash_before_the_index_restarts_the_store(dataset, fake_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(features.json, "dumps", lambda index: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         extract(dataset, fake_encoder, tmp_path)
@@ -133,7 +133,7 @@ def test_a_changed_photo_makes_a_new_store(dataset, fake_encoder, tmp_path):
     assert new[["0.png"]].abs().max() == 0
 
 
-def test_a_copied_and_touched_folder_has_its_features(dataset, data_folder, fake_encoder, tmp_path):
+def test_a_copied_folder_uses_the_same_store(dataset, data_folder, fake_encoder, tmp_path):
     first = extract(dataset, fake_encoder, tmp_path)
     copy = load_dataset(shutil.copytree(data_folder, tmp_path / "elsewhere"))
     for name in copy.image_names:
@@ -144,7 +144,7 @@ def test_a_copied_and_touched_folder_has_its_features(dataset, data_folder, fake
 
 @pytest.mark.parametrize("size", [1, 100, 3 * features.SAMPLE])
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
-def test_the_same_name_size_and_time_do_not_make_the_same_photo(tmp_path, size, at):
+def test_photos_with_equal_name_size_and_time_are_distinguished(tmp_path, size, at):
     content = bytearray(size)
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(content)
@@ -153,7 +153,7 @@ def test_the_same_name_size_and_time_do_not_make_the_same_photo(tmp_path, size, 
     assert features._stamp(tmp_path / "a") != features._stamp(tmp_path / "b")
 
 
-def test_several_fill_one_store_and_encode_no_photo_twice(dataset, tmp_path, capsys):
+def test_several_processes_fill_one_store_and_encode_each_photo_once(dataset, tmp_path, capsys):
     shares = [FakeEncoder() for _ in range(5)]
     for start, share in enumerate(shares):
         store = extract(dataset, share, tmp_path, rows=slice(start, None, 5))
@@ -162,7 +162,7 @@ def test_several_fill_one_store_and_encode_no_photo_twice(dataset, tmp_path, cap
     assert capsys.readouterr().err.count("100%") == 1
 
 
-def test_who_comes_second_to_make_a_store_takes_the_first_one_s(dataset, fake_encoder, tmp_path, monkeypatch):
+def test_of_two_processes_that_create_a_store_the_first_wins(dataset, fake_encoder, tmp_path, monkeypatch):
     def first(path):
         monkeypatch.undo()
         extract(dataset, fake_encoder, tmp_path)
@@ -179,7 +179,7 @@ def test_other_weights_make_another_store(dataset, fake_encoder, tmp_path):
     assert extract(dataset, fake_encoder, tmp_path).folder != old.folder
 
 
-def test_a_corrupt_image_is_named_after_the_rest_is_done(dataset, fake_encoder, tmp_path):
+def test_a_corrupt_image_is_reported_after_the_others_are_stored(dataset, fake_encoder, tmp_path):
     dataset.path("3.png").write_bytes(b"no picture")
     message = r"1 of 12 images cannot be read: .*3\.png: not a picture that can be read; convert it to JPEG or PNG"
     with pytest.raises(InputError, match=message):
@@ -190,14 +190,14 @@ def test_a_corrupt_image_is_named_after_the_rest_is_done(dataset, fake_encoder, 
     assert fake_encoder.seen == 11
 
 
-def test_a_link_that_leads_nowhere_is_named(dataset, fake_encoder, tmp_path):
+def test_a_dead_link_is_named(dataset, fake_encoder, tmp_path):
     dataset.path("3.png").unlink()
     dataset.path("3.png").symlink_to("gone.png")
     with pytest.raises(InputError, match=r"3\.png: no such file"):
         extract(dataset, fake_encoder, tmp_path)
 
 
-def test_a_batch_of_corrupt_images_alone(dataset, fake_encoder, tmp_path, monkeypatch):
+def test_a_batch_of_nothing_but_corrupt_images(dataset, fake_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 2})
     for name in ("4.png", "5.png", "8.png", "9.png"):
         dataset.path(name).write_bytes(b"")
@@ -221,7 +221,7 @@ def test_a_damaged_index_is_named(dataset, fake_encoder, tmp_path, content):
         extract(dataset, fake_encoder, tmp_path)
 
 
-def test_a_full_disk_leaves_nothing(dataset, fake_encoder, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_files(dataset, fake_encoder, tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_nothing(dataset, fake_encoder, tmp_path, monkeypatch
     assert not list(tmp_path.glob("fake-*"))
 
 
-def test_the_default_place_is_the_writable_data_folder(dataset, fake_encoder, cache):
+def test_the_default_is_the_writable_data_folder(dataset, fake_encoder, cache):
     assert extract(dataset, fake_encoder).folder.parent == cache
 
 
