@@ -154,7 +154,7 @@ def test_features_on_the_gpu_are_looked_up_without_a_wait(dataset, fake_encoder,
 
 SEARCHES = {  # without ``inference_mode``, in which operations are seen before they are taken apart
     "beam": partial(beam_search.__wrapped__, config=2),
-    "sampling": partial(sample.__wrapped__, count=3, top_p=0.9),
+    "sampling": partial(sample.__wrapped__, count=3),
 }
 
 

@@ -117,7 +117,7 @@ FAULTS = [
     Fault("search/constraints.py", "Vocabulary.bos, Vocabulary.unk]", "Vocabulary.bos]"),
     Fault("search/constraints.py", "if words.shape[-1] < n:", "if words.shape[-1] <= n:"),
     Fault("search/hypotheses.py", "(len(self.ids) + 1) **", "len(self.ids) **", "tests/search/test_beam.py"),
-    Fault("search/sampling.py", "gains / temperature", "gains * temperature"),
+    Fault("search/sampling.py", "- probabilities\n", "\n"),
     Fault(
         "metrics/perplexity.py",
         'reduction="none")',

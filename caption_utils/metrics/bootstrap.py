@@ -48,7 +48,7 @@ class Difference:
     p: float
 
 
-def paired_difference(first: Score, second: Score, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+def paired_difference(first: Score, second: Score) -> Difference:
     """Paired bootstrap (Koehn 2004): both scores on the same resampled images, so that the images' difficulty cancels.
 
     Raises ``ValueError`` if the two were measured on different numbers of images.
@@ -57,7 +57,7 @@ def paired_difference(first: Score, second: Score, resamples: int = RESAMPLES, s
         raise ValueError(f"{len(first.statistics)} and {len(second.statistics)} images: no pairs")
     value = first.value - second.value
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        found = first.resampled(resamples, seed) - second.resampled(resamples, seed)
+        found = first.resampled() - second.resampled()
     return Difference(value, *_bounds(found), float((~(found * np.sign(value) > 0)).mean()))
 
 

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from caption_utils.config import Constraints
+from caption_utils.config import SearchConfig
 from caption_utils.data.vocab import Vocabulary
 
 NEVER_SAID = [Vocabulary.pad, Vocabulary.bos, Vocabulary.unk]
 IMPOSSIBLE = -1e30  # for words that the model rules out but that are not forbidden here
 
 
-def next_scores(logits: Tensor, ids: Tensor, constraints: Constraints) -> Tensor:
+def next_scores(logits: Tensor, ids: Tensor, config: SearchConfig) -> Tensor:
     """Log-probabilities ``(..., V)`` of the words that may follow ``ids (..., T)``, ``<bos>`` first; -inf for the rest.
 
     They are not renormalised over the allowed words. At least one is finite, whatever the logits are.
@@ -20,10 +20,10 @@ def next_scores(logits: Tensor, ids: Tensor, constraints: Constraints) -> Tensor
         scores[..., word] = -torch.inf
     words = ids[..., 1:]
     end = scores[..., Vocabulary.eos].clone()
-    if words.shape[-1] == constraints.max_length:
+    if words.shape[-1] == config.max_length:
         scores.fill_(-torch.inf)
-    elif constraints.no_repeat_ngram:
-        _forbid_repetition(scores, words, constraints.no_repeat_ngram)
+    elif config.no_repeat_ngram:
+        _forbid_repetition(scores, words, config.no_repeat_ngram)
     scores[..., Vocabulary.eos] = end if words.shape[-1] else -torch.inf  # a caption has at least one word
     return scores
 

@@ -195,7 +195,7 @@ def test_the_greedy_caption_is_followed_where_a_beam_loses_it():
     }
     ((greedy,),) = beam_search(Chain(after), features_of(0), 1)
     (found,) = beam_search(Chain(after), features_of(0), SearchConfig(2, 0.0))
-    assert greedy.ids == found[0].ids == [A, C]  # of 0.12; after two words both beams begin with B, and end at 0.0525
+    assert greedy.ids == found[0].ids == [A, C]  # with 0.12; after two words both beams begin with B and reach 0.0525
     assert [hypothesis.log_probability for hypothesis in found] == pytest.approx(
         [math.log(0.4 * 0.3), math.log(0.35 * 0.5 * 0.3)], abs=1e-3
     )
