@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from caption_utils.calibration import CONFIDENCE, Calibration, Subspace, gist, load_calibration
 from caption_utils.errors import InputError
 
-PHOTOS = Subspace(torch.tensor([1.0, 0, 0]), torch.tensor([[0.0], [1], [0]]))  # training photos differ in the second number
+PHOTOS = Subspace(torch.tensor([1.0, 0, 0]), torch.tensor([[0.0], [1], [0]]))  # photos differ in the second number
 CALIBRATION = Calibration(torch.tensor([2.0, 1]), PHOTOS, torch.tensor([1.0, 4, 9]))
 NEAR, ODD, FAR = torch.tensor([[1.0, 50, 0.5], [1, 0, 2], [1, 0, 5]]).split(1)
 

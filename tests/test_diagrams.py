@@ -1,4 +1,4 @@
-"""Tests of tools/diagrams.py: the diagrams are as the script draws them, and the notebooks show and describe each."""
+"""Tests of tools/diagrams.py: the stored diagrams are up to date, and the notebooks show and describe each."""
 
 import math
 import re
@@ -17,7 +17,7 @@ DRAWN = sorted(path.stem for path in diagrams.FIGURES.glob("*.svg"))
 
 @pytest.fixture(scope="module")
 def shown():
-    """Diagram -> the alt texts of where the notebooks show it."""
+    """Diagram -> its alt texts in the notebooks."""
     found = defaultdict(list)
     for path in paths():
         for alt, name in re.findall(r"!\[(.*?)\]\(\.\./docs/figures/(\w+)\.svg\)", text_of(read(path))):

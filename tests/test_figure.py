@@ -1,4 +1,4 @@
-"""Tests of tools/figure.py: what the results' figure is made of."""
+"""Tests of tools/figure.py: the rows and the drawing of the results' figure."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""What tests of the commands share: one encoder, a model folder, and wrong input."""
+"""Fixtures of the commands' tests: one encoder, a model folder, wrong input."""
 
 import shutil
 

@@ -41,7 +41,7 @@ def test_a_bad_photo_in_plain_words(model, tmp_path, capsys):
 
 @pytest.fixture
 def locked(tmp_path, monkeypatch):
-    """A folder without access, also for root."""
+    """A folder that may not be read, not even by root."""
     (tmp_path / "locked").mkdir()
 
     def refusing(call):
@@ -58,7 +58,7 @@ def locked(tmp_path, monkeypatch):
 
 
 def test_no_photo_out_of_reach_stops_the_others(model, tmp_path, locked, capsys, monkeypatch):
-    """A name too long or a folder without access, named or listed by standard input."""
+    """A name that is too long or a folder without access, as an argument or on standard input."""
     long = "x" * 300 + ".jpg"
     photos = [long, str(locked / "a.jpg"), str(locked), PHOTO]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(photos)))
@@ -113,7 +113,7 @@ def test_the_runners_up(model, capsys):
 
 @pytest.fixture
 def sure(model):
-    """A model folder whose captions have a confidence of 0.6, but of the least familiar of photos, such as all are."""
+    """A model folder whose captions have a confidence of 0.3: 0.9 for the words, times 1/3 for unfamiliar photos."""
     photos = Subspace(torch.zeros(1280), torch.zeros(1280, 1))
     Calibration(torch.tensor([math.log(9), 0]), photos, torch.tensor([0.0, 0])).save(model)
     return model

@@ -28,7 +28,7 @@ def test_a_dash_is_no_file(refused, options):
 @pytest.mark.slow
 def test_a_reader_who_has_seen_enough_sees_no_traceback(model, tmp_path):
     command = [sys.executable, "-m", "caption_utils", "caption", "--model", model, "--beam", "1", "--json", "-"]
-    names = b"\n".join([PHOTO.encode()] * 20)  # with their attention more than a small pipe holds
+    names = b"\n".join([PHOTO.encode()] * 20)  # with attention maps, more than a small pipe holds
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, **streams, pipesize=4096) as started:
         started.stdin.write(names)
@@ -103,7 +103,7 @@ def test_a_wrong_command_line_is_status_two(arguments, capsys):
 
 def test_the_device_is_a_variable_that_all_parts_read(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CAPTION_DEVICE", "")  # to be restored
-    assert main(["caption", "--device", "mps", str(tmp_path)]) == 2  # for lack of pictures
+    assert main(["caption", "--device", "mps", str(tmp_path)]) == 2  # there are no pictures
     assert os.environ["CAPTION_DEVICE"] == "mps"
     with pytest.raises(SystemExit):
         main(["caption", "--device", "tpu", "photo.jpg"])

@@ -89,7 +89,7 @@ def test_a_run_goes_on_where_it_was(folder, tmp_path, caption, seen):
     both = ["--write", "txt", "--csv", tmp_path / "captions.csv"]
     caption(folder, *both)
     whole = (tmp_path / "captions.csv").read_bytes()
-    (tmp_path / "captions.csv").write_bytes(whole[:-4])  # its last line cut off, as on a full disk
+    (tmp_path / "captions.csv").write_bytes(whole[:-4])  # the last line is cut off, as on a full disk
     (folder / "a.txt").unlink()
     status, _, err = caption(folder, *both, "--skip-existing")
     assert status == 1 and seen == ["a.png", "bad.png", "c d.png"]
@@ -135,7 +135,7 @@ def test_an_existing_table_is_replaced_only_when_asked(folder, tmp_path, caption
 
 
 def test_what_cannot_be_written(folder, tmp_path, caption, monkeypatch):
-    """One text file: that photo failed. The table: an end, in one line."""
+    """If a text file cannot be written, that photo failed; if the table cannot be, the run ends with one line."""
     (folder / "a.txt").mkdir()
     status, out, err = caption(folder / "a.png", folder / "b.png", "--write", "txt", "--overwrite")
     assert status == 1 and out.startswith(f"{folder}/b.png: ") and len(out.splitlines()) == 1

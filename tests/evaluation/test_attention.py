@@ -18,7 +18,7 @@ def even(text):
 
 
 def test_scenes_are_checked_for_what_is_true_and_where_it_is():
-    """People's captions are true, and of even attention as much is inside a box as the box covers of the picture."""
+    """People's captions are true, and even attention has the boxes' share of the picture inside them."""
     dataset = load_dataset(DEMO).split("val")
     texts = [dataset.captions_of(name)[0] for name in dataset.image_names]
     scores = attention_scores(None, dataset, list(map(even, texts)))

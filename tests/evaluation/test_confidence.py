@@ -48,7 +48,7 @@ def gists(*points):
 
 
 def random_captioned(photos, seed=0):
-    """Captions that score about as much as their words are likely, of photos that differ in two of six numbers."""
+    """Captions whose scores follow their words' probabilities, of photos that differ in two of six numbers."""
     rng = np.random.default_rng(seed)
     per_word = rng.uniform(0.1, 0.9, photos)
     points = np.concatenate([5 + rng.normal(size=(photos, 2)), 0.1 * rng.normal(size=(photos, 4))], axis=1)
@@ -76,7 +76,7 @@ def test_a_fifth_of_the_captions_is_as_good_as_its_confidence():
 
 
 def test_the_table_counts_by_hand():
-    """Ten captions, of which the surer half scores more than the median of the photos that it was fitted to, 20."""
+    """Ten captions, of which the more confident half scores above 20, the median of the photos it was fitted to."""
     sure = Calibration(torch.tensor([0.0, 1]), Subspace(torch.zeros(2), torch.zeros(2, 1)), torch.tensor([9.0]))
     per_word, cider = np.linspace(0.1, 1, 10), np.arange(10.0) * 4 + 3
     order = [3, 8, 1, 0, 9, 2, 7, 4, 6, 5]

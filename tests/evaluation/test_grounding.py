@@ -14,7 +14,7 @@ SCENE, PAIR = Scene("snow", (BALL, HOUSE)), Scene("snow", (BALL, HOUSE, SECOND))
 
 
 def at(*cells, rest=0.0):
-    """An attention map with all its mass, but ``rest``, shared by some cells (row, column)."""
+    """An attention map with all its mass except ``rest`` in some cells (row, column)."""
     alpha = torch.full((7, 7), rest / 49)
     for row, column in cells:
         alpha[row, column] += (1 - rest) / len(cells)

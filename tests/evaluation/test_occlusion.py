@@ -40,7 +40,7 @@ def captioner(fake_encoder, monkeypatch):
 
 
 def test_the_pieces_of_a_word_fall_together(captioner, fake_encoder, monkeypatch):
-    """Their probabilities are multiplied, and what is most attended is so on their mean."""
+    """Probabilities of a word's tokens are multiplied, and its attention is their mean."""
     rules = {"model": {"continuing_subword_prefix": "##", "unk_token": "[UNK]"}}
     pieces = Vocabulary({"red": 1, "##dark": 1}, 1, WordPiece(rules, ["red", "##dark"]))
     assert (pieces.ids["red"], pieces.ids["##dark"]) == (RED, DARK)
@@ -74,7 +74,7 @@ def test_a_word_falls_when_what_it_looked_at_is_grey(captioner):
 
 
 def test_random_regions_matter_as_often_as_they_are_drawn(captioner):
-    """Of many draws of one region in four, a quarter take away the one that matters."""
+    """A quarter of many random choices of one region in four delete the one that matters."""
     table = deletion_test(captioner, [photo()], draws=400, seed=1)
     assert table["random"][0] == pytest.approx(table["attended"][0] / 4, rel=0.25)
 

@@ -36,7 +36,7 @@ def java(tmp_path, monkeypatch):
 @pytest.mark.java
 @pytest.mark.skipif(not shutil.which("java"), reason="METEOR's scorer needs a Java runtime")
 def test_meteor_is_that_of_the_papers_scorer():
-    """Values of ``pycocoevalcap`` 1.2 on these captions, the last two of which only it must not stumble over."""
+    """Values of ``pycocoevalcap`` 1.2 on these captions; the last two only must not break it."""
     score = meteor([*CAPTIONS, "", "a ||| dog"], [*REFERENCES, ["a dog"], ["a zebra ||| b"]])
     assert aggregate(score.statistics[:4].sum(axis=0)) == pytest.approx(43.50535861946042, abs=1e-9)
     each = [46.819166975574594, 23.159741188961238, 85.45454545454547, 47.66362624370249, 0.0]

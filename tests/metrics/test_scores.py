@@ -49,7 +49,7 @@ def test_bleu_equals_the_papers_scorer():
 
 
 def test_scores_equal_those_of_the_papers_scorer_called_directly():
-    """On captions made of references and noise, the shortest of one word and one of none."""
+    """On captions made of references and noise, one of a single word and one empty."""
     generator = Random(1)
     words = sorted({word for texts in REFERENCES for text in texts for word in text.split()})
     references = [generator.choices(sum(REFERENCES, []), k=generator.randint(1, 5)) for _ in range(60)]
@@ -70,7 +70,7 @@ def test_scores_equal_those_of_the_papers_scorer_called_directly():
 
 
 def test_a_resample_is_what_the_scorer_gives_of_the_images_drawn():
-    """For CIDEr alone it differs by design: its document frequencies stay those of all images."""
+    """Only CIDEr differs, by design: its document frequencies stay those of all images."""
     scores = caption_scores(CAPTIONS, REFERENCES)
     generator = np.random.default_rng(5)
     for k, drawn in enumerate(generator.integers(4, size=(6, 4))):
@@ -82,7 +82,7 @@ def test_a_resample_is_what_the_scorer_gives_of_the_images_drawn():
 
 
 def test_one_image_has_no_cider():
-    """Every word is in the references of all images there are, so none weighs anything: not 0, but no score."""
+    """Every word is in the references of all images, so none has any weight: there is no score, rather than 0."""
     assert list(caption_scores(["a dog"], [["a dog", "one dog"]])) == ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l"]
 
 
