@@ -7,12 +7,14 @@ import posixpath
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from caption_utils.data.folders import files_in, spelled_as_in, walk
 from caption_utils.data.layouts import note_names, read_text
 from caption_utils.errors import InputError
+
+if TYPE_CHECKING:  # takes a second, which captioning does not need
+    import pandas as pd
 
 SPLITS = ("train", "val", "test")
 SCHEMES = ("official", "first6k", "source", "random")
@@ -27,8 +29,8 @@ FEW = 20  # images; with fewer, chance would leave a split empty
 
 
 def assign_split(
-    table: pd.DataFrame, scheme: str, seed: int, root: Path, file: Path, notes: list[str]
-) -> tuple[pd.DataFrame, str]:
+    table: "pd.DataFrame", scheme: str, seed: int, root: Path, file: Path, notes: list[str]
+) -> "tuple[pd.DataFrame, str]":
     """The rows of ``table`` that are in a split, with that split, and the scheme that was used, one of ``SCHEMES``.
 
     ``official`` takes the split from the caption file itself, else from lists (``*trainImages.txt``, …), else knows
@@ -51,7 +53,9 @@ def assign_split(
     return table.dropna(subset="split").reset_index(drop=True), scheme
 
 
-def _official_split(table: pd.DataFrame, images: list[str], root: Path, file: Path, notes: list[str]) -> dict[str, str]:
+def _official_split(
+    table: "pd.DataFrame", images: list[str], root: Path, file: Path, notes: list[str]
+) -> dict[str, str]:
     """Image → split by the caption file, else by lists and known names; empty if none of them tells."""
     given = table.loc[table["split"] != "", ["image", "split"]].drop_duplicates()
     twice = given.loc[given["image"].duplicated(), "image"]
