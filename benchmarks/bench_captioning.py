@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from caption_utils.app.widget import sample_photos
-from caption_utils.data.folders import pictures_at
+from caption_utils.data.folders import pictures_of
 from caption_utils.data.images import load_image
 from caption_utils.encoders.encode import BATCH
 from caption_utils.encoders.encoder import Encoder, load_encoder
@@ -49,8 +49,9 @@ def make_photos(sources: list[Path], folder: Path, size: tuple[int, int], count:
 
 def bare(encoder: Encoder, photos: Path) -> Callable[[], tuple[float, float]]:
     """Seconds that the encoder takes for ``photos``, and no megabytes."""
-    pictures = [encoder.transform(load_image(path)) for path in islice(pictures_at(photos), DISTINCT)]
-    images = torch.stack(list(islice(cycle(pictures), len(pictures_at(photos)))))
+    paths = pictures_of([photos])[0]
+    pictures = [encoder.transform(load_image(path)) for path in paths[:DISTINCT]]
+    images = torch.stack(list(islice(cycle(pictures), len(paths))))
 
     def run() -> tuple[float, float]:
         start = time.perf_counter()
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    sources = pictures_at(options.folder) if options.folder else sample_photos()
+    sources = pictures_of([options.folder])[0] if options.folder else sample_photos()
     encoder = load_encoder(load_model(default_model()).encoder)
     print(f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, medians of {options.turns} turns")
     start = 0.0

@@ -117,12 +117,9 @@ def _files_below(folder: Path, below: set[str]) -> set[str]:
     return present
 
 
-def pictures_at(path: Path, recursive: bool = False) -> list[Path]:
-    """The pictures that a file or a folder stands for, see ``pictures_of``. Raises ``InputError`` if there are none."""
-    return pictures_of([path], recursive)[0]
-
-
-def pictures_of(paths: Iterable[str | Path], recursive: bool) -> tuple[list[Path], dict[Path, InputError], list[str]]:
+def pictures_of(
+    paths: Iterable[str | Path], recursive: bool = False
+) -> tuple[list[Path], dict[Path, InputError], list[str]]:
     """The pictures of files and folders; the folders without any; a note on each folder's other files.
 
     A folder stands for its pictures by name, if ``recursive`` also those below it; a file stands for itself, and so

@@ -42,6 +42,13 @@ ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277
 warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
 Source = str | Path | bytes | Image.Image
+PROBLEMS: dict[type[Exception], str] = {
+    FileNotFoundError: "no such file; check the path",
+    IsADirectoryError: "a folder, not a picture; name the files in it",
+    PermissionError: "may not be read; change its permissions",
+    Image.DecompressionBombError: f"more than {MAX_PIXELS // 10**6} megapixels; make it smaller first",
+    MemoryError: "not enough memory to decode it; make it smaller first",
+}
 
 
 def load_image(source: Source, name: str | None = None) -> Image.Image:
@@ -55,23 +62,18 @@ def load_image(source: Source, name: str | None = None) -> Image.Image:
     try:
         with _opened(source, name) as opened:
             return _upright_rgb(opened if isinstance(opened, Image.Image) else _picture(opened, name))
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{name}: a folder, not a picture; name the files in it") from None
-    except PermissionError:
-        raise InputError(f"{name}: may not be read; change its permissions") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
-    except MemoryError:
-        raise InputError(f"{name}: not enough memory to decode it; make it smaller first") from None
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
-        if isinstance(error, OSError) and error.strerror:
-            raise InputError(f"{name}: cannot be read ({error.strerror}); check the path") from None
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{name}: damaged or incomplete ({reason}); save it again") from None
+        raise InputError(f"{name}: {_problem(error)}") from None
+
+
+def _problem(error: Exception) -> str:
+    if type(error) in PROBLEMS:
+        return PROBLEMS[type(error)]
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror}); check the path"
+    return f"damaged or incomplete ({str(error) or type(error).__name__}); save it again"
 
 
 def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Image.Image]:
@@ -94,7 +96,7 @@ def _picture(file: BinaryIO, name: str) -> Image.Image:
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         _register_heif(name)
     try:
-        image = Image.open(file, formats=_formats())
+        image = Image.open(file, formats=_formats(head))
     except UnidentifiedImageError:
         raise InputError(f"{name}: {_kind(head)}; convert it to JPEG or PNG") from None
     _bound(image, name)
@@ -110,9 +112,10 @@ def _register_heif(name: str) -> None:
     register_heif_opener()
 
 
-def _formats() -> list[str]:
-    """Those of ``FORMATS`` that the installed Pillow can read."""
-    Image.init()
+def _formats(head: bytes) -> list[str]:
+    """Those of ``FORMATS`` that the installed Pillow can read and a file that begins so may be in."""
+    if not head.startswith(b"\xff\xd8"):  # a JPEG needs none of the dozens of modules that this loads
+        Image.init()
     return [name for name in list(Image.OPEN) if name in FORMATS]
 
 

@@ -15,7 +15,7 @@ KAGGLE_NAME = "adityajn105/flickr8k"
 KAGGLE_DEPTH = 4
 
 
-def find_dataset(download: bool = False, split: str = "official", seed: int = 0) -> CaptionDataset:
+def find_dataset(download: bool = False) -> CaptionDataset:
     """The data set that ``CAPTION_DATA`` names (a path, or ``demo``), else ``data/flickr8k``, else one in
     ``/kaggle/input``, else (only if ``download``) Kaggle's copy, else the demo set. ``notes[0]`` says which.
 
@@ -23,7 +23,7 @@ def find_dataset(download: bool = False, split: str = "official", seed: int = 0)
     ``CAPTION_DATA`` names nothing readable, if the download fails, or if there is no data.
     """
     root, how, name = _locate(download)
-    dataset = load_dataset(root, split, seed)
+    dataset = load_dataset(root)
     name = name or dataset.name
     return replace(dataset, name=name, notes=[f"Dataset: {name} at {_shown(root)} ({how})", *dataset.notes])
 

@@ -6,8 +6,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
+from sys import intern
 
 from caption_utils.data.wordpiece import WordPiece
 from caption_utils.errors import InputError
@@ -25,11 +27,16 @@ def tokenize(text: str) -> list[str]:
     Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that full stops improve
     neither perplexity nor BLEU. A token stays if it has a letter or a digit of any script.
     """
+    return list(_tokens(text))
+
+
+@lru_cache(1 << 16)  # the same captions are counted, encoded and scored again and again
+def _tokens(text: str) -> tuple[str, ...]:
     from nltk.tokenize import word_tokenize  # slow to import, and not needed to caption a photo
 
     plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
     tokens = (token.rstrip(".") for token in word_tokenize(plain, preserve_line=True))
-    return [token for token in tokens if any(map(str.isalnum, token))]
+    return tuple(intern(token) for token in tokens if any(map(str.isalnum, token)))
 
 
 def has_word(text: str) -> bool:

@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw
 from PIL.ImageDraw import ImageDraw as Pen
 
 from caption_utils.demo.descriptions import Scene, Thing
+from caption_utils.demo.words import SKY
 
 SCALE = 3  # pictures are drawn this many times larger and then reduced, for smooth edges
 SIZE, HORIZON = 224, 112  # side of a background before it is stretched, and its horizon, in pixels from the top
-SKY = ("kite", "balloon")  # kinds that cast no shadow
 
 RGB = tuple[int, int, int]
 PALETTE: dict[str, RGB] = {

@@ -13,8 +13,8 @@ from pathlib import Path
 from random import Random
 
 from caption_utils.demo.descriptions import Box, Scene, Thing, captions
-from caption_utils.demo.drawing import SKY, draw
-from caption_utils.demo.words import COLOURS, KINDS
+from caption_utils.demo.drawing import draw
+from caption_utils.demo.words import COLOURS, KINDS, SKY
 from caption_utils.errors import InputError
 
 SPLITS = {"trainImages.txt": 1440, "devImages.txt": 300, "testImages.txt": 60}

@@ -28,6 +28,7 @@ KINDS = {
     "kite": Kind((62, 80), "kites", ("flies", "fly"), "over"),
     "balloon": Kind((62, 80), "balloons", ("floats", "float"), "over"),
 }
+SKY = ("kite", "balloon")  # kinds that fly, and cast no shadow
 COLOURS = ("red", "yellow", "green", "blue", "purple")
 COUNTS = {2: "two", 3: "three"}
 PLACES = {

@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from caption_utils.data.folders import IMAGE_SUFFIXES, find_images, pictures_at, pictures_of, walk
+from caption_utils.data.folders import IMAGE_SUFFIXES, find_images, pictures_of, walk
 from caption_utils.data.images import FORMATS
 from caption_utils.errors import InputError
 
@@ -67,18 +67,18 @@ def test_the_pictures_of_a_folder_by_name(tmp_path):
     hidden = ("._a.jpg", ".thumbs/a.jpg", "__MACOSX/a.jpg")
     touch(*(tmp_path / name for name in ("b.PNG", "a.jpg", "c.jfif", "notes.txt", "movie.mp4", "inner/c.png", *hidden)))
     (tmp_path / "folder.jpg").mkdir()
-    assert pictures_at(tmp_path) == [tmp_path / "a.jpg", tmp_path / "b.PNG", tmp_path / "c.jfif"]
-    assert pictures_of([tmp_path], False)[2] == [f"{tmp_path}: skipped files that are not pictures: 2"]
+    pictures, empty, notes = pictures_of([tmp_path])
+    assert (pictures, empty) == ([tmp_path / "a.jpg", tmp_path / "b.PNG", tmp_path / "c.jfif"], {})
+    assert notes == [f"{tmp_path}: skipped files that are not pictures: 2"]
 
 
 def test_pictures_in_subfolders_when_asked(tmp_path):
     touch(*(tmp_path / name for name in ("b.png", "y/1.jpg", "y/z/0.jpg", "y/z/notes.txt", "x/2.tif", ".git/3.jpg")))
     (tmp_path / "y" / "up").symlink_to(tmp_path)  # in a circle
     (tmp_path / "round").symlink_to(tmp_path / "round")
-    found = pictures_at(tmp_path, recursive=True)
+    found, _, notes = pictures_of([tmp_path], recursive=True)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.png", "x/2.tif", "y/1.jpg", "y/z/0.jpg"]
-    notes = pictures_of([tmp_path], True)[2]  # on notes.txt and the link to itself
-    assert notes == [f"{tmp_path}: skipped files that are not pictures: 2"]
+    assert notes == [f"{tmp_path}: skipped files that are not pictures: 2"]  # notes.txt and the link to itself
 
 
 def test_a_folder_that_cannot_be_listed_stands_for_itself(tmp_path, monkeypatch):
@@ -91,21 +91,21 @@ def test_a_folder_that_cannot_be_listed_stands_for_itself(tmp_path, monkeypatch)
         return scan(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    assert pictures_at(tmp_path / "locked") == [tmp_path / "locked"]
-    assert pictures_at(tmp_path) == [tmp_path / "a.jpg"]
-    assert pictures_at(tmp_path, recursive=True) == [tmp_path / name for name in ("a.jpg", "open/c.jpg", "locked")]
-    assert pictures_of([tmp_path], True)[1:] == ({}, [])
+    assert pictures_of([tmp_path / "locked"]) == ([tmp_path / "locked"], {}, [])
+    assert pictures_of([tmp_path]) == ([tmp_path / "a.jpg"], {}, [])
+    below = [tmp_path / name for name in ("a.jpg", "open/c.jpg", "locked")]
+    assert pictures_of([tmp_path], recursive=True) == (below, {}, [])
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "x" * 300, "nowhere/photo.jpg"])
 def test_a_file_stands_for_itself(tmp_path, name):
-    assert pictures_at(tmp_path / name) == [tmp_path / name]
+    assert pictures_of([tmp_path / name]) == ([tmp_path / name], {}, [])
 
 
 def test_a_folder_without_pictures_is_an_input_error(tmp_path):
     touch(tmp_path / ".a.jpg", tmp_path / "inner" / "b.jpg")
     with pytest.raises(InputError, match=f"^{tmp_path}: holds no picture; name a folder with files such as photo.jpg$"):
-        pictures_at(tmp_path)
+        pictures_of([tmp_path])
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
