@@ -94,12 +94,12 @@ def test_each_profile_can_be_trained(dataset, monkeypatch, chosen, attention):
 
 def test_missing_weights_fall_back_to_the_default_encoder_with_a_message(monkeypatch, capsys):
     def not_to_be_had(name):
-        raise InputError("resnet101: ImageNet weights could not be had")
+        raise InputError("resnet101: ImageNet weights could not be loaded")
 
     monkeypatch.setattr(recipes, "load_encoder", not_to_be_had)
     assert [recipes.usable_encoder("resnet101") for _ in range(2)] == [ENCODER, ENCODER]
     assert capsys.readouterr().out.splitlines() == [
-        f"Using the encoder {ENCODER} instead of resnet101: resnet101: ImageNet weights could not be had"
+        f"Using the encoder {ENCODER} instead of resnet101: resnet101: ImageNet weights could not be loaded"
     ]
 
 
