@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import torch
     from IPython.display import Markdown
 
-KAGGLE_INPUT = Path(
-    os.environ.get("CAPTION_INPUT", "/kaggle/input")
-)  # where Kaggle attaches data sets and notebook outputs
+KAGGLE_INPUT = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))  # attached data sets and notebook outputs
 KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = ("fast", "full", "source")
 DEVICES = ("cpu", "cuda", "mps")
@@ -73,12 +71,7 @@ def obstacle(name: str) -> str:
             return "there is no Apple GPU"
         else:
             try_training(torch.device(name))
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-        TypeError,
-    ) as error:  # AssertionError: built without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: built without CUDA
         reason = str(error).split("\n")[0]
         if name == "mps":
             print(f"The Apple GPU is not used: {reason}", file=sys.stderr)

@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = tuple(  # of all that ``load_image`` reads
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .heic .heics .heif .heifs .hif .avif .avifs "
     ".jp2 .j2k .j2c .jpc .jpf .jpx".split()
 )
-MOST_ENTRIES = 200  # of a folder are enough to find the data set or model in it
+MOST_ENTRIES = 200  # read of a folder to find the data set or model in it
 DEPTH = 7  # levels below Kaggle's input at which an attached folder may lie
 
 

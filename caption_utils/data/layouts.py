@@ -44,7 +44,7 @@ class CaptionFile:
 
     path: Path
     name: str = ""
-    rows: list[tuple[str, str, str]] = field(default_factory=list)  # image, caption, split ("" where none is given)
+    rows: list[tuple[str, str, str]] = field(default_factory=list)  # image, caption, split (or "")
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, list[int]] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class CaptionFile:
 def _items(text: str) -> list[str]:
     """The text itself, or its items if it is a list that was written to a table as text."""
     if LIST.fullmatch(text):
-        with suppress(SyntaxError, ValueError):  # no list after all
+        with suppress(SyntaxError, ValueError):  # not a list after all
             return [literal_eval(item).encode(errors="replace").decode() for item in re.findall(ITEM, text)]
     return [text]
 
@@ -140,7 +140,7 @@ def read_text(path: Path, most: int = -1, errors: str = "strict") -> str:
 
 
 def _reader(path: Path) -> Callable[[CaptionFile, str], None] | None:
-    """The function for this file's layout, which its first kilobytes tell; ``None`` if it has none."""
+    """The function that reads this file's layout, judged by its first kilobytes; ``None`` for an unknown one."""
     head = read_text(path, 1 << 16, errors="replace").lstrip()
     first = head.split("\n", 1)[0]
     if head.startswith("{"):
@@ -231,7 +231,7 @@ def _read_karpathy(file: CaptionFile, text: str) -> None:
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file.path}: damaged JSON ({error}); download the file again") from None
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise InputError(f"{file.path}: holds no list of images; {USE_KARPATHY}")
+        raise InputError(f"{file.path}: no list of images in it; {USE_KARPATHY}")
     file.name = str(content.get("dataset") or "")
     for number, entry in enumerate(content["images"]):
         try:

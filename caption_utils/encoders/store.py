@@ -23,7 +23,7 @@ from caption_utils.errors import InputError
 from caption_utils.runtime import sent, writable_dir
 
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
-SAMPLE = 1 << 14  # bytes of a photo at its beginning, middle and end that tell it from others
+SAMPLE = 1 << 14  # bytes hashed at the beginning, middle and end of a photo
 ALL = slice(None)
 
 

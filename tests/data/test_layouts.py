@@ -296,7 +296,7 @@ def test_json_that_is_not_karpathys(tmp_path):
 @pytest.mark.parametrize("text", ['{"images": 5}', '{"images": [], "raw": "A dog"}', '{"dataset": "coco"}'])
 def test_json_without_images(tmp_path, text):
     path = write(tmp_path / "dataset_coco.json", text)
-    fails(path, f"{path}: holds no list of images; use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO")
+    fails(path, f"{path}: no list of images in it; use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO")
 
 
 # Finding the file
