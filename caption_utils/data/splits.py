@@ -84,7 +84,8 @@ def random_split(images: list[str], seed: int) -> dict[str, str]:
 
     If there are fewer than ``FEW`` images, or a split would be empty, images are ranked by that digest instead.
     """
-    assigned = {name: _split_at(int.from_bytes(_digest(name, seed)[:8]) / 2**64) for name in images}
+    places = {name: int.from_bytes(_digest(name, seed)[:8]) / 2**64 for name in images}  # from 0 to 1
+    assigned = {name: "train" if at < 0.8 else "test" if at < 0.9 else "val" for name, at in places.items()}
     ranked = len(images) < FEW or len(set(assigned.values())) < len(SPLITS)
     return _ranked(shuffled(images, seed), {"val": 0.1, "test": 0.1}) if ranked else assigned
 
@@ -131,11 +132,6 @@ def known_split(images: Collection[str]) -> dict[str, str]:
 
 def _digest(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
-
-
-def _split_at(place: float) -> str:
-    """The split of an image at ``place``, 0 to 1."""
-    return "train" if place < 0.8 else "test" if place < 0.9 else "val"
 
 
 def _ranked(images: list[str], shares: dict[str, float]) -> dict[str, str]:
