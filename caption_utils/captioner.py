@@ -65,7 +65,8 @@ class Captioner:
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "Captioner":
         """The captioner of a model folder. Raises ``InputError`` if anything in it is missing or does not fit."""
         model = load_model(folder, device)
-        return cls(model, load_encoder(model.encoder, device), load_calibration(folder))
+        encoder = model.own_encoder(load_encoder(model.encoder, device))
+        return cls(model, encoder, load_calibration(folder))
 
     def caption(self, image: Source, beams: int = BEAMS) -> Caption:
         """Caption one picture: a path, bytes or an open image. Raises ``InputError`` if it cannot be read."""

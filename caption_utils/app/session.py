@@ -53,8 +53,9 @@ class Session:
         """The captioner called ``model``. Raises ``InputError`` if its folder is damaged."""
         if model not in self._captioners:
             loaded = load_model(self.models[model], self.device)
-            shared = (other.encoder for other in self._captioners.values() if other.encoder.name == loaded.encoder)
-            encoder = next(shared, None) or load_encoder(loaded.encoder, self.device)
+            encoders = {other.encoder.fingerprint: other.encoder for other in self._captioners.values()}
+            shared = encoders.get(loaded.fingerprint)
+            encoder = shared or loaded.own_encoder(load_encoder(loaded.encoder, self.device))
             self._captioners[model] = Captioner(loaded, encoder, load_calibration(self.models[model]))
         return self._captioners[model]
 

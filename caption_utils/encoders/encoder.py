@@ -1,7 +1,9 @@
 """Images to regions: the feature map of a frozen convolutional network, one vector for each cell of its grid."""
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -10,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
-from caption_utils.encoders.resnet import load_resnet101, resnet_features, resnet_two_stages
+from caption_utils.encoders.resnet import load_resnet101, resnet_features, resnet_stages, resnet_two_stages
 from caption_utils.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -21,14 +23,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What tells one encoder from another: ``load`` returns a classifier, ``features`` maps images to its last map.
+    """What defines an encoder: ``load`` returns a classifier, ``features`` maps images to its last feature map.
 
-    ``local`` of its ``width`` channels, the first, are those of an earlier stage: the decoder attends to them alone.
+    If not 0, ``local`` of its ``width`` channels, the first, come from an earlier stage, and only they are attended to.
+    ``stages`` lists the parts that make the map one after another; ``features`` may begin after any number of them that
+    leaves at least ``least``.
     """
 
     load: Callable[[], nn.Module]
-    features: Callable[[Any, Tensor], Tensor]
+    features: Callable[..., Tensor]
     width: int
+    stages: Callable[[Any], list[nn.Module]] = lambda model: []
+    least: int = 1
     local: int = 0
     grid: int = 7
     size: int = 224
@@ -37,9 +43,11 @@ class EncoderSpec:
 
 
 HALF = (0.5, 0.5, 0.5)
-LITE2 = EncoderSpec(load_efficientnet_lite2, EfficientNetLite2.features, 1280, mean=HALF, std=HALF)
-LITE2_LOCAL = replace(LITE2, features=EfficientNetLite2.two_stages, width=720 + 1280, local=720)
-RESNET101 = EncoderSpec(load_resnet101, resnet_features, 2048)
+LITE2 = EncoderSpec(
+    load_efficientnet_lite2, EfficientNetLite2.features, 1280, EfficientNetLite2.stages, mean=HALF, std=HALF
+)
+LITE2_LOCAL = replace(LITE2, features=EfficientNetLite2.two_stages, width=720 + 1280, local=720, least=2)
+RESNET101 = EncoderSpec(load_resnet101, resnet_features, 2048, resnet_stages)
 ENCODERS = {
     "efficientnet_lite2": LITE2,
     "efficientnet_lite2_260px": replace(LITE2, grid=9, size=260),
@@ -51,7 +59,10 @@ ENCODERS = {
 
 
 class Encoder(nn.Module):
-    """A frozen network: images ``(B, 3, S, S)`` to features ``(B, N, D)``, N = grid · grid regions in reading order."""
+    """A frozen network: images ``(B, 3, S, S)`` to features ``(B, N, D)``, N = grid · grid regions in reading order.
+
+    Its last stages may be trained, see ``last_stages``; their weights are then told to a new one by ``with_weights``.
+    """
 
     mean: Tensor
     std: Tensor
@@ -61,27 +72,67 @@ class Encoder(nn.Module):
         self.name, self.spec = name, spec
         self.size, self.grid, self.width, self.local = spec.size, spec.grid, spec.width, spec.local
         model = spec.load().eval().requires_grad_(False)
-        self.fingerprint = _fingerprint(name, spec, model)
+        self.fingerprint = self.published = _fingerprint(name, spec, model)
         self.model = fold_batch_norms(model).to(memory_format=torch.channels_last)
         for part, values in {"mean": spec.mean, "std": spec.std}.items():
             self.register_buffer(part, torch.tensor(values)[:, None, None] * 255, persistent=False)
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
-        if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return squashed(image, self.size)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Images as bytes ``(B, 3, S, S)`` to float32 features ``(B, N, D)``; a GPU computes them in float16."""
         with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
             maps = self.spec.features(self.model, self._normalized(images))  # (B, D, H', W')
-        return maps.flatten(2).transpose(1, 2).float()  # (B, N, D)
+        return regions(maps).float()
+
+    def last_stages(self, count: int) -> nn.ModuleList:
+        """The last ``count`` stages. Raises ``InputError`` if they are too many or too few to be trained."""
+        stages = self.spec.stages(self.model)
+        if not self.spec.least <= count < len(stages):
+            raise InputError(
+                f"{self.name}: {count} stages cannot be fine-tuned; choose {self.spec.least} to {len(stages) - 1}"
+            )
+        return nn.ModuleList(stages[-count:])
+
+    def before(self, count: int) -> "Encoder":
+        """An encoder that ends in front of the last ``count`` stages, for ``extract``."""
+        first = copy(self)
+        first.spec = replace(self.spec, features=lambda model, x: nn.Sequential(*self.spec.stages(model)[:-count])(x))
+        first.name, first.fingerprint = f"{self.name}_before_{count}", f"{self.fingerprint} before {count}"
+        image = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8, device=self.mean.device)
+        cells, first.width = first(image).shape[1:]
+        first.grid = math.isqrt(cells)
+        return first
+
+    def after(self, features: Tensor, count: int) -> Tensor:
+        """Features ``(B, N, D)``, with their gradient, of those that ``before(count)`` makes, ``(B, N', D')``."""
+        maps = features.transpose(1, 2).unflatten(2, (math.isqrt(features.shape[1]), -1))
+        return regions(self.spec.features(self.model, maps, len(self.spec.stages(self.model)) - count))
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> "Encoder":
+        """This encoder with some of its published weights replaced. Raises ``InputError`` if they do not fit."""
+        try:
+            unknown = self.model.load_state_dict(weights, strict=False).unexpected_keys
+        except RuntimeError as error:
+            unknown = [str(error).splitlines()[-1].strip()]
+        if unknown:
+            raise InputError(f"encoder {self.name}: weights that do not fit ({unknown[0]}); restore its model folder")
+        self.fingerprint = self.fingerprint_with(weights)
+        return self
+
+    def fingerprint_with(self, weights: Mapping[str, Tensor]) -> str:
+        """The fingerprint that ``with_weights`` gives, the same for weights that are equal in float16."""
+        digest = hashlib.blake2b(self.published.encode(), digest_size=8)
+        for name in sorted(weights):
+            digest.update(name.encode() + weights[name].half().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> Tensor:
-        """ImageNet probabilities ``(B, 1000)`` of images as bytes: what the network was trained to see."""
+        """ImageNet probabilities ``(B, 1000)`` of images as bytes."""
         return self.model(self._normalized(images)).softmax(dim=1)
 
     def _normalized(self, images: Tensor) -> Tensor:
@@ -96,18 +147,31 @@ def _fingerprint(name: str, spec: EncoderSpec, model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def regions(maps: Tensor) -> Tensor:
+    """Feature maps ``(B, D, H', W')`` cell by cell in reading order, ``(B, N, D)``."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def squashed(image: Image.Image, size: int, box: tuple[float, float, float, float] | None = None) -> Tensor:
+    """RGB picture, or what ``box`` leaves of it, to ``(3, size, size)``, bytes."""
+    if box or image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    """``model`` with every batch norm that follows a convolution made part of its weights and bias, for inference."""
+    """Fold every batch norm that follows a convolution into its weights and bias, for inference."""
     for layer in list(model.modules()):
-        for (name, conv), (norm_name, norm) in pairwise(list(layer.named_children())):
+        for (_, conv), (name, norm) in pairwise(list(layer.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(layer, name, fuse_conv_bn_eval(conv, norm))
-                setattr(layer, norm_name, nn.Identity().eval())
+                values = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *values)
+                setattr(layer, name, nn.Identity().eval())
     return model
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
-    """The frozen encoder called ``name``. Raises ``InputError`` for an unknown name or weights that cannot be had."""
+    """The frozen encoder ``name``. Raises ``InputError`` for an unknown name or weights that cannot be loaded."""
     return Encoder(name, encoder_spec(name)).to(device)
 
 

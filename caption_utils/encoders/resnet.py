@@ -11,31 +11,32 @@ from caption_utils.errors import InputError
 
 
 def load_resnet101() -> nn.Module:
-    """The network with torchvision's ImageNet weights, downloaded once. ``InputError`` if they cannot be had."""
+    """The network with torchvision's ImageNet weights, downloaded once. ``InputError`` if they cannot be loaded."""
     from torchvision.models import ResNet101_Weights, resnet101
 
     weights = ResNet101_Weights.IMAGENET1K_V2
     try:
         return resnet101(weights=weights)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:  # no network, or a file cut short
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:  # no network, or a truncated file
         raise InputError(
-            f"resnet101: ImageNet weights could not be had ({error}); connect to the internet once, or put "
+            f"resnet101: ImageNet weights could not be loaded ({error}); connect to the internet once, or put "
             f"{weights.url.rsplit('/')[-1]} into {torch.hub.get_dir()}/checkpoints, or use efficientnet_lite2"
         ) from None
 
 
-def resnet_features(model: Any, x: Tensor) -> Tensor:
-    """The last feature map ``(B, 2048, S/32, S/32)`` of normalised images ``(B, 3, S, S)``."""
-    return model.layer4(_fine_map(model, x))
+def resnet_stages(model: Any) -> list[nn.Module]:
+    """The parts that make the last feature map, in order: the stem and the four stages."""
+    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+    return [stem, model.layer1, model.layer2, model.layer3, model.layer4]
 
 
-def resnet_two_stages(model: Any, x: Tensor) -> Tensor:
+def resnet_features(model: Any, x: Tensor, done: int = 0) -> Tensor:
+    """The last feature map ``(B, 2048, S/32, S/32)`` of normalised images, or of the output of ``done`` stages."""
+    return nn.Sequential(*resnet_stages(model)[done:])(x)
+
+
+def resnet_two_stages(model: Any, x: Tensor, done: int = 0) -> Tensor:
     """The third stage's map on the grid of the last, then the last: ``(B, 1024 + 2048, S/32, S/32)``."""
-    fine = _fine_map(model, x)
+    fine = nn.Sequential(*resnet_stages(model)[done:-1])(x)
     last = model.layer4(fine)
     return torch.cat([F.adaptive_avg_pool2d(fine, last.shape[-1]), last], dim=1)
-
-
-def _fine_map(model: Any, x: Tensor) -> Tensor:
-    x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
-    return model.layer3(model.layer2(model.layer1(x)))

@@ -68,7 +68,7 @@ def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Rel
     data does, and if there are too few validation photos.
     """
     model = load_model(folder, device())
-    captioner = Captioner(model, load_encoder(model.encoder, device()))
+    captioner = Captioner(model, model.own_encoder(load_encoder(model.encoder, device())))
     whole, val = read_split(data, model, "val")
     train = whole.split("train")
     first, second = halves(captioner, val)

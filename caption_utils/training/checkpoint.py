@@ -1,14 +1,18 @@
 """Model folders: weights as safetensors, everything else as JSON, nothing that can run code.
 
 A model folder holds ``model.safetensors`` (float16), ``config.json`` (decoder, encoder, how and on which photos it was
-trained) and ``vocab.json``. Training adds ``last.safetensors``, from which it resumes, and ``log.csv``.
+trained) and ``vocab.json``, and if stages of the encoder were fine-tuned ``encoder.safetensors`` (float16). Training
+adds ``last.safetensors``, from which it resumes, and ``log.csv``.
+
+An ensemble is a folder whose ``config.json`` is ``{"models": [...]}``, the names of model folders beside it.
 """
 
 import base64
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -18,9 +22,11 @@ from torch import Tensor
 from caption_utils.config import DecoderConfig
 from caption_utils.data.splits import digests_of, name_digest
 from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder, build_decoder
+from caption_utils.model.ensemble import Ensemble
 
 PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and how a zip of them, as torch.save writes it
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -32,12 +38,15 @@ RENAMED = {
     "project.1.": "project.",
 }
 WEIGHTS, CONFIG, VOCAB, LAST = "model.safetensors", "config.json", "vocab.json", "last.safetensors"
+ENCODER_WEIGHTS = "encoder.safetensors"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder with all that is needed to use it. ``training`` tells how it came about; ``trained_on`` holds digests
-    of its training photos' names, none in older folders.
+    """A decoder, or an ``Ensemble``, with all that is needed to use it.
+
+    ``training`` tells how it came about; ``trained_on`` holds digests of its training photos' names, none in older
+    folders. ``encoder_weights`` are those that fine-tuning changed, by their names in the encoder.
     """
 
     decoder: Decoder
@@ -46,6 +55,11 @@ class Model:
     fingerprint: str
     training: dict[str, Any] = field(default_factory=dict)
     trained_on: frozenset[bytes] = frozenset()
+    encoder_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def own_encoder(self, published: Encoder) -> Encoder:
+        """The ``published`` encoder with what fine-tuning changed. Raises ``InputError`` if that does not fit."""
+        return published.with_weights(self.encoder_weights) if self.encoder_weights else published
 
     def saw(self, photo: str) -> bool:
         """Whether it was trained on a photo of this name."""
@@ -75,13 +89,16 @@ def save_model(folder: str | Path, model: Model) -> None:
     """Write the model folder; the weights come last, so that a folder which has them is whole."""
     folder = Path(folder)
     model.vocab.save(folder / VOCAB)
-    config = {
+    config: dict[str, Any] = {
         "decoder": asdict(model.decoder.config),
         "encoder": {"name": model.encoder, "fingerprint": model.fingerprint},
         "vocabulary": model.vocab.fingerprint(),
         "training": model.training,
         "trained_on": base64.b64encode(b"".join(sorted(model.trained_on))).decode(),
     }
+    if model.encoder_weights:
+        config["encoder"] |= {"weights": ENCODER_WEIGHTS}
+        save_tensors(folder / ENCODER_WEIGHTS, {name: tensor.half() for name, tensor in model.encoder_weights.items()})
     write_json(folder / CONFIG, config)
     tied = {"output.weight"} if model.decoder.config.tie_weights else set()
     weights = {name: tensor.half() for name, tensor in model.decoder.state_dict().items() if name not in tied}
@@ -92,11 +109,45 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     """Read a model folder, the decoder ready for evaluation in float32.
 
     Raises ``InputError`` for a missing or damaged file, for weights, configuration and vocabulary that differ in size,
-    and for other words than the model's.
+    for other words than the model's, and for an ensemble of models that do not fit together.
     """
     folder = Path(folder)
     _refuse_pickles(folder)
     config = read_json(folder / CONFIG)
+    members = member_folders(folder, config)
+    if not members:
+        return _load_one(folder, config, device)
+    models = [_load_one(member, read_json(member / CONFIG), device) for member in members]
+    for member, model in zip(members, models, strict=True):
+        if (model.vocab.fingerprint(), model.fingerprint) != (models[0].vocab.fingerprint(), models[0].fingerprint):
+            raise InputError(
+                f"{folder / CONFIG}: {member.name} has other words or another encoder than the first model"
+            )
+    decoder = cast(Decoder, Ensemble([model.decoder for model in models]).eval())
+    seen = frozenset().union(*(model.trained_on for model in models))
+    training = {"split": models[0].training.get("split", "official"), "models": [member.name for member in members]}
+    return replace(models[0], decoder=decoder, training=training, trained_on=seen)
+
+
+def member_folders(folder: Path, config: dict[str, Any]) -> list[Path]:
+    """The folders of an ensemble's models, none if it is a single model. Raises ``InputError`` for other places."""
+    names = config.get("models", [])
+    if not isinstance(names, list) or any(
+        not isinstance(name, str) or Path(name).name != name or not name for name in names
+    ):
+        raise InputError(f"{folder / CONFIG}: models should be a list of names of model folders beside {folder}")
+    return [folder.parent / name for name in names]
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash of the weights in a model folder, or of those of an ensemble's models."""
+    digest = hashlib.blake2b(digest_size=8)
+    for member in member_folders(folder, read_json(folder / CONFIG)) or [folder]:
+        digest.update((member / WEIGHTS).read_bytes())
+    return digest.hexdigest()
+
+
+def _load_one(folder: Path, config: dict[str, Any], device: torch.device | str) -> Model:
     vocab = Vocabulary.load(_inside(folder, VOCAB))
     try:
         decoder = build_decoder(DecoderConfig(**config["decoder"]))
@@ -114,25 +165,35 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     if config.get("vocabulary", words := vocab.fingerprint()) != words:
         raise InputError(f"{folder / VOCAB}: other words than the model's; restore the vocabulary that belongs to it")
     load_weights(decoder, folder)
-    return Model(decoder.to(device).eval(), vocab, *encoder, training, frozenset(seen))
+    changed = read_weights(folder, ENCODER_WEIGHTS) if "weights" in config["encoder"] else {}
+    return Model(decoder.to(device).eval(), vocab, *encoder, training, frozenset(seen), changed)
 
 
 def load_weights(decoder: Decoder, folder: Path) -> None:
     """Fill ``decoder`` from ``model.safetensors``. Raises ``InputError`` if file and decoder do not fit."""
-    path = _inside(folder, WEIGHTS)
-    refuse_pickle(path)
+    weights = read_weights(folder, WEIGHTS)
     try:
-        weights = upgraded({name: tensor.float() for name, tensor in load_file(path).items()})
+        weights = upgraded(weights)
         if decoder.config.tie_weights:
             weights["output.weight"] = weights["embedding.weight"]
         decoder.load_state_dict(weights)
-    except OSError:
-        raise InputError(f"{path}: no weights here; train a model into this folder first") from None
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
+    except KeyError as error:
+        raise InputError(f"{folder / WEIGHTS}: damaged ({error}); restore the file or train again") from None
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: does not fit {folder / CONFIG} ({reason}); restore the pair") from None
+        raise InputError(f"{folder / WEIGHTS}: does not fit {folder / CONFIG} ({reason}); restore the pair") from None
+
+
+def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """Float32 tensors of a safetensors file. Raises ``InputError`` if it is missing, damaged or a pickle."""
+    path = _inside(folder, name)
+    refuse_pickle(path)
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except OSError:
+        raise InputError(f"{path}: no weights here; train a model into this folder first") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
 
 
 def upgraded(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,18 +2,19 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from caption_utils.config import MEASURES
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
-from caption_utils.model.decoder import Decoder
 from caption_utils.training.checkpoint import LAST, WEIGHTS, save_tensors
 
 LOG_FIELDS = ("epoch", "train_loss", *MEASURES, "learning_rate", "captions_per_second", "seconds")
@@ -30,22 +31,38 @@ class Progress:
     scaler: dict[str, Any]
 
 
-def tensors_of(decoder: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights as ``model.NAME``, and what Adam keeps of the i-th parameter as ``adam.i.NAME``."""
-    tensors = {f"model.{name}": tensor.clone() for name, tensor in decoder.state_dict().items()}
+def weights_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Copies of the weights of named modules, as ``MODULE.NAME``."""
+    return {
+        f"{module}.{name}": value.clone() for module in modules for name, value in modules[module].state_dict().items()
+    }
+
+
+def restore_weights(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> None:
+    """Undo ``weights_of``. Raises ``RuntimeError`` if the modules have other parameters."""
+    for module, each in modules.items():
+        each.load_state_dict(
+            {n.removeprefix(f"{module}."): t for n, t in tensors.items() if n.startswith(f"{module}.")}
+        )
+
+
+def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """What Adam keeps of the i-th parameter, as ``adam.i.NAME``."""
     state = optimizer.state_dict()["state"]
-    return tensors | {f"adam.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+    return {f"adam.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
 
 
-def restore_tensors(tensors: dict[str, Tensor], decoder: Decoder, optimizer: Optimizer) -> None:
-    """Undo ``tensors_of``. Raises ``RuntimeError`` if the decoder has other parameters."""
-    decoder.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+def restore_moments(tensors: Mapping[str, Tensor], optimizer: Optimizer) -> None:
+    """Undo ``moments_of``; each moment lies in memory as its parameter does, which the fused optimiser relies on."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam."):
             _, index, entry = name.split(".")
             state.setdefault(int(index), {})[entry] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, entry in optimizer.state.items():
+        alike = {name: value for name, value in entry.items() if value.shape == parameter.shape}
+        entry.update({name: torch.empty_like(parameter).copy_(value) for name, value in alike.items()})
 
 
 def save_progress(folder: Path, progress: Progress) -> None:

@@ -13,14 +13,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caption_utils.config import ENCODER, FROM_DATA, DecoderConfig, RunConfig, SelfCriticalConfig, TrainConfig
+from caption_utils.config import (
+    ENCODER,
+    FROM_DATA,
+    DecoderConfig,
+    FineTuneConfig,
+    RunConfig,
+    SelfCriticalConfig,
+    TrainConfig,
+)
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.splits import name_digest
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.data.word_vectors import WordVectors, load_word_vectors
 from caption_utils.data.wordpiece import WordPiece
 from caption_utils.encoders.encoder import Encoder, encoder_spec, load_encoder
-from caption_utils.encoders.store import extract
+from caption_utils.encoders.store import FeatureStore, extract
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder, build_decoder
@@ -28,11 +36,13 @@ from caption_utils.plots import learning_curve
 from caption_utils.runtime import device, gpu_count, seed_everything
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, check_encoder, load_model
+from caption_utils.training.fine_tuning import PictureBatches, fine_tune
 from caption_utils.training.processes import join_processes
 from caption_utils.training.self_critical import DrawnBatches, refine
 from caption_utils.training.trainer import fit
 
 BATCH = 50  # images at a time in evaluation
+LOSS = ("label_smoothing", "doubly_stochastic", "from_context", "reinforce", "entropy")  # settings of what is lowered
 
 
 def train_model(
@@ -62,7 +72,7 @@ def train_model(
     _check_words(tokenizer, word_vectors, settings)
     _check_folder(out)
     processes = join_processes()
-    place = processes.device or device()
+    place = _place()
     config = TrainConfig(**_fields_of(TrainConfig, settings))
     dataset = read_dataset(data, split, processes.is_main_process)
     train = dataset.split("train")
@@ -78,7 +88,8 @@ def train_model(
     decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
     if vectors:
         insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
-    batches, val = _batches(dataset, encoder, vocab, config, place, CaptionBatches)
+    batches = _to_train_on(dataset, encoder, vocab, config, place, CaptionBatches)
+    val = _to_validate_on(dataset, encoder, vocab, place)
     source = {
         "data": dataset.name,
         "split": dataset.scheme,
@@ -88,10 +99,7 @@ def train_model(
     }
     trained_on = frozenset(map(name_digest, train.image_names))
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source, trained_on)
-    history = fit(model, batches, val, config, out, decoders)
-    if processes.is_main_process:
-        _save_curve(history, Path(out))
-    return history
+    return _with_curve(fit(model, batches, val, config, out, decoders), out)
 
 
 def refine_model(
@@ -103,47 +111,94 @@ def refine_model(
     of ``SelfCriticalConfig``. Else it is as ``train_model``. Raises ``InputError`` as its parts do, for other settings
     and for hard attention.
     """
-    config = _self_critical_config(settings or {})
+    config = _config_of(SelfCriticalConfig, "self-critical training", settings or {})
     _check_folder(out)
-    processes = join_processes()
-    place = processes.device or device()
+    place = _place()
     model = load_model(start, place)
     if model.decoder.config.hard:
         raise InputError(f"{start}: has hard attention, which self-critical training does not know; take another model")
-    encoder = load_encoder(model.encoder, place)
-    check_encoder(model, encoder.name, encoder.fingerprint)
-    dataset = read_dataset(data, str(model.training.get("split", "official")), processes.is_main_process)
+    model, encoder, dataset = _begin(data, model, start, "self_critical")
     make = partial(DrawnBatches, model.decoder, config)
-    train, val = _batches(dataset, encoder, model.vocab, config, place, make)
+    train = _to_train_on(dataset, encoder, model.vocab, config, place, make)
+    val = _to_validate_on(dataset, encoder, model.vocab, place)
+    return _with_curve(refine(model, train, val, config, out), out)
+
+
+def fine_tune_model(
+    data: str | Path | CaptionDataset, start: str | Path, out: str | Path, settings: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Read ``data`` and ``fine_tune`` the model of the folder ``start`` into the folder ``out``; returns the history.
+
+    What is stored of each image is the map in front of the first stage that learns. ``settings`` are fields of
+    ``FineTuneConfig``, without teachers and word vectors; what the loss is made of stays, if they do not tell it, as
+    ``start`` was trained. Else it is as ``refine_model``. Raises ``InputError`` as its parts do and for other settings.
+    """
+    settings = settings or {}
+    _config_of(FineTuneConfig, "fine-tuning", settings, others=("distillation", "freeze_word_vectors"))
+    _check_folder(out)
+    place = _place()
+    model, encoder, dataset = _begin(data, load_model(start, place), start, "fine_tuned")
+    before = model.training["fine_tuned"]["training"]
+    config = FineTuneConfig(**({name: before[name] for name in LOSS if name in before} | dict(settings)))
+    _check_context(model.decoder, config.from_context)
+    encoder.last_stages(config.fine_tune)  # an impossible number is told before any work is done
+    before = encoder.before(config.fine_tune)
+    val = _to_validate_on(dataset, before, model.vocab, place)
+    train: CaptionBatches
+    if config.crop:
+        train = PictureBatches(dataset.split("train"), encoder.size, model.vocab, config, place)
+    else:
+        train = _to_train_on(dataset, before, model.vocab, config, place, CaptionBatches)
+    return _with_curve(fine_tune(model, encoder, train, val, config, out), out)
+
+
+def _begin(
+    data: str | Path | CaptionDataset, model: Model, start: str | Path, kind: str
+) -> tuple[Model, Encoder, CaptionDataset]:
+    """The ``model`` of the folder ``start``, whose ``training`` now tells the kind of run, its encoder and its data."""
+    encoder = model.own_encoder(load_encoder(model.encoder, _place()))
+    check_encoder(model, encoder.name, encoder.fingerprint)
+    dataset = read_dataset(data, str(model.training.get("split", "official")), join_processes().is_main_process)
     before = {"model": Path(start).resolve().name, "training": model.training}
-    source = {"data": dataset.name, "split": dataset.scheme, "self_critical": before}
-    trained_on = model.trained_on.union(map(name_digest, train.names))
-    history = refine(replace(model, training=source, trained_on=trained_on), train, val, config, out)
-    if processes.is_main_process:
-        _save_curve(history, Path(out))
-    return history
+    source = {"data": dataset.name, "split": dataset.scheme, kind: before}
+    trained_on = model.trained_on.union(map(name_digest, dataset.split("train").image_names))
+    return replace(model, training=source, trained_on=trained_on), encoder, dataset
+
+
+def _place() -> torch.device:
+    return join_processes().device or device()
 
 
 B = TypeVar("B", bound=CaptionBatches)
 
 
-def _batches(
+def _to_train_on(
     dataset: CaptionDataset,
     encoder: Encoder,
     vocab: Vocabulary,
     config: RunConfig,
     place: torch.device,
     make: Callable[..., B],
-) -> tuple[B, CaptionBatches]:
-    """Batches to train on, as ``make`` makes them, and to validate on; each process extracts its share of features."""
-    processes, train, val = join_processes(), dataset.split("train"), dataset.split("val")
-    mine = slice(processes.process_index, None, processes.num_processes)
-    seen, held_out = extract(train, encoder, rows=mine), extract(val, encoder, rows=mine)
-    mirrored = extract(train, encoder, mirror=True, rows=mine) if config.mirror else None
+) -> B:
+    """Batches as ``make`` makes them; each process extracts its share of the features."""
+    train = dataset.split("train")
+    store = _extracted(train, encoder, place)
+    mirrored = _extracted(train, encoder, place, mirror=True) if config.mirror else None
+    return make(train, store, vocab, config.images_per_batch, place, mirrored, config.seed)
+
+
+def _to_validate_on(
+    dataset: CaptionDataset, encoder: Encoder, vocab: Vocabulary, place: torch.device
+) -> CaptionBatches:
+    val = dataset.split("val")
+    return CaptionBatches(val, _extracted(val, encoder, place), vocab, BATCH, place)
+
+
+def _extracted(part: CaptionDataset, encoder: Encoder, place: torch.device, mirror: bool = False) -> FeatureStore:
+    processes = join_processes()
+    store = extract(part, encoder, mirror=mirror, rows=slice(processes.process_index, None, processes.num_processes))
     processes.wait_for_everyone()
-    mirrored = mirrored.to(place) if mirrored else None
-    batches = make(train, seen.to(place), vocab, config.images_per_batch, place, mirrored, config.seed)
-    return batches, CaptionBatches(val, held_out.to(place), vocab, BATCH, place)
+    return store.to(place)
 
 
 def _check_folder(out: str | Path) -> None:
@@ -151,14 +206,18 @@ def _check_folder(out: str | Path) -> None:
         raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
 
 
-def _self_critical_config(settings: Mapping[str, Any]) -> SelfCriticalConfig:
-    known = _fields_of(SelfCriticalConfig, settings)
-    if others := settings.keys() - known.keys():
+C = TypeVar("C", bound=RunConfig)
+
+
+def _config_of(kind: type[C], name: str, settings: Mapping[str, Any], others: Sequence[str] = ()) -> C:
+    """The settings of a run that goes on from a model. ``others`` are fields of ``kind`` that it does not take."""
+    known = _fields_of(kind, settings)
+    if unknown := (settings.keys() - known.keys()) | (known.keys() & {*others}):
         raise InputError(
-            f"{', '.join(sorted(others))}: no setting of self-critical training, which takes the model as it is; "
-            "the fields of SelfCriticalConfig are"
+            f"{', '.join(sorted(unknown))}: no setting of {name}, which takes the model as it is; "
+            f"the fields of {kind.__name__} are"
         )
-    return SelfCriticalConfig(**known)
+    return kind(**known)
 
 
 def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, Any]) -> None:
@@ -173,9 +232,12 @@ def _check_words(tokenizer: str, word_vectors: str | None, settings: Mapping[str
         raise InputError("freeze_word_vectors has no word vectors to freeze; give --word-vectors too")
 
 
-def _save_curve(history: pd.DataFrame, folder: Path) -> None:
-    with replacing(folder / "curve.png") as path:
-        learning_curve(history).savefig(path, format="png")
+def _with_curve(history: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """The history, of which the main process draws ``curve.png``."""
+    if join_processes().is_main_process:
+        with replacing(Path(folder) / "curve.png") as path:
+            learning_curve(history).savefig(path, format="png")
+    return history
 
 
 def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
@@ -214,7 +276,11 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
     # building one finds what does not fit together, and costs little without a vocabulary
     spec, shape = encoder_spec(encoder_name), _fields_of(DecoderConfig, settings)
     decoder = build_decoder(DecoderConfig(1, spec.width, local_dim=spec.local, **shape))
-    if settings.get("from_context") and not decoder.config.context_speaks:
+    _check_context(decoder, settings.get("from_context", 0.0))
+
+
+def _check_context(decoder: Decoder, from_context: float) -> None:
+    if from_context and not decoder.config.context_speaks:
         raise InputError("from_context needs attention, whose context has a way to the words; set deep_output")
 
 

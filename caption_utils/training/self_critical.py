@@ -21,8 +21,7 @@ from caption_utils.search.sampling import sample
 from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import Model
 from caption_utils.training.loss import TeacherForcing, of_captions
-from caption_utils.training.progress import found
-from caption_utils.training.trainer import Trainer, weights_digest
+from caption_utils.training.trainer import Refinement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +107,7 @@ def self_critical_loss(forward: TeacherForcing, batch: Drawn, captions: int | No
     return -(batch.rewards.sum() + learnt - learnt.detach()) / (captions or len(batch.owner))
 
 
-class SelfCritical(Trainer):
+class SelfCritical(Refinement):
     """A run that raises the reward of drawn captions, and keeps what has the best CIDEr on validation images."""
 
     def __init__(
@@ -116,16 +115,6 @@ class SelfCritical(Trainer):
     ):
         super().__init__(model, config, folder, batches, val)
         self.cider = CiderD([[tokenize(text) for text in texts] for texts in val.texts])
-
-    def settings(self) -> dict[str, object]:
-        return {**super().settings(), "start": weights_digest(self.start.values())}
-
-    def run_round(self) -> None:
-        """As any, and before the first the model is measured as it came, so that nothing worse is kept."""
-        if not self.history:
-            self.note({"epoch": 0})
-            self.say(f"epoch 0: {found(self.history[-1])}")
-        super().run_round()
 
     def objective(self, part: Batch, share: Share) -> Tensor:
         return self_critical_loss(self.forward, cast(Drawn, part), share.captions)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,11 @@ from caption_utils.training.progress import (
     best,
     found,
     load_progress,
-    restore_tensors,
+    moments_of,
+    restore_moments,
+    restore_weights,
     save_progress,
-    tensors_of,
+    weights_of,
     write_log,
 )
 
@@ -77,15 +79,25 @@ class Trainer:
         self.rounds = min(config.validations, len(batches))  # an epoch has so many, each with a validation at its end
         self.forward = teacher_forcing(model.decoder, batches.device)
         self.processes = join_processes()
-        self.parameters = [each for each in model.decoder.parameters() if each.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        rates = self.rates()
+        groups: list[dict[str, Any]] = [
+            {"params": trained(module), "peak": rates[name]} for name, module in self.modules().items()
+        ]
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self.precision = precision(batches.device, config.precision)
         self.scaler = torch.amp.GradScaler(batches.device.type, enabled=self.precision is torch.float16)
         self.steps = 0
         self.history: History = []
-        self.start = {name: value.clone() for name, value in model.decoder.state_dict().items()}
+        self.start = weights_of(self.modules())
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the name under which it is saved."""
+        return {"model": self.model.decoder}
+
+    def rates(self) -> dict[str, float]:
+        """The peak of the learning rate of each of ``modules``."""
+        return {"model": self.config.learning_rate}
 
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
@@ -96,7 +108,7 @@ class Trainer:
             "captions": self.batches.fingerprint(),
             "validation": self.val.fingerprint(),
             "teachers": [weights_digest(teacher.state_dict().values()) for teacher in self.teachers],
-            "word_vectors": weights_digest([self.start["embedding.weight"]]) if pretrained else None,
+            "word_vectors": weights_digest([self.start["model.embedding.weight"]]) if pretrained else None,
         }
         return {**asdict(self.model.decoder.config), **asdict(self.config), **data}
 
@@ -104,10 +116,10 @@ class Trainer:
         """Rounds of training so far."""
         return sum(row["epoch"] > 0 for row in self.history)
 
-    def learning_rate(self) -> float:
-        """The rate for the next step."""
+    def pace(self) -> float:
+        """The rate for the next step, as a share of its peak."""
         progress = self.steps / (self.config.epochs * len(self.batches))
-        return self.config.learning_rate * SCHEDULES[self.config.schedule](progress, self.config.warmup)
+        return SCHEDULES[self.config.schedule](progress, self.config.warmup)
 
     def finished(self) -> bool:
         """All epochs done, or no new best for ``patience`` epochs."""
@@ -155,7 +167,7 @@ class Trainer:
         return {
             "epoch": number / self.rounds if number % self.rounds else epoch,
             "train_loss": loss,
-            "learning_rate": self.learning_rate(),
+            "learning_rate": self.config.learning_rate * self.pace(),
             "captions_per_second": captions / seconds,
             "seconds": seconds,
         }
@@ -171,7 +183,8 @@ class Trainer:
         self.add_up_gradients()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)  # Pascanu et al. 2013
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.pace()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1
@@ -214,7 +227,7 @@ class Trainer:
 
     def save(self) -> None:
         """After a validation: everything needed to go on, then the model folder if it is the best yet."""
-        tensors = tensors_of(self.model.decoder, self.optimizer)
+        tensors = weights_of(self.modules()) | moments_of(self.optimizer)
         save_progress(self.folder, Progress(tensors, self.history, self.settings(), self.scaler.state_dict()))
         self.publish()
 
@@ -223,19 +236,24 @@ class Trainer:
         if best(self.history) is self.history[-1]:
             used = {"precision": str(self.precision).removeprefix("torch.")}
             training = {**self.model.training, **asdict(self.config), **used, "best": self.history[-1]}
-            save_model(self.folder, replace(self.model, training=training))
+            save_model(self.folder, replace(self.result(), training=training))
         write_log(self.folder, self.history)
+
+    def result(self) -> Model:
+        """The model as it is now."""
+        return self.model
 
     def resume(self) -> None:
         """Go on from the folder's last validation, if any. Raises ``InputError`` if it is damaged or another run's."""
         progress = load_progress(self.folder)
         if progress is None:
             self.history = []
-            self.model.decoder.load_state_dict(self.start)
+            restore_weights(self.start, self.modules())
             return
         self._check_settings(progress.settings)
         try:
-            restore_tensors(progress.tensors, self.model.decoder, self.optimizer)
+            restore_weights(progress.tensors, self.modules())
+            restore_moments(progress.tensors, self.optimizer)
         except RuntimeError:
             raise InputError(f"{self.folder / LAST}: written by an older version; train into a new folder") from None
         self.history = progress.history
@@ -275,6 +293,24 @@ class Trainer:
         import pandas as pd  # training itself does without
 
         return pd.DataFrame(self.history)
+
+
+class Refinement(Trainer):
+    """A run that goes on from a trained model. It is measured as it came, so that nothing worse is kept."""
+
+    def settings(self) -> dict[str, object]:
+        return {**super().settings(), "start": weights_digest(self.start.values())}
+
+    def run_round(self) -> None:
+        if not self.history:
+            self.note({"epoch": 0})
+            self.say(f"epoch 0: {found(self.history[-1])}")
+        super().run_round()
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [each for each in module.parameters() if each.requires_grad]
 
 
 def weights_digest(weights: Iterable[Tensor]) -> str:

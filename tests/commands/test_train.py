@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from copy import deepcopy
 
 import pytest
 import skimage
@@ -114,6 +115,26 @@ def test_a_model_learns_from_the_score(model, data_folder, tmp_path, capsys, ref
     assert line.startswith("caption_utils: attention, min_count: no setting of self-critical training")
 
 
+def test_an_encoder_is_fine_tuned_and_captions(model, data_folder, tmp_path, encoder, monkeypatch, capsys, refused):
+    for module in ("captioner", "training.run"):
+        monkeypatch.setattr(f"caption_utils.{module}.load_encoder", lambda name, device: deepcopy(encoder))
+    command = ["train", "--data", str(data_folder), "--out", str(tmp_path / "out")]
+    tuned = [*command, "--start", str(model), "--fine-tune", "1"]
+    assert (
+        main([*tuned, "--epochs", "1", "--no-mirror", "--encoder-learning-rate", "1e-3", "--learning-rate", "1e-2"])
+        == 0
+    )
+    assert re.fullmatch(
+        r".*: best validation perplexity [\d.]+ after epoch [01]", capsys.readouterr().out.splitlines()[-1]
+    )
+    assert main(["caption", "--model", str(tmp_path / "out"), str(data_folder / "Images" / "0.png")]) == 0
+    line = refused(*tuned[:-1], "9")
+    assert "efficientnet_lite2: 9 stages cannot be fine-tuned; choose 1 to 7" in line
+    assert "give both --start and --fine-tune" in refused(*command, "--fine-tune", "1")
+    assert "give both --start and --fine-tune" in refused(*command, "--start", model)
+    assert "--self-critical and --fine-tune are two runs" in refused(*tuned, "--self-critical", model)
+
+
 def test_every_setting_is_an_option(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
@@ -127,6 +148,8 @@ def test_every_setting_is_an_option(capsys):
         "--seed",
         "--tokenizer",
         "--word-vectors",
+        "--fine-tune STAGES",
+        "--encoder-learning-rate",
     ):
         assert option in text
     assert not re.search("--(vocab-size|feature-dim|word-dim)", text)

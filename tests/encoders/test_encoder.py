@@ -56,6 +56,28 @@ def test_local_channels_are_means_of_finer_cells_and_the_last_map_follows(encode
     torch.testing.assert_close(found[..., :720], cells.flatten(2).mT)
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite2", "efficientnet_lite2_local"])
+@pytest.mark.parametrize("count", [2, 7])
+def test_the_last_stages_make_features_of_the_map_before_them(name, count):
+    encoder = load_encoder(name)
+    images = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = encoder.before(count)
+    maps = before(images)
+    assert maps.shape == (1, before.grid**2, before.width) == {2: (1, 196, 120), 7: (1, 12544, 32)}[count]
+    assert before.fingerprint != encoder.fingerprint
+    torch.testing.assert_close(encoder.after(maps, count), encoder(images))
+    changed = {id(each) for each in encoder.last_stages(count).parameters()}
+    names = {name for name, each in encoder.model.named_parameters() if id(each) in changed}
+    assert {each.split(".")[0] for each in names} == {"_blocks", "_conv_head"}
+    assert min(int(each.split(".")[1]) for each in names if each.startswith("_blocks")) == {2: 15, 7: 0}[count]
+
+
+def test_stages_that_cannot_be_trained(encoder):
+    for each, count, range in ((encoder, 8, "1 to 7"), (load_encoder("efficientnet_lite2_local"), 1, "2 to 7")):
+        with pytest.raises(InputError, match=f"{each.name}: {count} stages cannot be fine-tuned; choose {range}"):
+            each.last_stages(count)
+
+
 def test_resnets_local_channels_are_those_of_its_third_stage():
     model = resnet101(weights=None).eval()
     images = torch.randn(1, 3, 64, 64)
@@ -64,11 +86,14 @@ def test_resnets_local_channels_are_those_of_its_third_stage():
         finer = model.layer3(model.layer2(model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(images)))))))
     assert both.shape == (1, 3072, 2, 2)
     torch.testing.assert_close(both[:, 1024:], last)
+    with torch.no_grad():
+        torch.testing.assert_close(resnet_two_stages(model, finer, done=4), both)
+        torch.testing.assert_close(resnet_features(model, finer, done=4), last)
     torch.testing.assert_close(both[:, :1024], finer.reshape(1, 1024, 2, 2, 2, 2).mean(dim=(3, 5)))
 
 
 @pytest.mark.parametrize("size", [224, 260])
-def test_without_its_batch_norms_the_network_computes_the_same(encoder, size):
+def test_folded_batch_norms_give_the_same_features(encoder, size):
     published = load_efficientnet_lite2().eval()
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
     with torch.no_grad():
@@ -114,7 +139,7 @@ def small_encoder(seed=0, **changed):
     return Encoder("small", module.EncoderSpec(**(spec | changed)))
 
 
-def test_the_fingerprint_tells_weights_and_transform_apart():
+def test_the_fingerprint_depends_on_weights_and_transform():
     prints = [
         small_encoder().fingerprint,
         small_encoder(seed=1).fingerprint,
@@ -146,14 +171,14 @@ def test_transform_keeps_a_picture_of_the_right_size(encoder):
     assert (encoder.transform(Image.fromarray(values)).permute(1, 2, 0).numpy() == values).all()
 
 
-def test_an_unknown_name_is_told_the_known_ones():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
         load_encoder("vgg")
     with pytest.raises(InputError, match="is unknown"):
         encoder_spec("")
 
 
-def test_every_spec_can_be_asked_without_loading():
+def test_every_spec_is_known_without_loading():
     found = {name: (spec.grid, spec.width, spec.local) for name, spec in ENCODERS.items()}
     assert found == {
         "efficientnet_lite2": (7, 1280, 0),

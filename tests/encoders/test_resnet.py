@@ -14,7 +14,7 @@ from caption_utils.errors import InputError
     "error",
     [urllib.error.URLError("no route"), OSError("disk"), RuntimeError("invalid hash\nvalue"), EOFError("cut short")],
 )
-def test_resnet_without_its_weights_says_what_to_do(monkeypatch, error):
+def test_missing_resnet_weights_name_the_remedy(monkeypatch, error):
     def fail(weights):
         raise error
 

@@ -1,0 +1,136 @@
+"""Fine-tuning: the last stages of the encoder learn together with the decoder, at a rate of their own."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caption_utils.config import FineTuneConfig
+from caption_utils.data.datasets import CaptionDataset
+from caption_utils.data.images import load_image
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.encoders.encoder import Encoder, squashed
+from caption_utils.metrics.perplexity import perplexity
+from caption_utils.model.decoder import Batch
+from caption_utils.training.batches import CaptionBatches, Share
+from caption_utils.training.checkpoint import Model
+from caption_utils.training.trainer import Refinement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class PictureBatches(CaptionBatches):
+    """Batches that hold pictures as bytes, ``(G, 3, S, S)``, in the place of features.
+
+    Worker processes decode them when a batch is asked for. What is cut off depends on seed, epoch and picture alone.
+    """
+
+    def __init__(
+        self, dataset: CaptionDataset, size: int, vocab: Vocabulary, config: FineTuneConfig, device: torch.device
+    ):
+        paths: Any = [dataset.path(name) for name in dataset.image_names]
+        mirrored = paths if config.mirror else None
+        super().__init__(dataset, paths, vocab, config.images_per_batch, device, mirrored, config.seed)
+        self.paths, self.size, self.crop = paths, size, config.crop
+
+    def shuffled(self, epoch: int, *rest: Any, **named: Any) -> Iterator[Share]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        self.cuts = torch.rand(
+            len(self.paths), 2, 2, generator=generator
+        )  # how much, and how much of it left and above
+        return super().shuffled(epoch, *rest, **named)
+
+    def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
+        cuts = (self.cuts[chosen] * torch.tensor([[self.crop], [1.0]])).tolist()
+        paths, sizes = [self.paths[i] for i in chosen], [self.size] * len(chosen)
+        pictures = np.stack(list(workers().map(cut_out, paths, sizes, cuts, flip)))
+        return self._placed(torch.from_numpy(pictures))
+
+
+@cache
+def workers() -> ProcessPoolExecutor:
+    """Processes that decode pictures, from their first use on; a GPU in use allows no forks."""
+    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+
+
+def cut_out(path: Path, size: int, cut: list[list[float]], flip: bool) -> np.ndarray:
+    """A picture as bytes ``(3, size, size)``, of which shares of width and height are cut off, and mirrored or not.
+
+    ``cut`` is the two shares, and how much of each is cut off left and above.
+    """
+    image = load_image(path)
+    (wide, high), (left, above) = cut
+    x, y = left * wide * image.width, above * high * image.height
+    pixels = squashed(image, size, (x, y, x + (1 - wide) * image.width, y + (1 - high) * image.height))
+    return (pixels.flip(2) if flip else pixels).numpy()
+
+
+class FineTuning(Refinement):
+    """A run whose batches hold the maps in front of the first stage that learns, or pictures, and no features.
+
+    The stages before it are frozen, and batch norms are part of the convolutions, so that nothing else changes.
+    """
+
+    config: FineTuneConfig
+
+    def __init__(
+        self,
+        model: Model,
+        encoder: Encoder,
+        config: FineTuneConfig,
+        folder: Path,
+        batches: CaptionBatches,
+        val: CaptionBatches,
+    ):
+        self.encoder, self.before = encoder, encoder.before(config.fine_tune)
+        self.stages = encoder.last_stages(config.fine_tune).requires_grad_(True)
+        super().__init__(model, config, folder, batches, val)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {**super().modules(), "stages": self.stages}
+
+    def rates(self) -> dict[str, float]:
+        return {**super().rates(), "stages": self.config.encoder_learning_rate}
+
+    def seen(self, batch: Batch) -> Batch:
+        """The batch with the features that the stages make now, with their gradient, of each image once."""
+        maps = batch.features if batch.features.dim() == 3 else self.before(batch.features)
+        return replace(batch, features=self.encoder.after(maps, self.config.fine_tune))
+
+    def objective(self, part: Batch, share: Share) -> Tensor:
+        return super().objective(self.seen(part), share)
+
+    def validate(self) -> tuple[str, float]:
+        return "val_perplexity", perplexity(self.model.decoder, map(self.seen, self.val.in_order()))
+
+    def result(self) -> Model:
+        """The model with the weights of the stages, and those that an earlier run has changed."""
+        learnt = {name: each.detach() for name, each in self.encoder.model.named_parameters() if each.requires_grad}
+        weights = {**self.model.encoder_weights, **learnt}
+        return replace(self.model, encoder_weights=weights, fingerprint=self.encoder.fingerprint_with(weights))
+
+
+def fine_tune(
+    model: Model,
+    encoder: Encoder,
+    train: CaptionBatches,
+    val: CaptionBatches,
+    config: FineTuneConfig,
+    folder: str | Path,
+) -> "pd.DataFrame":
+    """Train ``model.decoder`` and the last stages of its ``encoder``, and return the history, one row an epoch.
+
+    ``train`` and ``val`` hold the features of ``encoder.before(config.fine_tune)``, or pictures. The history's first
+    row, of epoch 0, is the model as it came. Folder, resume and processes are those of ``fit``; the folder also gets
+    the weights of the stages. Raises ``InputError`` if the encoder has no such stages.
+    """
+    return FineTuning(model, encoder, config, Path(folder), train, val).run()
