@@ -164,7 +164,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     for layer in list(model.modules()):
         for (_, conv), (name, norm) in pairwise(list(layer.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                values = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                values: Any = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
                 conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *values)
                 setattr(layer, name, nn.Identity().eval())
     return model
