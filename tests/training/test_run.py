@@ -14,9 +14,16 @@ from caption_utils.training.run import check_settings, refine_model, train_model
 SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
 
 
+@pytest.fixture
+def curves():
+    """Learning curves are drawn, for tests that look at them; elsewhere their files are empty."""
+
+
 @pytest.fixture(autouse=True)
-def fake(monkeypatch, cache, fake_encoder):
+def fake(request, monkeypatch, cache, fake_encoder):
     """The fake encoder under a real name, on the CPU, with its features below ``tmp_path``."""
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
     monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
     monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
     return fake_encoder
@@ -66,7 +73,7 @@ def test_two_photos_are_enough_to_train(data_folder, tmp_path):
     assert len(train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)) == 2
 
 
-def test_a_curve_that_cannot_be_written_keeps_the_last_one(data_folder, tmp_path, monkeypatch):
+def test_a_curve_that_cannot_be_written_keeps_the_last_one(data_folder, tmp_path, monkeypatch, curves):
     curve = tmp_path / "model" / "curve.png"
     train_model(data_folder, curve.parent, min_count=1, settings=SMALL)
     before = curve.read_bytes()
@@ -233,7 +240,7 @@ REFINED = {"epochs": 1, "images_per_batch": 3, "validations": 1, "samples": 3, "
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer_file, fake, pieces):
+def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer_file, fake, curves, pieces):
     tokenizer = str(tokenizer_file) if pieces else "words"
     train_model(data_folder, tmp_path / "start", min_count=1, settings=SMALL, tokenizer=tokenizer)
     before = {path.name: path.read_bytes() for path in (tmp_path / "start").iterdir()}
