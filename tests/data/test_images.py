@@ -187,6 +187,7 @@ print(*load_image(sys.argv[1]).size, peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell how much memory was used")
 @pytest.mark.parametrize(
     ("name", "mode", "size", "reduced", "kilobytes"),

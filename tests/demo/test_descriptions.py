@@ -80,6 +80,7 @@ def _position_holds(text: str, groups: list, width: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_every_caption_is_true_and_five_differ(demo, told):
     for name, sentences in told.items():
         assert len(sentences) == len(set(map(str.lower, sentences))) == 5, name
@@ -203,6 +204,7 @@ def test_any_scene_gets_five_true_captions(background, kind):
     assert five == captions(scene, Random(3)) != captions(scene, Random(4))
 
 
+@pytest.mark.slow
 def test_rare_words_are_rarer_the_later_they_are_listed():
     scene = Scene("meadow", (Thing("ball", "red", (10, 130, 70, 190)), Thing("umbrella", "blue", (90, 130, 150, 190))))
     rng = Random(0)

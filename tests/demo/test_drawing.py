@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from caption_utils.demo.descriptions import Scene, Thing
@@ -7,6 +8,7 @@ from caption_utils.demo.scenes import DEMO
 from caption_utils.demo.words import KINDS
 
 
+@pytest.mark.slow
 def test_pictures_show_each_thing_in_its_colour(demo):
     for name, scene in demo.items():
         pixels = np.asarray(Image.open(DEMO / "Images" / name)).astype(np.int16)  # (height, width, 3)

@@ -22,6 +22,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_regenerating_gives_the_committed_bytes(tmp_path, monkeypatch):
     """All texts, and every 21st picture: these show each kind, colour, background and size."""
     drawn, count = [], itertools.count()

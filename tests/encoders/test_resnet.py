@@ -25,6 +25,7 @@ def test_missing_resnet_weights_name_the_remedy(monkeypatch, error):
     assert "\n" not in str(seen.value)
 
 
+@pytest.mark.slow
 def test_resnet_features(monkeypatch):
     torch.manual_seed(0)
     published = resnet101(weights=None).eval()

@@ -235,6 +235,7 @@ def test_photographs_are_put_to_the_deletion_test(model, data_folder, fake, monk
     assert report["fall_attended"] == pytest.approx(100 * table["attended"].mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_evaluation_on_scenes(tmp_path):
     report = evaluate_model(write_model(tmp_path / "model", words="ball"), DEMO, "val").report()
     names = [f"pointing_{name}{end}" for name in ("hit", "mass", "chance", "absent") for end in ("", "_low", "_high")]

@@ -152,6 +152,7 @@ class Crash(BaseException):
     """The end of a process, as far as the files can tell."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant_name", ["bahdanau", "general", "local"])
 def test_a_run_that_crashed_goes_on_to_the_same_bits(run, tmp_path, monkeypatch, variant_name):
     """As it was measured before the first step, within an epoch, in the middle of a step, and after one."""
