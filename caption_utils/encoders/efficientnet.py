@@ -97,7 +97,7 @@ class EfficientNetLite2(nn.Module):
     def two_stages(self, x: Tensor, done: int = 0) -> Tensor:
         """An earlier map on the grid of the last, then the last: ``(B, 720 + 1280, S/32, S/32)``.
 
-        The earlier one has cells of 16 pixels, as the next block expands them; the last one's are their means.
+        The earlier one, as the next block expands it, has cells of 16 pixels; it is averaged over those of the last.
         """
         stages: list[Any] = self.stages()
         fine = nn.Sequential(*stages[done:-AFTER_FINE])(x)

@@ -26,8 +26,8 @@ class EncoderSpec:
     """What defines an encoder: ``load`` returns a classifier, ``features`` maps images to its last feature map.
 
     If not 0, ``local`` of its ``width`` channels, the first, come from an earlier stage, and only they are attended to.
-    ``stages`` lists the parts that make the map one after another; ``features`` may begin after any number of them that
-    leaves at least ``least``.
+    ``stages`` lists the parts that make the map, in order; ``features`` can continue from the output of any of them
+    after which at least ``least`` are left.
     """
 
     load: Callable[[], nn.Module]
@@ -61,7 +61,7 @@ ENCODERS = {
 class Encoder(nn.Module):
     """A frozen network: images ``(B, 3, S, S)`` to features ``(B, N, D)``, N = grid · grid regions in reading order.
 
-    Its last stages may be trained, see ``last_stages``; their weights are then told to a new one by ``with_weights``.
+    Its last stages can be fine-tuned, see ``last_stages``; ``with_weights`` loads their weights into a new encoder.
     """
 
     mean: Tensor
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         return regions(maps).float()
 
     def last_stages(self, count: int) -> nn.ModuleList:
-        """The last ``count`` stages. Raises ``InputError`` if they are too many or too few to be trained."""
+        """The last ``count`` stages. Raises ``InputError`` if so many, or so few, cannot be trained."""
         stages = self.spec.stages(self.model)
         if not self.spec.least <= count < len(stages):
             raise InputError(
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         return nn.ModuleList(stages[-count:])
 
     def before(self, count: int) -> "Encoder":
-        """An encoder that ends in front of the last ``count`` stages, for ``extract``."""
+        """The encoder without its last ``count`` stages, for ``extract``."""
         first = copy(self)
         first.spec = replace(self.spec, features=lambda model, x: nn.Sequential(*self.spec.stages(model)[:-count])(x))
         first.name, first.fingerprint = f"{self.name}_before_{count}", f"{self.fingerprint} before {count}"
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         return first
 
     def after(self, features: Tensor, count: int) -> Tensor:
-        """Features ``(B, N, D)``, with their gradient, of those that ``before(count)`` makes, ``(B, N', D')``."""
+        """The last ``count`` stages: the output of ``before(count)``, ``(B, N', D')``, to features ``(B, N, D)``."""
         maps = features.transpose(1, 2).unflatten(2, (math.isqrt(features.shape[1]), -1))
         return regions(self.spec.features(self.model, maps, len(self.spec.stages(self.model)) - count))
 
@@ -124,7 +124,7 @@ class Encoder(nn.Module):
         return self
 
     def fingerprint_with(self, weights: Mapping[str, Tensor]) -> str:
-        """The fingerprint that ``with_weights`` gives, the same for weights that are equal in float16."""
+        """The fingerprint with these weights, the same for weights that are equal in float16."""
         digest = hashlib.blake2b(self.published.encode(), digest_size=8)
         for name in sorted(weights):
             digest.update(name.encode() + weights[name].half().cpu().contiguous().numpy().tobytes())
@@ -153,7 +153,7 @@ def regions(maps: Tensor) -> Tensor:
 
 
 def squashed(image: Image.Image, size: int, box: tuple[float, float, float, float] | None = None) -> Tensor:
-    """RGB picture, or what ``box`` leaves of it, to ``(3, size, size)``, bytes."""
+    """RGB picture, or the part of it in ``box``, to ``(3, size, size)``, bytes."""
     if box or image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
