@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,11 +22,13 @@ from torch import Tensor
 from caption_utils.config import DecoderConfig
 from caption_utils.data.splits import digests_of, name_digest
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder, build_decoder
 from caption_utils.model.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from caption_utils.encoders.encoder import Encoder
 
 PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and how a zip of them, as torch.save writes it
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -57,7 +59,7 @@ class Model:
     trained_on: frozenset[bytes] = frozenset()
     encoder_weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def own_encoder(self, published: Encoder) -> Encoder:
+    def own_encoder(self, published: "Encoder") -> "Encoder":
         """The ``published`` encoder with what fine-tuning changed. Raises ``InputError`` if that does not fit."""
         return published.with_weights(self.encoder_weights) if self.encoder_weights else published
 
