@@ -9,6 +9,8 @@ DEMO := CAPTION_DATA=demo CAPTION_PROFILE=fast
 PYTEST := OMP_NUM_THREADS=1 $(DEMO) $(BIN)/python -m pytest --quiet \
     --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+unexport PYTHONDONTWRITEBYTECODE  # many processes import the package; compiled once, it is there for all
+
 .DEFAULT_GOAL := help
 .PHONY: help run test quick style check app lab book notebooks bench gpu links ablation demo lock hosts
 
