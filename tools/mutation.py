@@ -60,6 +60,8 @@ class Fault(NamedTuple):
 
 SETTINGS, VOCABULARY = "tests/training/test_run.py", "notebooks/02_vocabulary.ipynb"
 BAHDANAU, LUONG = "notebooks/04_bahdanau_attention.ipynb", "notebooks/05_luong_attention.ipynb"
+EVALUATION, PAGE = "notebooks/06_evaluation.ipynb", "notebooks/07_interactive_captioning.ipynb"
+IMPROVEMENTS = "notebooks/08_further_improvements.ipynb"
 FAULTS = [
     Fault("files.py", "            temporary.unlink()", "            pass"),
     Fault("runtime.py", "    np.random.seed(seed)\n", ""),
@@ -190,6 +192,14 @@ FAULTS = [
     Fault("model/decoder.py", "self.attend(hidden, state)\n", "self.attend(state.hidden, state)\n", LUONG),
     Fault("model/attention.py", "return query @ keys.mT", "return 2 * query @ keys.mT", LUONG),
     Fault("captioner.py", "self.encoder.grid).numpy()", "self.encoder.grid).mT.numpy()", LUONG),
+    Fault("search/hypotheses.py", "(len(self.ids) + 1) **", "len(self.ids) **", EVALUATION),
+    Fault("metrics/scores.py", "np.exp(np.minimum(0.0, 1 - 1 / ratios))", "1", EVALUATION),
+    Fault("evaluation/grounding.py", "area[top:bottom, left:right]", "area[left:right, top:bottom]", EVALUATION),
+    Fault("captioner.py", "(len(self.tokens) + 1)", "len(self.tokens)", PAGE),
+    Fault("app/session.py", "captioner.captions(features, beams)[0]", "captioner.captions(features)[0]", PAGE),
+    Fault("model/decoder.py", "torch.sigmoid(self.gate", "torch.tanh(self.gate", IMPROVEMENTS),
+    Fault("training/loss.py", "(log_words - baseline) @", "log_words @", IMPROVEMENTS),
+    Fault("data/wordpiece.py", "count + 1", "count", IMPROVEMENTS),
 ]
 
 
