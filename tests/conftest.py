@@ -22,7 +22,7 @@ from caption_utils.training.checkpoint import Model, save_model
 
 pytest_plugins = ["browsing", "exercises"]  # fixtures of the pages; solutions of the notebooks
 
-LONGEST = "browser trainer processes no_waits caption train notebooks gpu bootstrap report structure wheel".split()
+LONGEST = "browser processes trainer no_waits notebooks bootstrap report structure meteor book wheel".split()
 COLOURS = ("red", "green", "blue", "white")
 
 
@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items):
 
     Notebooks and the longest files come first, so that of several processes none ends long after the others.
     """
-    items.sort(key=lambda item: item.path.suffix == ".py" and item.path.stem.removeprefix("test_") not in LONGEST)
+    order = {"": 0} | {f"test_{name}": place for place, name in enumerate(LONGEST, 1)}
+    items.sort(key=lambda item: order.get(item.path.stem if item.path.suffix == ".py" else "", len(order)))
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
