@@ -155,7 +155,12 @@ def fine_tune_model(
 def _begin(
     data: str | Path | CaptionDataset, model: Model, start: str | Path, kind: str
 ) -> tuple[Model, Encoder, CaptionDataset]:
-    """The ``model`` of the folder ``start``, whose ``training`` now tells the kind of run, its encoder and its data."""
+    """The ``model`` of the folder ``start``, whose ``training`` now tells the kind of run, its encoder and its data.
+
+    Raises ``InputError`` for an ensemble.
+    """
+    if "models" in model.training:
+        raise InputError(f"{start}: an ensemble, whose models are trained one by one; name one of them")
     encoder = model.own_encoder(load_encoder(model.encoder, _place()))
     check_encoder(model, encoder.name, encoder.fingerprint)
     dataset = read_dataset(data, str(model.training.get("split", "official")), join_processes().is_main_process)
