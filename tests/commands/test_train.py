@@ -128,6 +128,7 @@ def test_an_encoder_is_fine_tuned_and_captions(model, data_folder, tmp_path, enc
         r".*: best validation perplexity [\d.]+ after epoch [01]", capsys.readouterr().out.splitlines()[-1]
     )
     assert main(["caption", "--model", str(tmp_path / "out"), str(data_folder / "Images" / "0.png")]) == 0
+    assert capsys.readouterr().out.startswith(f"{data_folder}/Images/0.png: ")
     line = refused(*tuned[:-1], "9")
     assert "efficientnet_lite2: 9 stages cannot be fine-tuned; choose 1 to 7" in line
     assert "give both --start and --fine-tune" in refused(*command, "--fine-tune", "1")

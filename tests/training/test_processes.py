@@ -93,6 +93,7 @@ def folder(tmp_path_factory):
         patch.setattr(experiment, "load_encoder", lambda name, device: FakeEncoder())
         patch.setattr(experiment, "device", lambda: torch.device("cpu"))
         patch.setattr(store, "writable_dir", lambda name: folder / "alone")
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
         for out, settings in (("one", SETTINGS), ("whole", CONSTANT)):
             experiment.train_model(data, folder / out, min_count=1, settings=settings | {"mirror": True})
         experiment.refine_model(data, folder / "one", folder / "refined", REFINED)
