@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from exercises import solutions
 
 import notebooks
 
@@ -136,6 +137,11 @@ def test_ends_with_summary_exercises_references_and_next(path):
     assert -1 not in places and places == sorted(places)
     exercises = text[places[1] : places[2]]
     assert re.findall(r"^\d\. ", exercises, re.MULTILINE) == ["1. ", "2. ", "3. "]
+
+
+@every_notebook
+def test_each_exercise_has_a_solution_in_code(path):
+    assert list(map(bool, solutions(read(path)))) == 3 * [True]
 
 
 @every_notebook
