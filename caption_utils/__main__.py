@@ -1,9 +1,10 @@
 """Train, evaluate and use captioning models: what the notebooks do, for scripts and clusters."""
 
 import argparse
+import atexit
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from caption_utils.commands import caption, confidence, evaluate, train
 from caption_utils.errors import InputError
@@ -20,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["CAPTION_DEVICE"] = device
     try:
         _check(options)
-        return run(**options)
+        status = run(**options)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"caption_utils: {error}", file=sys.stderr)
         return 2
@@ -29,7 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"caption_utils: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
         return 141
     except OSError as error:
         print(f"caption_utils: {error}; check the path, its permissions and the disk space", file=sys.stderr)
@@ -62,7 +64,13 @@ def _complete_streams() -> None:
         setattr(sys, name, stream)
 
 
+def _end(status: int) -> NoReturn:
+    """End the process at once: to take PyTorch apart takes Python as long as a caption, and 100 MB."""
+    atexit._run_exitfuncs()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     sleep_while_waiting()
     _complete_streams()
-    sys.exit(main())
+    _end(main())
