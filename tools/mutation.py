@@ -59,6 +59,7 @@ class Fault(NamedTuple):
 
 
 SETTINGS, VOCABULARY = "tests/training/test_run.py", "notebooks/02_vocabulary.ipynb"
+EXPLORATION, FEATURES = "notebooks/01_dataset_exploration.ipynb", "notebooks/03_image_features.ipynb"
 BAHDANAU, LUONG = "notebooks/04_bahdanau_attention.ipynb", "notebooks/05_luong_attention.ipynb"
 EVALUATION, PAGE = "notebooks/06_evaluation.ipynb", "notebooks/07_interactive_captioning.ipynb"
 IMPROVEMENTS = "notebooks/08_further_improvements.ipynb"
@@ -171,6 +172,15 @@ FAULTS = [
         '", file=sys.stderr)\n        return 2',
         "tests/commands/test_main.py",
     ),
+    # people scored with their own captions; too many leaks; distances doubled
+    Fault(
+        "data/exploration.py",
+        "[[*captions[:k], *captions[k + 1 :]] for captions in chosen]",
+        "list(chosen)",
+        EXPLORATION,
+    ),
+    Fault("data/exploration.py", "1 - none - every", "1 - none", EXPLORATION),
+    Fault("data/duplicates.py", "@ signs[start:].T) / 2", "@ signs[start:].T)", EXPLORATION),
     Fault(
         "data/vocab.py",
         "for token in tokens), self.eos]",
@@ -179,11 +189,18 @@ FAULTS = [
     ),
     Fault("data/splits.py", '"trainImages.txt": "train"', '"trainImages.txt": "val"', VOCABULARY),
     Fault("training/batches.py", "pack_sequence([ids[:-1]", "pack_sequence([ids[:-2]", VOCABULARY),
+    # regions column by column; another image's features
+    Fault("encoders/encoder.py", "maps.flatten(2)", "maps.mT.flatten(2)", FEATURES),
+    Fault(
+        "encoders/store.py", "[self.row[name] for name in names]", "[self.row[name] - 1 for name in names]", FEATURES
+    ),
     # captions with another image's features; perplexity without <eos>; the worst beam first; maps transposed
     Fault("training/batches.py", "[self.names[i] for i in chosen]", "[self.names[i - 1] for i in chosen]", BAHDANAU),
     Fault("metrics/perplexity.py", 'reduction="none")', 'reduction="none", ignore_index=2)', BAHDANAU),
     Fault("search/beam.py", "-caption.score(config.length_penalty)", "caption.score(config.length_penalty)", BAHDANAU),
     Fault("captioner.py", "self.encoder.grid).numpy()", "self.encoder.grid).mT.numpy()", BAHDANAU),
+    Fault("app/heatmaps.py", "image, veil(attention, image.size)", "image, veil(attention.T, image.size)", BAHDANAU),
+    Fault("search/constraints.py", "== config.max_length", ">= config.max_length - 1", BAHDANAU),
     Fault("model/attention.py", "v(torch.tanh(pairs))", "v(pairs)", BAHDANAU),
     Fault("model/decoder.py", "whole.mean(dim=1)", "whole[:, 0]", BAHDANAU),
     Fault("training/trainer.py", "        self.optimizer.zero_grad()\n", "", BAHDANAU),
