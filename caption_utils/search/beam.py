@@ -33,7 +33,7 @@ def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int =
 
 
 class Beam(NamedTuple):
-    """Continuations of the hypotheses of G images, in S places each, likeliest first."""
+    """Continuations of the hypotheses of G images, in S places each."""
 
     parent: Tensor  # (G, S), the row continued
     word: Tensor  # (G, S), the word added
@@ -62,7 +62,8 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
         hopeless = beam.sums <= best_ended[live.images, -1:]
         beam = beam._replace(sums=beam.sums.masked_fill(ended | hopeless, DEAD))
         images = going_on(beam.sums)
-        parent, word, sums, greedy = _without_dead_places(Beam(*(value[images] for value in beam)))
+        used = (beam.sums > DEAD).any(dim=0)  # (S,), places with a live hypothesis of some image
+        parent, word, sums, greedy = (value[images][:, used] for value in beam)
         live = live.extend(images, parent, word, sums, alpha, state)
     ranked = [sorted(captions, key=lambda caption: -caption.log_probability) for captions in found]
     return [fetched(captions[: config.beams]) for captions in ranked]
@@ -85,10 +86,3 @@ def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> Beam:
     sums = totals.gather(1, place)
     sums[:, -1].masked_fill_(is_greedy[:, :-1].any(dim=1) | ~is_greedy[:, -1], DEAD)
     return Beam(parent, words.view(images, -1).gather(1, place), sums, is_greedy & (sums > DEAD))
-
-
-def _without_dead_places(beam: Beam) -> Beam:
-    """The beam with only as many places as the most live hypotheses of an image."""
-    most = int((beam.sums > DEAD).sum(dim=1).max()) if len(beam.sums) else 0
-    places = beam.sums.argsort(dim=1, descending=True)[:, :most]
-    return Beam(*(value.gather(1, places) for value in beam))

@@ -87,9 +87,5 @@ def fetched(captions: Iterable[Hypothesis]) -> list[Hypothesis]:
 
 
 def going_on(sums: Tensor) -> Tensor:
-    """Which of the G images continue, of those with hypotheses of log-probability ``sums (G, S)``.
-
-    Finished images leave once they are a fifth of all, since the regions of the others are then copied.
-    """
-    alive = (sums > DEAD).any(dim=1).nonzero().squeeze(1)
-    return alive if len(alive) <= 0.8 * len(sums) else torch.arange(len(sums))
+    """Which of the G images continue: those with a live hypothesis among the log-probabilities ``sums (G, S)``."""
+    return (sums > DEAD).any(dim=1).nonzero().squeeze(1)

@@ -41,11 +41,3 @@ def test_an_image_without_a_living_hypothesis_leaves():
     live = live.extend(images, rows[images], words[images], sums[images], alpha, state)
     assert live.images.tolist() == [0, 2]
     assert live.state.image.tolist() == [0, 0, 2, 2]
-
-
-def test_a_few_images_without_a_living_hypothesis_stay_since_leaving_costs_a_copy():
-    sums = torch.zeros(10, 2)
-    sums[3], sums[4, 0] = DEAD, DEAD
-    assert going_on(sums).tolist() == list(range(10))
-    sums[7] = DEAD
-    assert going_on(sums).tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
