@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from bench_captioning import MEGABYTES, process
+from bench_captioning import process
 
 from caption_utils.app.widget import sample_photos
 from caption_utils.runtime import repository
@@ -38,7 +38,7 @@ def main() -> None:
     seconds = [statistics.median(turn[side][0] for turn in turns) for side in range(len(sides))]
     torch, shown, now, *before = seconds
     for side, name in enumerate(sides):
-        print(f"{name}: {seconds[side]:.2f} s, peak {max(turn[side][1] for turn in turns):.0f} MB (bar {MEGABYTES})")
+        print(f"{name}: {seconds[side]:.2f} s, peak {max(turn[side][1] for turn in turns):.0f} MB")
     print(f"caption --help within {HELP_BAR} s: {shown <= HELP_BAR}")
     print(f"caption beyond import torch: {now - torch:.2f} s")
     for other in before:
