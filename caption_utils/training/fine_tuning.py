@@ -44,9 +44,8 @@ class PictureBatches(CaptionBatches):
 
     def shuffled(self, epoch: int, *rest: Any, **named: Any) -> Iterator[Share]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        self.cuts = torch.rand(
-            len(self.paths), 2, 2, generator=generator
-        )  # how much, and how much of it left and above
+        # for width and height: how much to cut off, and how much of that to the left or above
+        self.cuts = torch.rand(len(self.paths), 2, 2, generator=generator)
         return super().shuffled(epoch, *rest, **named)
 
     def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
