@@ -9,6 +9,7 @@ import argparse
 import csv
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,15 @@ def measure(data: CaptionDataset, change: str, seed: int) -> dict[str, object]:
     folder = MODELS / f"{slug(change)}-{seed}"
     settings = RECIPE | CHANGES[change] | {"seed": seed}
     arguments = {name: settings.pop(name) for name in ARGUMENTS if name in settings}
+    earlier, start = epochs_done(folder), time.process_time()
     history = train_model(data, folder, settings=settings, **arguments)
+    captions = (len(history) - earlier) * len(data.split("train").table)
+    speed = round(captions / (time.process_time() - start), 1) if captions else ""
     CURVES.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "log.csv", CURVES / f"{folder.name}.csv")
     beam = evaluate_model(folder, data, "val", 5).report()
     row: dict[str, object] = {"change": change, "seed": seed, "parameters": parameters(folder)}
-    row["captions_per_second"] = round(history["captions_per_second"].median(), 1)
+    row["captions_per_cpu_second"] = speed
     row["epoch"] = int(best(history.to_dict("records"))["epoch"])
     row |= {name: beam[name] for name in ("perplexity", "perplexity_per_word")}
     for search, report in {"greedy": greedy_scores(folder, data), "beam5": beam}.items():
@@ -103,6 +107,12 @@ def greedy_scores(folder: Path, data: CaptionDataset) -> dict[str, float]:
     references = [val.captions_of(name) for name in val.image_names]
     scores = caption_scores([caption.text for caption in found], references)
     return rounded(with_bounds({name: scores[name] for name in SCORES}))
+
+
+def epochs_done(folder: Path) -> int:
+    """How many epochs an interrupted run already has."""
+    log = folder / "log.csv"
+    return len(log.read_text(encoding="utf-8").splitlines()) - 1 if log.exists() else 0
 
 
 def parameters(folder: Path) -> int:
