@@ -1,6 +1,8 @@
 """Training in two processes is training in one."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,38 +10,74 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
 from conftest import FakeEncoder, write_dataset
+from servers import ROOT, free_port
 
 from caption_utils.encoders import store
 from caption_utils.training import run as experiment
 from caption_utils.training.checkpoint import load_model
 from caption_utils.training.processes import all_reduce, broadcast, join_processes
 
-# Runs of `python -m caption_utils train` by one pair of processes, with the fake encoder and features below `folder`;
-# then what they say to each other. Of 6 photos to train on, 6 mirrored and 3 to validate on each extracts its share.
+# Two forks stand for what `accelerate launch` starts. They run `python -m caption_utils train` with the fake encoder
+# and features below `folder`, then say something to each other. Of 6 photos to train on, 6 mirrored and 3 to validate
+# on each extracts its share.
 PAIR = """
 import os, sys
-rank = int(os.environ["RANK"])
-sys.stderr.write(f"process {{rank}}\\n")  # in one piece, unlike print
 sys.path.insert(0, {tests!r})
 import torch
+import torch._dynamo  # an optimiser's first step would load it in each child
+from accelerate import launchers
 from pathlib import Path
-from conftest import FakeEncoder
+from conftest import FakeEncoder, draw
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from caption_utils.__main__ import main
 from caption_utils.encoders import store
-from caption_utils.training import run
+from caption_utils.training import run as experiment
 from caption_utils.training.processes import all_reduce, broadcast
 
 folder, encoder = Path({folder!r}), FakeEncoder()
-run.load_encoder = lambda name, device: encoder
+experiment.load_encoder = lambda name, device: encoder
 store.writable_dir = lambda name: folder / "cache"
-for out, options in {runs!r}:
-    same = ["train", "--data", {data!r}, "--out", str(folder / out), "--mirror"]
-    assert main([*same, *options]) == 0
-assert encoder.seen == (3 + 3 + 2, 3 + 3 + 1)[rank]
-sums = all_reduce([torch.arange(3.0) + rank, torch.ones(3)])
-assert [sum.tolist() for sum in sums] == [[1, 3, 5], [2, 2, 2]]
-assert broadcast(torch.tensor(7.0 + rank)).item() == 7
+torch.set_num_threads(1)
+for rank in range(2):
+    if not os.fork():
+        os.environ |= {{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}}
+        os.environ |= {{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "{port}"}}
+        for out, options in {runs!r}:
+            same = ["train", "--data", {data!r}, "--out", str(folder / out), "--mirror"]
+            assert main([*same, *options]) == 0
+        assert encoder.seen == (3 + 3 + 2, 3 + 3 + 1)[rank]
+        sums = all_reduce([torch.arange(3.0) + rank, torch.ones(3)])
+        assert [sum.tolist() for sum in sums] == [[1, 3, 5], [2, 2, 2]]
+        assert broadcast(torch.tensor(7.0 + rank)).item() == 7
+        sys.exit()
+assert [os.wait()[1] for rank in range(2)] == [0, 0]
+for stream in (sys.stdout, sys.stderr):
+    print({mark!r}, file=stream, flush=True)
+"""
+# What a notebook starts where there are two GPUs. First with a photo that the first process cannot read while the
+# second waits for it: both must end.
+NOTEBOOK = """
+torch.set_num_threads(2)
+torch.ones(1 << 20).exp()  # the threads that this starts are not there in a fork
+data, out = folder / "own", folder / "out"
+torch.cuda.device_count = lambda: 2
+launchers.check_cuda_p2p_ib_support = lambda: True
+settings = {{"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 5}}
+
+(data / "Images" / "5.png").write_bytes(b"no picture")
+try:
+    experiment.train_on_all_gpus(data, out, settings=settings, min_count=1)
+except ChildFailedError:
+    assert not out.exists()
+draw(data / "Images" / "5.png", "red", "blue")
+history = experiment.train_on_all_gpus(data, out, settings=settings, min_count=1)
+assert list(history["epoch"]) == [1, 2] and (out / "curve.png").exists()
+
+torch.cuda.is_initialized = lambda: True
+experiment.train_model = lambda data, out, settings: print("alone")
+experiment.train_on_all_gpus(data, out, settings=settings)
 """
 SETTINGS = {
     "embed_dim": 8,
@@ -56,28 +94,8 @@ SETTINGS = {
 CONSTANT = SETTINGS | {"schedule": "constant", "epochs": 4}
 PARTS = CONSTANT | {"accumulate": 2}
 REFINED = {"epochs": 2, "learning_rate": 0.01, "images_per_batch": 5, "validations": 2, "patience": 2}
-# where there is no GPU, `--multi_gpu` starts processes on the CPU (`--cpu` would need MPI for more than one)
-LAUNCH = [
-    "-m",
-    "accelerate.commands.launch",
-    "--multi_gpu",
-    "--num_processes",
-    "2",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-    "--main_process_port",
-    "0",
-]
-
-
-def started(*command):
-    """A finished child process that saw no GPU."""
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=hidden)
+DOCUMENT = ROOT / "docs" / "training.md"
+MARK = "what the notebook's processes tell"
 
 
 def options_of(settings):
@@ -101,22 +119,30 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pair(folder):
-    """How two processes ended that trained ``two``, ``parts`` in two goes and each batch in two, and ``scored``."""
+def told(folder):
+    """What was printed, and what on the error stream, by a pair of processes and by those of a notebook.
+
+    The pair trained ``two``, ``parts`` in two goes and each batch in two, and ``scored``. All saw no GPU, and are forks
+    of one process, since importing PyTorch takes longer than all that they do.
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
     runs = [("two", SETTINGS), ("parts", PARTS | {"epochs": 2}), ("parts", PARTS)]
     runs = [(out, settings | {"min_count": 1}) for out, settings in runs]
     runs.append(("scored", REFINED | {"self_critical": folder / "one"}))
-    script = PAIR.format(
+    shutil.copytree(folder / "data", folder / "own")
+    script = (PAIR + NOTEBOOK).format(
         tests=str(Path(__file__).parents[1]),
         data=str(folder / "data"),
         folder=str(folder),
         runs=[(out, options_of(settings)) for out, settings in runs],
+        port=free_port(),
+        mark=MARK,
     )
-    (folder / "train.py").write_text(script)
-    ended = started(*LAUNCH, str(folder / "train.py"))
-    assert ended.returncode == 0, ended.stderr
-    assert "process 0\n" in ended.stderr and "process 1\n" in ended.stderr
-    return ended
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=hidden)
+    assert done.returncode == 0, done.stderr
+    return list(zip(done.stdout.split(f"{MARK}\n"), done.stderr.split(f"{MARK}\n"), strict=True))
 
 
 def assert_same_curve(*folders):
@@ -128,7 +154,7 @@ def assert_same_curve(*folders):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_loss_curve_of_one(folder, pair):
+def test_two_processes_give_the_loss_curve_of_one(folder, told):
     """Six photos in batches of five and one: the second process has fewer tokens, and once none at all."""
     assert_same_curve(folder / "one", folder / "two")
     assert load_model(folder / "two").training["best"]["epoch"] == 6
@@ -137,75 +163,43 @@ def test_two_processes_give_the_loss_curve_of_one(folder, pair):
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_together_and_may_divide_their_batches(folder, pair):
+def test_two_processes_go_on_together_and_may_divide_their_batches(folder, told):
     assert_same_curve(folder / "whole", folder / "parts")
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_speaks(folder, pair):
+def test_one_of_two_processes_speaks(folder, told):
     epochs = [*range(1, 7), "two", *range(1, 3), "parts", *range(3, 5), "parts", 0, 0.5, 1, 1.5, 2, "scored"]
-    told = [str(folder / n) if isinstance(n, str) else f"epoch {n}" for n in epochs]
-    assert [line.split(":")[0] for line in pair.stdout.splitlines()] == told
-    assert pair.stderr.count("Split: official") == 4
+    expected = [str(folder / n) if isinstance(n, str) else f"epoch {n}" for n in epochs]
+    printed, errors = told[0]
+    assert [line.split(":")[0] for line in printed.splitlines()] == expected
+    assert errors.count("Split: official") == 4
 
 
 @pytest.mark.slow
-def test_two_processes_learn_from_the_score_as_one_does(folder, pair):
+def test_two_processes_learn_from_the_score_as_one_does(folder, told):
     one, two = (pd.read_csv(folder / name / "log.csv") for name in ("refined", "scored"))
     for column in ("epoch", "train_loss", "val_cider"):
         assert list(two[column])[1:] == pytest.approx(list(one[column])[1:], abs=1e-4)
 
 
-NOTEBOOK = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(2)
-torch.ones(1 << 20).exp()  # the threads that this starts are not there in a fork
-import torch._dynamo  # an optimiser's first step would load it in each child
-from accelerate import launchers
-from pathlib import Path
-from conftest import FakeEncoder, draw
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from caption_utils.training import run as experiment
-from caption_utils.encoders import store as features
-
-data, out = Path({data!r}), Path({folder!r}) / "out"
-experiment.load_encoder = lambda name, device: FakeEncoder()
-features.writable_dir = lambda name: out.parent / "cache"
-torch.cuda.device_count = lambda: 2
-launchers.check_cuda_p2p_ib_support = lambda: True
-settings = {{"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 5}}
-
-(data / "Images" / "5.png").write_bytes(b"no picture")
-try:
-    experiment.train_on_all_gpus(data, out, settings=settings, min_count=1)
-except ChildFailedError:
-    assert not out.exists()
-draw(data / "Images" / "5.png", "red", "blue")
-history = experiment.train_on_all_gpus(data, out, settings=settings, min_count=1)
-assert list(history["epoch"]) == [1, 2] and (out / "curve.png").exists()
-
-torch.cuda.is_initialized = lambda: True
-experiment.train_model = lambda data, out, settings: print("alone")
-experiment.train_on_all_gpus(data, out, settings=settings)
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_notebook_starts_a_process_for_each_gpu(data_folder, tmp_path):
-    """First with a photo that the first process cannot read while the second waits for it: both must end."""
-    script = NOTEBOOK.format(tests=str(Path(__file__).parents[1]), data=str(data_folder), folder=str(tmp_path))
-    done = started("-c", script)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Launching training on 2") == 2
-    assert done.stdout.count("epoch 2: loss") == 1
-    assert "5.png: not a picture that can be read" in done.stderr
-    assert done.stdout.count("Training on 2 GPUs, with a process for each") == 2
-    assert done.stdout.endswith(
+def test_a_notebook_starts_a_process_for_each_gpu(told):
+    printed, errors = told[1]
+    assert printed.count("Launching training on 2") == 2
+    assert printed.count("epoch 2: loss") == 1
+    assert "5.png: not a picture that can be read" in errors
+    assert printed.count("Training on 2 GPUs, with a process for each") == 2
+    assert printed.endswith(
         "Training on 1 of 2 GPUs: this process has used one; restart the kernel to train on all\nalone\n"
     )
+
+
+def test_accelerate_knows_the_command_of_the_documents():
+    (line,) = re.findall(r"`accelerate launch ([^`]*) -m`", DOCUMENT.read_text(encoding="utf-8"))
+    command = launch_command_parser().parse_args([*line.split(), "-m", "caption_utils", "train"])
+    assert (command.multi_gpu, command.num_processes, command.module) == (True, 2, True)
+    assert (command.training_script, command.training_script_args) == ("caption_utils", ["train"])
 
 
 def test_a_process_alone_needs_nobody(monkeypatch):
