@@ -1,4 +1,7 @@
-"""For pytest: nbval runs the solutions of a notebook's exercises after its last cell, in the same kernel."""
+"""For pytest: nbval runs the solutions of a notebook's exercises after its last cell, in the same kernel.
+
+It waits for the last output of a cell as long as a busy machine may need.
+"""
 
 import re
 from collections import defaultdict
@@ -9,6 +12,7 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>\n(.*?)</details>", re.DOTALL)
+PATIENCE = 120  # seconds; nbval's own five are too few while others compute
 CODE = re.compile(r"^ *```python\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 
@@ -26,4 +30,6 @@ def pytest_make_collect_report(collector):
             place = {"name": f"Solution {number}", "cell_num": len(report.result)}
             cell = nbformat.v4.new_code_cell(source)
             report.result.append(IPyNbCell.from_parent(collector, **place, cell=cell, options=defaultdict(bool)))
+        for cell in report.result:
+            cell.output_timeout = PATIENCE
     return report
