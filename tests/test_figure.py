@@ -66,6 +66,7 @@ def test_the_published_scores_are_of_the_test_images(results):
     assert published["Xu et al. 2015, soft attention (test)"].loc["BLEU-4", "value"] == 19.5
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(results):
     results(row())
     curve = pd.DataFrame({"epoch": [1, 2], "train_loss": [3.0, 2.0], "val_perplexity": [20.0, 16.0]})

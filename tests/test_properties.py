@@ -140,6 +140,7 @@ def test_whatever_is_dropped_the_page_shows_one_card_and_goes_on(page_widget, da
     assert not page_widget.button.disabled
 
 
+@pytest.mark.slow
 def test_a_damaged_photo_is_a_picture_or_one_line_in_less_than_a_gigabyte_and_five_seconds():
     command = [sys.executable, str(Path(__file__).parent / "damaged_photos.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

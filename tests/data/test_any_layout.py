@@ -200,7 +200,7 @@ def check(case, folder):
         assert parts == {data.real(n): data.split[n].replace("dev", "val") for n, _ in worded if data.real(n) in parts}
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", [0, *(pytest.param(batch, marks=pytest.mark.slow) for batch in range(1, BATCHES))])
 def test_what_is_written_is_read(tmp_path, batch):
     for case in range(batch, CASES, BATCHES):
         try:

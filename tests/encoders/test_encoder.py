@@ -56,6 +56,7 @@ def test_local_channels_are_means_of_finer_cells_and_the_last_map_follows(encode
     torch.testing.assert_close(found[..., :720], cells.flatten(2).mT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite2", "efficientnet_lite2_local"])
 @pytest.mark.parametrize("count", [2, 7])
 def test_the_last_stages_make_features_of_the_map_before_them(name, count):
@@ -92,6 +93,7 @@ def test_resnets_local_channels_are_those_of_its_third_stage():
     torch.testing.assert_close(both[:, :1024], finer.reshape(1, 1024, 2, 2, 2, 2).mean(dim=(3, 5)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [224, 260])
 def test_folded_batch_norms_give_the_same_features(encoder, size):
     published = load_efficientnet_lite2().eval()

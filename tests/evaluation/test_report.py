@@ -245,6 +245,7 @@ def test_an_evaluation_on_scenes(tmp_path):
     assert report["pointing_absent"] > 0 and 0 < report["pointing_chance"] < 40
 
 
+@pytest.mark.slow
 def test_models_are_compared_on_the_same_images(model, data_folder, tmp_path):
     first, other = evaluate_model(model, data_folder), evaluate_model(write_model(tmp_path / "b", seed=9), data_folder)
     found = compare(first, other)

@@ -76,6 +76,7 @@ def tune(data_folder, start, tmp_path):
     return go
 
 
+@pytest.mark.slow
 def test_stages_learn_and_those_before_stay_to_the_bit(tune, start, tmp_path):
     history = tune("tuned", epochs=20, patience=20, encoder_learning_rate=3e-2, learning_rate=3e-2)
     assert history["epoch"].tolist() == list(range(21))
@@ -92,6 +93,7 @@ def test_stages_learn_and_those_before_stay_to_the_bit(tune, start, tmp_path):
     assert load_model(start).encoder_weights == {}
 
 
+@pytest.mark.slow
 def test_the_model_folder_is_used_as_any(tune, start, data_folder, tmp_path, no_java):
     """Its features are its own, on the disk and in the memory of a page, and it does what training has measured."""
     tune("tuned", epochs=6, patience=6)
@@ -107,6 +109,7 @@ def test_the_model_folder_is_used_as_any(tune, start, data_folder, tmp_path, no_
     assert not torch.equal(*(each(each.transform(Image.open(photo))[None]) for each in encoders))
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_what_the_first_has_changed(tune, data_folder, tmp_path):
     tune("tuned", patience=9)
     fine_tune_model(data_folder, tmp_path / "tuned", tmp_path / "again", TUNE | {"fine_tune": 1, "patience": 9})
@@ -120,7 +123,8 @@ class Crash(BaseException):
     """The end of a process, as far as the files can tell."""
 
 
-@pytest.mark.parametrize("crop", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("crop", [0.0, 0.3])
 def test_a_run_that_crashed_goes_on_to_the_same_bits(tune, tmp_path, monkeypatch, crop):
     tune("whole", crop=crop)
     save = trainer.Trainer.save
@@ -163,6 +167,7 @@ def test_pictures_are_decoded_cut_and_mirrored_by_workers(data_folder, vocab):
     assert torch.equal(seen(crop=0.4), seen(crop=0.4)) and not torch.equal(seen(crop=0.4), flipped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -100,6 +100,7 @@ def test_captions_are_drawn_without_dropout_and_worth_what_they_score(make_decod
             torch.testing.assert_close(part.advantages[rows], advantages(worth[None])[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant_name", ["bahdanau", "general", "deep-feeding", "entmax", "sparsemax", "local"])
 def test_the_gradient_is_that_of_reinforce(variant_name, make_decoder, drawn_batches, vocab):
     """Of each caption by itself, word after word; the loss itself is minus the mean reward."""

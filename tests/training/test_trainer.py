@@ -151,6 +151,7 @@ def test_a_finished_run_leaves_a_model_a_state_and_a_log(run, tmp_path):
     assert list(log["val_perplexity"]) == pytest.approx(list(history["val_perplexity"]), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant_name", ["bahdanau", "general", "concat-feeding", "tied", "gated", "entmax", "none", "hard"]
 )
@@ -589,6 +590,7 @@ def full_disk(monkeypatch):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [LAST, checkpoint.WEIGHTS, "log.csv"])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_disk_that_fills_up_keeps_the_last_good_files(run, tmp_path, monkeypatch, full_disk, name, epoch):
@@ -736,6 +738,7 @@ def test_precision_is_what_the_device_computes_fast(monkeypatch, device, bfloat1
     assert precision(torch.device(device)) is expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant_name",
     ["bahdanau", "general", "concat-feeding", "tied-word-vectors", "gated", "sparsemax", "hard", "local"],
