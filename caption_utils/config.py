@@ -69,8 +69,8 @@ class DecoderConfig(Settings):
 
     vocab_size: int
     feature_dim: int
-    attention: str = "bahdanau"
-    score: str = "general"
+    attention: str = one_of("bahdanau", "luong", "none")
+    score: str = one_of("general", "dot", "concat")
     input_feeding: bool = False
     embed_dim: int = within(1, 1e5, 512)
     hidden_dim: int = within(1, 1e5, 256)
@@ -90,12 +90,18 @@ class DecoderConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         attending, sparse = self.attention != "none", self.normalizer != "softmax"
+        dot = self.attention == "luong" and self.score == "dot"
         for wrong, remedy in (
             (self.gate and self.attention == "luong", "gate is for attention bahdanau or none"),
             (self.hard and not attending, "hard chooses among regions; take attention bahdanau or luong"),
             (sparse and not attending, "a normalizer is for attention bahdanau or luong; leave it out"),
             (sparse and self.hard, "hard attention must be able to try every region; leave normalizer softmax"),
             (self.likeliest and not self.hard, "likeliest is for hard attention; set hard too"),
+            (
+                dot and self.context_dim != self.hidden_dim,
+                f"score 'dot' compares features of width {self.context_dim} with a hidden state of width "
+                f"{self.hidden_dim}; set hidden_dim={self.context_dim}, or use score 'general'",
+            ),
         ):
             if wrong:
                 raise InputError(remedy)

@@ -95,7 +95,7 @@ FAULTS = [
     Fault("encoders/store.py", 'f"{encoder.fingerprint} {mirror}"', "encoder.fingerprint"),
     Fault("encoders/store.py", "features[row], done[row] = found.half().cpu().numpy(), True", "done[row] = True"),
     Fault("model/attention.py", "v(torch.tanh(pairs))", "v(pairs)"),
-    Fault("model/attention.py", "alpha.detach() / times", "alpha.detach() * times"),
+    Fault("model/hard.py", "alpha.detach() / times", "alpha.detach() * times"),
     Fault("model/normalizers.py", "partial(torch.softmax, dim=-1)", "partial(torch.softmax, dim=1)"),
     Fault("model/normalizers.py", "(ordered.cumsum(dim=-1) - 1) / rank", "ordered.cumsum(dim=-1) / rank"),
     Fault("model/normalizers.py", "scores.sort(dim=-1, descending=True)", "scores.sort(dim=-1)"),

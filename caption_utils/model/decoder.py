@@ -1,6 +1,6 @@
 """Regions to words: LSTM decoders that attend, one with Bahdanau's attention and one with Luong's.
 
-Shapes: **B** captions · **G** images those captions describe · **T** steps · **N** regions · **D** features ·
+Shapes: **B** captions · **G** images that they describe · **T** steps · **N** regions · **D** features ·
 **E** embedding · **H** hidden · **O** output vector, E or H · **V** vocabulary · **P** tokens of a packed batch: step
 by step, captions from longest to shortest, without padding (``torch.nn.utils.rnn.PackedSequence``).
 """
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from caption_utils.config import DecoderConfig
-from caption_utils.errors import InputError
-from caption_utils.model.attention import Attention, BahdanauAttention, LuongAttention, NoAttention, likeliest, sampled
+from caption_utils.model.attention import Attention, BahdanauAttention, LuongAttention
 from caption_utils.model.embedding import ProjectedEmbedding, word_embedding
+from caption_utils.model.hard import likeliest, sampled
 
 
 @dataclass(frozen=True)
 class Batch:
-    """G images and the B captions they have, as ``Decoder.forward`` takes them, with what it should predict."""
+    """G images and their B captions, as ``Decoder.forward`` takes them, with what it should predict."""
 
     features: Tensor  # (G, N, D)
     tokens: PackedSequence  # P tokens: each caption from <bos> on, without <eos>
     targets: Tensor  # (P,), the token that follows each
-    owner: Tensor  # (B,), whose image each packed caption describes
+    owner: Tensor  # (B,), which image each packed caption describes
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class State:
     hidden: Tensor  # (B, H)
     cell: Tensor  # (B, H)
     attentional: Tensor | None = None  # (B, O), only with input feeding
-    hard: Tensor | None = None  # (B, 1, 1), only where hard attention learns: 1 for captions that look at samples, or 0
+    hard: Tensor | None = None  # (B, 1, 1), only where hard attention learns: 1 if a caption looks at samples, else 0
 
     def select(self, captions: Tensor, images: Tensor | None = None) -> "State":
-        """The memory of some captions and, unless all stay, the regions of some images; one may come several times.
+        """The memory of some captions and, unless all stay, the regions of some images; both may repeat.
 
         ``index_select`` adds up its gradient in a fixed order, so that runs repeat to the last bit on a CPU.
         """
@@ -54,14 +54,14 @@ class State:
         return replace(self, features=features, keys=keys, **memory)
 
     def first(self, count: int) -> "State":
-        """The state of the first captions, where each has regions of its own."""
+        """The state of the first captions, if each has regions of its own."""
         return replace(self, **{name: value[:count] for name, value in vars(self).items() if value is not None})
 
 
 class Decoder(nn.Module):
-    """What both decoders share; a subclass says in ``recur`` in which order to attend and to step the LSTM."""
+    """What both decoders share; ``recur`` of a subclass attends and steps the LSTM, in its own order."""
 
-    baseline: Tensor  # only with hard attention: what the log-probability of a caption has been of late
+    baseline: Tensor  # only with hard attention: a moving average of the captions' log-probability
 
     def __init__(self, config: DecoderConfig, attention: Attention):
         super().__init__()
@@ -80,15 +80,15 @@ class Decoder(nn.Module):
             self.register_buffer("baseline", torch.zeros(()))
 
     def regions(self, features: Tensor) -> Tensor:
-        """What is attended to: features ``(G, N, D)`` themselves, or ``relu(W f_i)`` of width ``region_dim``.
+        """What is attended to: the features ``(G, N, D)`` themselves, or ``relu(W f_i)`` of width ``region_dim``.
 
-        Of an encoder with local channels, these alone: they have not seen the whole picture.
+        If the encoder has local channels, only these are attended to: they have not seen the whole picture.
         """
         features = self.feature_dropout(features[..., : self.config.attended_dim])
         return features if self.project is None else self.feature_dropout(torch.relu(self.project(features)))
 
     def init_state(self, features: Tensor) -> State:
-        """The state before the first word of one caption an image: ``h_0`` and ``c_0`` from the mean feature.
+        """The state before the first word, for one caption of each image: ``h_0`` and ``c_0`` from the mean feature.
 
         Source: Xu et al. 2015, section 3.1.2.
         """
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
         """Teacher forcing: logits ``(P, V)`` of the word after each token, and alphas ``(P, N)``.
 
         ``features (G, N, D)`` belong to G images; ``owner (B,)`` says which of them each packed caption describes.
-        With ``hard (B, 1, 1)`` regions are sampled, and alphas are ``(P, 2, N)``, as in ``attend``.
+        With ``hard (B, 1, 1)`` regions are sampled, and alphas are ``(P, 2, N)``: see ``attend``.
         """
         embedded = self.dropout(self.embedding(tokens.data))  # (P, E)
         state = replace(self.init_state(features).select(owner, owner), hard=hard)
@@ -122,14 +122,14 @@ class Decoder(nn.Module):
         return self.logits(torch.cat(outputs), embedded), torch.cat(alphas)
 
     def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """One step from a word's embedding ``(B, E)``: what ``logits`` needs, alpha ``(B, N)``, new state."""
+        """One step from a word's embedding ``(B, E)``: the output vector, alpha ``(B, N)`` and the new state."""
         raise NotImplementedError
 
     def attend(self, hidden: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Context ``(B, D)`` and alpha ``(B, N)`` of queries ``(B, H)``, each in the image of its caption.
 
-        Hard attention takes the features of one region as context, in training of a sample ``s_t``, which then follows
-        alpha, ``(B, 2, N)``; where ``state.hard`` is 0, the sample is 0, and alpha stands in: Xu et al. 2015, 4.1.
+        Hard attention takes one region's features as context (Xu et al. 2015, equation 9). In training it returns alpha
+        and the sample ``s_t``, ``(B, 2, N)``; where ``state.hard`` is 0, the sample is 0 and alpha makes the context.
         """
         query = hidden.unflatten(0, (len(state.features), -1))  # (G, B / G, H)
         alpha = self.attention.weights(query, state.keys)  # (G, B / G, N)
@@ -141,19 +141,19 @@ class Decoder(nn.Module):
         return context.flatten(0, 1), alpha.flatten(0, 1)
 
     def output_vector(self, hidden: Tensor, context: Tensor) -> Tensor:
-        """What ``logits`` needs of hidden states ``(P, H)`` and contexts ``(P, D)``."""
+        """From hidden states ``(P, H)`` and contexts ``(P, D)``, what ``logits`` makes words of."""
         raise NotImplementedError
 
     def context_logits(self, context: Tensor) -> Tensor:
-        """What contexts ``(P, D)`` alone say of the next word, ``(P, V)``: hidden state and last word are 0."""
+        """Logits ``(P, V)`` from contexts ``(P, D)`` alone: hidden state and last word are 0."""
         hidden, embedded = (context.new_zeros(len(context), n) for n in (self.config.hidden_dim, self.config.embed_dim))
         return self.logits(self.output_vector(hidden, context), embedded)
 
     def logits(self, output: Tensor, embedded: Tensor) -> Tensor:
-        """What ``recur`` returned and the words just read ``(P, E)`` to logits ``(P, V)``.
+        """Logits ``(P, V)`` from output vectors and the embeddings ``(P, E)`` of the words just read.
 
         Deep output is ``L_o (E y_{t-1} + L_h h_t + L_z z_t)``: Xu et al. 2015, equation 7. With Luong's attention
-        ``h̃_t``, which has the context ``z_t`` in it, takes the place of the last two.
+        ``h̃_t``, which contains the context ``z_t``, replaces the last two: Luong et al. 2015, equation 6.
         """
         output = self.to_embedding(self.dropout(output))
         if self.config.deep_output:
@@ -166,14 +166,14 @@ class Decoder(nn.Module):
 class BahdanauDecoder(Decoder):
     """Attend with ``h_{t-1}``, then step the LSTM on ``[embedding; context]``; without attention, on the mean feature.
 
-    The gate says how much the context counts for a word: times ``β_t = σ(f_β(h_{t-1}))``, a number.
+    The gate scales the context by a number, ``β_t = σ(f_β(h_{t-1}))``: how much the picture counts for this word.
     Source: Bahdanau et al. 2015, section 3.1; Xu et al. 2015, section 3.1.2, equations 1 to 3, and section 4.2.1.
     """
 
     def __init__(self, config: DecoderConfig):
         sizes = config.context_dim, config.hidden_dim, config.attention_dim
         attending = config.attention != "none"
-        super().__init__(config, BahdanauAttention(*sizes, config.normalizer) if attending else NoAttention())
+        super().__init__(config, BahdanauAttention(*sizes, config.normalizer) if attending else Attention())
         self.gate = nn.Linear(config.hidden_dim, 1) if config.gate else None
         self.lstm = nn.LSTMCell(config.embed_dim + config.context_dim, config.hidden_dim)
         if config.through_embedding:
@@ -196,7 +196,7 @@ class LuongDecoder(Decoder):
 
     ``h̃_t = tanh(W_c [context; h_t])`` is the output vector; with input feeding ``h̃_{t-1}`` enters the LSTM beside the
     embedding, and the LSTM goes step by step.
-    Source: Luong et al. 2015, sections 3.1 and 3.3, equation 5.
+    Source: Luong et al. 2015, section 3, equation 5; input feeding is section 3.3.
     """
 
     def __init__(self, config: DecoderConfig):
@@ -225,7 +225,7 @@ class LuongDecoder(Decoder):
     def forward(
         self, features: Tensor, tokens: PackedSequence, owner: Tensor, hard: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As in ``Decoder``. Without input feeding no step waits for the attention, which is one call for all steps."""
+        """As in ``Decoder``. Without input feeding no step waits for the attention: one call attends for all steps."""
         if self.config.input_feeding or self.config.hard:
             return super().forward(features, tokens, owner, hard)
         embedded = self.dropout(self.embedding(tokens.data))  # (P, E)
@@ -245,11 +245,6 @@ class LuongDecoder(Decoder):
             return self.lstm(inputs, (state.hidden[None], state.cell[None]))
 
 
-DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder, "none": BahdanauDecoder}
-
-
 def build_decoder(config: DecoderConfig) -> Decoder:
-    """The decoder that ``config`` describes. Raises ``InputError`` for an unknown attention."""
-    if config.attention not in DECODERS:
-        raise InputError(f"attention {config.attention!r} is unknown; choose one of {', '.join(DECODERS)}")
-    return DECODERS[config.attention](config)
+    """The decoder that ``config`` describes."""
+    return LuongDecoder(config) if config.attention == "luong" else BahdanauDecoder(config)

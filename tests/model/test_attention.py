@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from caption_utils.errors import InputError
-from caption_utils.model.attention import BahdanauAttention, LuongAttention, likeliest, sampled
+from caption_utils.model.attention import BahdanauAttention, LuongAttention
 
 B, T, N, D, H, A = 2, 3, 5, 4, 3, 6
 KINDS = {
@@ -107,30 +106,3 @@ class _KeysAndAttention(torch.nn.Module):
 def test_dot_has_no_parameters_and_general_no_query_projection():
     assert not list(KINDS["dot"]().parameters())
     assert [tuple(p.shape) for p in KINDS["general"]().parameters()] == [(H, D)]
-
-
-def test_dot_needs_equal_widths():
-    with pytest.raises(InputError, match="score 'dot' compares features of width 4 .* set hidden_dim=4, or use"):
-        LuongAttention(D, H, A, "dot")
-
-
-def test_an_unknown_score_is_told_the_known_ones():
-    with pytest.raises(InputError, match="score 'cosine' is unknown; choose one of dot, general, concat"):
-        LuongAttention(D, H, A, "cosine")
-
-
-@pytest.mark.parametrize("half", [torch.float32, torch.bfloat16])
-def test_regions_are_sampled_with_their_weights(half):
-    torch.manual_seed(0)
-    alpha = torch.tensor([0.5, 0.3125, 0.125, 0.0625, 0.0], dtype=half)
-    draws = sampled(alpha.expand(100, 200, 5)).flatten(0, 1)
-    assert draws.sum(dim=1).tolist() == [1] * 20_000
-    shares, spread = draws.float().mean(dim=0), (alpha * (1 - alpha) / 20_000).sqrt()
-    assert ((shares - alpha).abs() <= 4 * spread).all()
-
-
-def test_samples_and_the_likeliest_have_no_gradient():
-    alpha = torch.tensor([[0.2, 0.5, 0.3]], requires_grad=True)
-    assert not sampled(alpha).requires_grad
-    assert not likeliest(alpha).requires_grad
-    assert likeliest(alpha).tolist() == [[0, 1, 0]]

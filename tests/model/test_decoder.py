@@ -250,11 +250,6 @@ def test_tied_weights_are_one_tensor(make_decoder):
     assert untied.output.weight is not untied.embedding.weight
 
 
-def test_an_unknown_attention_is_told_the_known_ones():
-    with pytest.raises(InputError, match="attention 'self' is unknown; choose one of bahdanau, luong, none"):
-        build_decoder(DecoderConfig(10, 6, attention="self"))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -269,6 +264,12 @@ def test_an_unknown_attention_is_told_the_known_ones():
             "hard attention must be able to try every region; leave normalizer",
         ),
         ({"likeliest": True}, "likeliest is for hard attention; set hard too"),
+        ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong, none"),
+        ({"score": "cosine"}, "score 'cosine' is unknown; choose one of general, dot, concat"),
+        (
+            {"attention": "luong", "score": "dot", "hidden_dim": 5},
+            "score 'dot' compares features of width 6 with a hidden state of width 5; set hidden_dim=6, or use",
+        ),
         ({"normalizer": "relu"}, "normalizer 'relu' is unknown; choose one of softmax, sparsemax, entmax"),
     ],
 )

@@ -139,7 +139,7 @@ def fake_again():
     ("settings", "message"),
     [
         ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong"),
-        ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of dot, general, concat"),
+        ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of general, dot, concat"),
         ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
         ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, one_cycle"),
         ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16, float16"),
@@ -239,6 +239,7 @@ def test_a_model_of_pieces_says_words(data_folder, tmp_path, tokenizer_file):
 REFINED = {"epochs": 1, "images_per_batch": 3, "validations": 1, "samples": 3, "mirror": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [False, True])
 def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer_file, fake, curves, pieces):
     tokenizer = str(tokenizer_file) if pieces else "words"
