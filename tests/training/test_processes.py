@@ -30,6 +30,7 @@ import torch._dynamo  # an optimiser's first step would load it in each child
 from accelerate import launchers
 from pathlib import Path
 from conftest import FakeEncoder, draw
+from matplotlib.figure import Figure
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from caption_utils.__main__ import main
 from caption_utils.encoders import store
@@ -39,6 +40,7 @@ from caption_utils.training.processes import all_reduce, broadcast
 folder, encoder = Path({folder!r}), FakeEncoder()
 experiment.load_encoder = lambda name, device: encoder
 store.writable_dir = lambda name: folder / "cache"
+Figure.savefig = lambda figure, path, format: path.touch()
 torch.set_num_threads(1)
 for rank in range(2):
     if not os.fork():
