@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from diagrams_data import beam_search, packed_batch, splits
+from diagrams_data import beam_search, packed_batch, self_critical, splits
 from drawing import FAINT, FILLS, INK, arrow, box, colour, numbered, scene, svg, text
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
@@ -136,7 +136,7 @@ def attentions() -> str:
 def main() -> None:
     """Write each diagram into docs/figures."""
     FIGURES.mkdir(parents=True, exist_ok=True)
-    for draw in (model, attentions, packed_batch, beam_search, splits):
+    for draw in (model, attentions, packed_batch, beam_search, splits, self_critical):
         path = FIGURES / f"{draw.__name__}.svg"
         path.write_text(draw(), encoding="utf-8", newline="\n")
 

@@ -1,4 +1,4 @@
-"""Diagrams about captions: a packed batch, beam search, and two ways to split a data set."""
+"""Diagrams about captions: a packed batch, beam search, two ways to split a data set, learning from scores."""
 
 from drawing import FAINT, INK, arrow, box, colour, rect, scene, svg, text
 
@@ -21,6 +21,13 @@ BEAM_LEGEND = (
     "The winner, *a man jumps*, was behind after step 2, where greedy search would have dropped it.",
 )
 DRAWN = {0: 2, 1: 4, 2: 1, 3: 3}  # image -> which of its captions is drawn for testing
+REWARDS = {  # of captions drawn for the first scene
+    "a red ball near a house": 2.5,
+    "there is a house on the grass": 1.7,
+    "a blue ball and a house": 0.9,
+    "a red ball on the": 0.5,
+    "two kites on the beach": 0.1,
+}
 
 
 def cell(x: float, y: float, width: float, words: str, step: int) -> str:
@@ -75,8 +82,8 @@ def searched() -> list[list[tuple[str, str, float, float, bool]]]:
     return levels
 
 
-def minus(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
+def minus(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f}".replace("-", "−")
 
 
 def beam_search() -> str:
@@ -127,4 +134,50 @@ def splits() -> str:
         part(486, "train", {image: everything for image in (0, 1, 2)}, shared=False),
         part(708, "test", {3: everything}, shared=False),
         text(701, 384, "no test image was seen before", fill=colour("right")),
+    )
+
+
+def advantages() -> list[tuple[float, float]]:
+    """For each drawn caption the mean reward of the others, and by how much its own is better."""
+    total, others = sum(REWARDS.values()), len(REWARDS) - 1
+    return [((total - reward) / others, reward - (total - reward) / others) for reward in REWARDS.values()]
+
+
+def scored(y: float, caption: str, reward: float, baseline: float, advantage: float) -> str:
+    """A drawn caption: its reward, what it is compared with, and what becomes of it."""
+    better = advantage > 0
+    kind, change = ("right", "likelier") if better else ("wrong", "less likely")
+    return "\n".join(
+        [
+            box(330, y - 19, 250, 38, caption, "word"),
+            text(628, y, minus(reward)),
+            text(704, y, minus(baseline)),
+            text(786, y, minus(advantage, "+"), fill=colour(kind), weight=600),
+            arrow((838, y + 11 * (1 if better else -1)), (838, y - 11 * (1 if better else -1)), kind=kind),
+            text(850, y, change, 14, colour(kind), "start"),
+        ]
+    )
+
+
+def self_critical() -> str:
+    """Five captions drawn for a picture, their rewards, and the way back to the decoder."""
+    rows = [
+        scored(84 + 50 * i, caption, reward, *compared)
+        for i, ((caption, reward), compared) in enumerate(zip(REWARDS.items(), advantages(), strict=True))
+    ]
+    heads = {455: "captions drawn", 628: "reward *r*", 704: "others *b*", 786: "*r* − *b*", 870: "become"}
+    return svg(
+        940,
+        398,
+        "Learning from the score of drawn captions",
+        *(text(x, 38, words, 14, FAINT) for x, words in heads.items()),
+        scene(28, 139, 90),
+        text(73, 252, "photograph"),
+        arrow((121, 184), (163, 184)),
+        box(167, 154, 100, 60, ["decoder", "draws"], "lstm"),
+        *(arrow((270, 184), (298, 184), (298, 84 + 50 * i), (326, 84 + 50 * i), kind="lstm") for i in (0, 1, 3, 4)),
+        arrow((270, 184), (326, 184), kind="lstm"),
+        *rows,
+        arrow((870, 312), (870, 356), (217, 356), (217, 218)),
+        text(540, 378, "gradient of −(*r* − *b*) log *p*(caption)", 15, FAINT),
     )

@@ -62,7 +62,7 @@ SETTINGS, VOCABULARY = "tests/training/test_run.py", "notebooks/02_vocabulary.ip
 EXPLORATION, FEATURES = "notebooks/01_dataset_exploration.ipynb", "notebooks/03_image_features.ipynb"
 BAHDANAU, LUONG = "notebooks/04_bahdanau_attention.ipynb", "notebooks/05_luong_attention.ipynb"
 EVALUATION, PAGE = "notebooks/06_evaluation.ipynb", "notebooks/07_interactive_captioning.ipynb"
-IMPROVEMENTS = "notebooks/08_further_improvements.ipynb"
+IMPROVEMENTS, SCORE = "notebooks/08_further_improvements.ipynb", "notebooks/09_learning_from_the_score.ipynb"
 FAULTS = [
     Fault("files.py", "            temporary.unlink()", "            pass"),
     Fault("runtime.py", "    np.random.seed(seed)\n", ""),
@@ -216,6 +216,11 @@ FAULTS = [
     Fault("model/decoder.py", "torch.sigmoid(self.gate", "torch.tanh(self.gate", IMPROVEMENTS),
     Fault("training/loss.py", "(log_words - baseline) @", "log_words @", IMPROVEMENTS),
     Fault("data/wordpiece.py", "count + 1", "count", IMPROVEMENTS),
+    # the end of captions not counted; captions compared with themselves, too; CIDEr without clipping; old gradients
+    Fault("training/self_critical.py", "[[*caption, EOS] for caption in captions]", "list(captions)", SCORE),
+    Fault("training/self_critical.py", "(rewards.shape[1] - 1)", "rewards.shape[1]", SCORE),
+    Fault("metrics/cider.py", "min(ours[gram], theirs[gram])", "ours[gram]", SCORE),
+    Fault(SCORE, "optimizer.zero_grad()", "pass"),
 ]
 
 

@@ -64,6 +64,7 @@ class DrawnBatches(CaptionBatches):
         super().__init__(*rest)
         self.decoder, self.samples, self.reward = decoder, config.samples, Reward(self.texts, config.bleu)
         self.sizes = torch.tensor([[0, config.samples]]).expand(len(self.names), 2)  # tokens are not known before
+        self.luck = 0
 
     def shuffled(self, epoch: int, *rest: Any, **named: Any) -> Iterator[Share]:
         self.luck = (self.seed * 100_003 + epoch) % 2**32

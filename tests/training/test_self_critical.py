@@ -100,6 +100,14 @@ def test_captions_are_drawn_without_dropout_and_worth_what_they_score(make_decod
             torch.testing.assert_close(part.advantages[rows], advantages(worth[None])[0])
 
 
+def test_captions_of_all_images_in_file_order_are_drawn_as_seed_0_draws_them(make_decoder, drawn_batches, vocab):
+    (batch,) = drawn_batches(make_decoder(), replace(CONFIG, images_per_batch=4)).in_order()
+    expected = sample(make_decoder(), batch.features, count=3)
+    assert batch.features.tolist() == RandomStore(5, 6)[list(CAPTIONS)].float().tolist()
+    said = [(image, [*caption.ids, vocab.eos]) for image, captions in enumerate(expected) for caption in captions]
+    assert sorted(ids_of(batch, vocab)) == sorted(said)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant_name", ["bahdanau", "general", "deep-feeding", "entmax", "sparsemax", "local"])
 def test_the_gradient_is_that_of_reinforce(variant_name, make_decoder, drawn_batches, vocab):
