@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from accelerate.commands.launch import launch_command_parser
 from conftest import FakeEncoder, write_dataset
 from servers import ROOT, free_port
 
@@ -197,7 +196,10 @@ def test_a_notebook_starts_a_process_for_each_gpu(told):
     )
 
 
+@pytest.mark.slow
 def test_accelerate_knows_the_command_of_the_documents():
+    from accelerate.commands.launch import launch_command_parser  # takes seconds
+
     (line,) = re.findall(r"`accelerate launch ([^`]*) -m`", DOCUMENT.read_text(encoding="utf-8"))
     command = launch_command_parser().parse_args([*line.split(), "-m", "caption_utils", "train"])
     assert (command.multi_gpu, command.num_processes, command.module) == (True, 2, True)
