@@ -53,6 +53,7 @@ def test_the_json_of_a_diverged_model_is_valid(model, data_folder, capsys):
     assert "perplexity           inf " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_recorded_is_printed_all_the_same(model, data_folder, tmp_path, capsys):
     (tmp_path / "metrics.csv").write_text("other,columns\n")
     arguments = ["--model", str(model), "--data", str(data_folder), "--json", "--record", str(tmp_path / "metrics.csv")]

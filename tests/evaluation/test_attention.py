@@ -17,6 +17,7 @@ def even(text):
     return Caption(text, -1.0, tokens, np.full((len(tokens), 7, 7), 1 / 49))
 
 
+@pytest.mark.slow
 def test_scenes_are_checked_for_what_is_true_and_where_it_is():
     """People's captions are true, and even attention has the boxes' share of the picture inside them."""
     dataset = load_dataset(DEMO).split("val")

@@ -132,6 +132,7 @@ def test_perplexity_is_that_of_each_reference(model, data_folder, fake):
     assert row["perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_perplexity_per_word_is_that_of_the_words_whatever_the_tokens(model, data_folder, tmp_path, tokenizer_file):
     row = evaluate_model(model, data_folder, "val").row()
     assert all(row[f"perplexity_per_word{end}"] == row[f"perplexity{end}"] for end in ("", "_low", "_high"))

@@ -147,6 +147,7 @@ def hard_decoder(request, make_decoder):
     return make_decoder(request.param, hard=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", [0.0, -7.0])
 def test_the_gradient_of_hard_attention_is_exact_on_average(hard_decoder, make_batches, baseline):
     """Over all ways to look at three regions in three steps, weighted by their probabilities."""
@@ -202,6 +203,7 @@ def test_the_terms_of_hard_attention_by_hand(hard_decoder, make_batches):
     assert loss.item() == pytest.approx(plain.item() - (learnt + 0.2 * entropy) / len(batch.targets), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_caption_in_two_keeps_its_expected_context(hard_decoder, make_batches):
     (batch,) = make_batches().in_order()
     coins = []

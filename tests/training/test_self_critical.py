@@ -129,6 +129,7 @@ def test_the_gradient_is_that_of_reinforce(variant_name, make_decoder, drawn_bat
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_reward_rises_and_the_best_is_kept(run, make_batches, tmp_path):
     config = replace(CONFIG, epochs=15, patience=15, images_per_batch=4, validations=1, learning_rate=2e-2, samples=8)
     history = run(tmp_path, config, dropout=0.1)
@@ -202,6 +203,7 @@ def test_another_start_is_another_run(run, make_decoder, tmp_path):
         run(tmp_path, variant="general")
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_change_no_curve(run, tmp_path):
     config = replace(CONFIG, images_per_batch=4, epochs=4, validations=1)
     whole = run(tmp_path / "whole", config, dropout=0.0)

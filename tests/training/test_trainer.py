@@ -442,6 +442,7 @@ def test_a_state_of_something_else_is_named(run, tmp_path):
         run(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "settings", "names"),
     [
