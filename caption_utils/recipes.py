@@ -26,12 +26,14 @@ NOTEBOOKS = {
     "fast": {
         "epochs": 5,
         "images_per_batch": 8,
-        "learning_rate": 2e-3,
+        "learning_rate": 3e-3,
         "schedule": "one_cycle",
-        "dropout": 0.3,
+        "dropout": 0.1,
         "embed_dim": 128,
         "attention_dim": 128,
-        "region_dim": 128,
+        "region_dim": 256,
+        "deep_output": True,
+        "score": "concat",  # with general, all weight lies on one region before the decoder knows which
     },
     "full": {
         "epochs": 10,

@@ -102,11 +102,6 @@ def _next_to(a: Box, b: Box) -> bool:
     return 0 <= gap <= NEAR and 2 * shared >= min(a[3] - a[1], b[3] - b[1])
 
 
-def _off_centre(box: Box, middle: float) -> float:
-    """Pixels, horizontally, from the middle of a box to the middle of the picture."""
-    return abs((box[0] + box[2]) / 2 - middle)
-
-
 # type of sentence -> templates, each with the condition on its phrases under which it is true
 TEMPLATES: dict[str, list[tuple[str, Condition]]] = {
     "place": [
@@ -129,7 +124,6 @@ TEMPLATES: dict[str, list[tuple[str, Condition]]] = {
         ("{a} {a.verb} above {b}", lambda a, b: a.preposition == "over" and _each(_above)(a, b)),
         ("{a} {a.be} on the left", lambda a: all(t.box[2] + MARGIN <= a.middle for t in a.things)),
         ("{a} {a.be} on the right", lambda a: all(t.box[0] - MARGIN >= a.middle for t in a.things)),
-        ("{a} {a.be} in the middle", lambda a: all(_off_centre(t.box, a.middle) <= 2 * MARGIN for t in a.things)),
         ("{a} {a.be} next to {b}", _each(_next_to)),
     ],
     "colour": [
@@ -163,11 +157,11 @@ def _sentences(scene: Scene, templates: list[tuple[str, Condition]]) -> Iterator
 
 
 def captions(scene: Scene, rng: Random) -> list[str]:
-    """Five different true captions, the types of sentence in turn; those that name more colours are more likely.
+    """Five different true captions, the types of sentence in turn, that first name a thing of the largest one's kind.
 
-    A few of them get a rare word.
+    Those that name more colours are more likely. A few get a rare word.
     """
-    pools = [pool for pool in true_sentences(scene).values() if pool]
+    pools = [pool for sentences in true_sentences(scene).values() if (pool := _about(_largest(scene), sentences))]
     chosen: list[str] = []
     while len(chosen) < 5:
         pool = pools[len(chosen) % len(pools)]
@@ -177,6 +171,19 @@ def captions(scene: Scene, rng: Random) -> list[str]:
     rng.shuffle(chosen)
     worded = [with_rare_word(sentence, rng) if rng.random() < RARELY else sentence for sentence in chosen]
     return [f"{sentence[0].upper()}{sentence[1:]} ." for sentence in worded]
+
+
+def _largest(scene: Scene) -> str:
+    """The kind of the thing with the largest box."""
+    largest = max(scene.things, key=lambda t: (t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
+    return largest.kind
+
+
+def _about(kind: str, sentences: Sequence[str]) -> list[str]:
+    """Those of the sentences in which the first thing named is of this kind."""
+    return [
+        sentence for sentence in sentences if next(iter(mentions(sentence.replace(",", "").split()).values())) == kind
+    ]
 
 
 def is_true(caption: str, scene: Scene) -> bool:

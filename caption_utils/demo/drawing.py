@@ -15,11 +15,11 @@ SIZE, HORIZON = 224, 112  # side of a background before it is stretched, and its
 
 RGB = tuple[int, int, int]
 PALETTE: dict[str, RGB] = {
-    "red": (214, 40, 40),
-    "yellow": (250, 200, 20),
-    "green": (24, 136, 60),
-    "blue": (36, 96, 214),
-    "purple": (142, 50, 172),
+    "red": (220, 30, 30),
+    "yellow": (255, 216, 20),
+    "green": (40, 170, 60),
+    "blue": (24, 60, 220),
+    "purple": (200, 90, 230),
 }
 TONES: dict[str, RGB] = {
     "white": (252, 252, 250),

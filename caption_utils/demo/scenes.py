@@ -45,15 +45,15 @@ def _apart(a: Box, b: Box, gap: int = 6) -> bool:
 
 
 def _sample_things(background: str, count: int, rng: Random) -> list[tuple[str, str]]:
-    """Kinds and colours; in about a quarter of the larger scenes, two or three things are alike."""
+    """Kinds and colours; in a few of the larger scenes, two or three things are alike."""
     things = [(rng.choice(INHABITANTS[background]), rng.choice(COLOURS)) for _ in range(count)]
-    alike = rng.choice((1, 1, 1, 1, 1, 1, 2, 3))
+    alike = rng.choice((*14 * (1,), 2, 3))
     return things[:1] * alike + things[alike:] if alike <= count else things
 
 
 def _sample_scene(empty: Scene, count: int, rng: Random) -> Scene:
     """``count`` things that do not overlap in an empty scene; the fewer there are, the larger they are."""
-    smallest = {1: 1.25, 2: 1.05, 3: 0.9}[count]
+    smallest = {1: 1.25, 2: 1.15, 3: 0.95}[count]
     while True:
         placed: list[Thing] = []
         for kind, colour in _sample_things(empty.background, count, rng):
@@ -66,10 +66,10 @@ def _sample_scene(empty: Scene, count: int, rng: Random) -> Scene:
 
 
 def _sample_set(rng: Random) -> dict[str, Scene]:
-    """File name → scene: backgrounds in turn; one, two or three things in the ratio 1 : 2 : 1; half are square."""
+    """File name → scene: backgrounds in turn; one, two or three things in the ratio 2 : 2 : 1; half are square."""
     numbered = enumerate(islice(cycle(INHABITANTS), sum(SPLITS.values())), 1)
     empty = {f"scene_{i:04}.webp": Scene(place, (), rng.choice((SIZES[0], *SIZES))) for i, place in numbered}
-    return {name: _sample_scene(scene, rng.choice((1, 2, 2, 3)), rng) for name, scene in empty.items()}
+    return {name: _sample_scene(scene, rng.choice((1, 1, 2, 2, 3)), rng) for name, scene in empty.items()}
 
 
 def _write_files(folder: Path, scenes: dict[str, Scene], rng: Random) -> None:
