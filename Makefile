@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(DEMO) $(BIN)/python -m pytest --quiet \
 unexport PYTHONDONTWRITEBYTECODE  # many processes import the package; compiled once, it is there for all
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick style check app lab book notebooks bench gpu links ablation demo lock hosts
+.PHONY: help run test quick style types check few app lab book notebooks bench gpu links ablation demo lock hosts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,19 +21,25 @@ run: $(READY) ## run all notebooks on the demo set, then caption sample photogra
 	@$(DEMO) $(BIN)/python tools/notebooks.py run
 
 test: $(READY) ## check style and types, run the tests, compare the notebooks with their stored outputs
-	@$(MAKE) --no-print-directory style check
+	@$(MAKE) --no-print-directory style
+	@$(MAKE) --no-print-directory --jobs 2 types check
 
 quick: $(READY) ## check style and types, run the tests that need neither minutes, a browser nor Java
 	@$(MAKE) --no-print-directory style
-	$(PYTEST) -m "not slow and not browser and not java" tests
+	@$(MAKE) --no-print-directory --jobs 2 types few
 
-style: # of the files, and the types of the package
+style: # of the files
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
+
+types: # of the package; the first time this takes most of a minute, and one core, so tests run meanwhile
 	$(BIN)/mypy
 
 check: # the tests and the notebooks, in an environment that is there
 	$(PYTEST) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks tests
+
+few: # the tests that are quick
+	$(PYTEST) -m "not slow and not browser and not java" tests
 
 app: $(READY) ## open the page that captions your photographs
 	$(BIN)/voila notebooks/07_interactive_captioning.ipynb --Voila.config_file_paths=tools/jupyter
