@@ -57,12 +57,11 @@ def test_features_without_a_gradient_leave_the_others_unchanged(decoder, batch):
 
 
 def test_only_running_captions_and_their_images_take_part():
-    plan = make_plan(torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0]), 2)
-    assert plan.sizes == [3, 2, 1]
-    assert [len(layout.row_of_cell) // layout.longest for layout in plan.layouts] == [2, 2, 1]
-    rows, states = torch.arange(6)[:, None], torch.arange(9)[:, None]
-    assert [part.flatten().tolist() for (part,) in plan.each(rows)] == [[0, 1, 2], [3, 4], [5]]
-    assert [part.flatten().tolist() for part in plan.before(states)] == [[0, 1, 2], [3, 4], [6]]
+    plan = make_plan(torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0]), 3)
+    assert [size for size, *_ in plan.steps] == [3, 2, 1]
+    assert [list(range(6)[rows]) for _, rows, _ in plan.steps] == [[0, 1, 2], [3, 4], [5]]
+    assert [(layout.images, layout.longest) for *_, layout in plan.steps] == [(2, 2), (2, 1), (1, 1)]
+    assert (plan.tokens.images, plan.tokens.longest) == (3, 4)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
