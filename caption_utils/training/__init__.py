@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["CaptionBatches"],
         "checkpoint": ["Model", "load_model", "save_model"],
-        "fine_tuning": ["fine_tune"],
+        "fine_tuning": ["FineTuning"],
         "loss": ["caption_loss", "hard_loss"],
         "run": ["fine_tune_model", "refine_model", "train_model", "train_on_all_gpus"],
         "self_critical": ["DrawnBatches", "Reward", "advantages", "refine", "self_critical_loss"],

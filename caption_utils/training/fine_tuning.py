@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from caption_utils.model.decoder import Batch
 from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import Model
 from caption_utils.training.trainer import Refinement
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class PictureBatches(CaptionBatches):
@@ -74,9 +71,12 @@ def cut_out(path: Path, size: int, cut: list[list[float]], flip: bool) -> np.nda
 
 
 class FineTuning(Refinement):
-    """A run whose batches hold the maps in front of the first stage that learns, or pictures, and no features.
+    """A run in which the last stages of ``encoder`` learn, too; the model folder also gets their weights.
 
-    The stages before it are frozen, and batch norms are part of the convolutions, so that nothing else changes.
+    ``batches`` and ``val`` hold the features of ``encoder.before(config.fine_tune)``, the maps in front of the first
+    stage that learns, or pictures. The stages before it are frozen, and batch norms are part of the convolutions, so
+    that nothing else changes. Resume and processes are those of ``fit``. Raises ``InputError`` if the encoder has no
+    such stages.
     """
 
     config: FineTuneConfig
@@ -116,20 +116,3 @@ class FineTuning(Refinement):
         learnt = {name: each.detach() for name, each in self.encoder.model.named_parameters() if each.requires_grad}
         weights = {**self.model.encoder_weights, **learnt}
         return replace(self.model, encoder_weights=weights, fingerprint=self.encoder.fingerprint_with(weights))
-
-
-def fine_tune(
-    model: Model,
-    encoder: Encoder,
-    train: CaptionBatches,
-    val: CaptionBatches,
-    config: FineTuneConfig,
-    folder: str | Path,
-) -> "pd.DataFrame":
-    """Train ``model.decoder`` and the last stages of its ``encoder``, and return the history, one row an epoch.
-
-    ``train`` and ``val`` hold the features of ``encoder.before(config.fine_tune)``, or pictures. The history's first
-    row, of epoch 0, is the model as it came. Folder, resume and processes are those of ``fit``; the folder also gets
-    the weights of the stages. Raises ``InputError`` if the encoder has no such stages.
-    """
-    return FineTuning(model, encoder, config, Path(folder), train, val).run()

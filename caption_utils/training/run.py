@@ -36,7 +36,7 @@ from caption_utils.plots import learning_curve
 from caption_utils.runtime import device, gpu_count, seed_everything
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, check_encoder, load_model
-from caption_utils.training.fine_tuning import PictureBatches, fine_tune
+from caption_utils.training.fine_tuning import FineTuning, PictureBatches
 from caption_utils.training.processes import join_processes
 from caption_utils.training.self_critical import DrawnBatches, refine
 from caption_utils.training.trainer import fit
@@ -127,7 +127,7 @@ def refine_model(
 def fine_tune_model(
     data: str | Path | CaptionDataset, start: str | Path, out: str | Path, settings: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """Read ``data`` and ``fine_tune`` the model of the folder ``start`` into the folder ``out``; returns the history.
+    """Read ``data`` and fine-tune the model of the folder ``start`` into the folder ``out``; returns the history.
 
     What is stored of each image is the map in front of the first stage that learns. ``settings`` are fields of
     ``FineTuneConfig``, without teachers and word vectors; what the loss is made of stays, if they do not tell it, as
@@ -140,7 +140,7 @@ def fine_tune_model(
     model, encoder, dataset = _begin(data, load_model(start, place), start, "fine_tuned")
     before = model.training["fine_tuned"]["training"]
     config = FineTuneConfig(**({name: before[name] for name in LOSS if name in before} | dict(settings)))
-    _check_context(model.decoder, config.from_context)
+    _check_context(model.decoder.config, config.from_context)
     encoder.last_stages(config.fine_tune)  # an impossible number is told before any work is done
     before = encoder.before(config.fine_tune)
     val = _to_validate_on(dataset, before, model.vocab, place)
@@ -149,7 +149,7 @@ def fine_tune_model(
         train = PictureBatches(dataset.split("train"), encoder.size, model.vocab, config, place)
     else:
         train = _to_train_on(dataset, before, model.vocab, config, place, CaptionBatches)
-    return _with_curve(fine_tune(model, encoder, train, val, config, out), out)
+    return _with_curve(FineTuning(model, encoder, config, Path(out), train, val).run(), out)
 
 
 def _begin(
@@ -278,14 +278,13 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
         if name not in known - {*FROM_DATA}:
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
     TrainConfig(**_fields_of(TrainConfig, settings))
-    # building one finds what does not fit together, and costs little without a vocabulary
     spec, shape = encoder_spec(encoder_name), _fields_of(DecoderConfig, settings)
-    decoder = build_decoder(DecoderConfig(1, spec.width, local_dim=spec.local, **shape))
-    _check_context(decoder, settings.get("from_context", 0.0))
+    config = DecoderConfig(1, spec.width, local_dim=spec.local, **shape)
+    _check_context(config, settings.get("from_context", 0.0))
 
 
-def _check_context(decoder: Decoder, from_context: float) -> None:
-    if from_context and not decoder.config.context_speaks:
+def _check_context(decoder: DecoderConfig, from_context: float) -> None:
+    if from_context and not decoder.context_speaks:
         raise InputError("from_context needs attention, whose context has a way to the words; set deep_output")
 
 
