@@ -64,10 +64,10 @@ class DrawnBatches(CaptionBatches):
         super().__init__(*rest)
         self.decoder, self.samples, self.reward = decoder, config.samples, Reward(self.texts, config.bleu)
         self.sizes = torch.tensor([[0, config.samples]]).expand(len(self.names), 2)  # tokens are not known before
-        self.luck = 0
+        self.sampling_seed = 0
 
     def shuffled(self, epoch: int, *rest: Any, **named: Any) -> Iterator[Share]:
-        self.luck = (self.seed * 100_003 + epoch) % 2**32
+        self.sampling_seed = (self.seed * 100_003 + epoch) % 2**32
         return super().shuffled(epoch, *rest, **named)
 
     def _made_ahead(self, make: Callable, items: Iterable) -> Iterator:
@@ -76,7 +76,7 @@ class DrawnBatches(CaptionBatches):
     def _batch(self, chosen: list[int], flip: list[bool]) -> Drawn:
         features = self._features(chosen, flip)
         self.decoder.eval()
-        drawn = sample(self.decoder, features, seed=self.luck, count=self.samples)
+        drawn = sample(self.decoder, features, seed=self.sampling_seed, count=self.samples)
         self.decoder.train()
         words = [[words_of(self, caption) for caption in captions] for captions in drawn]
         rewards = torch.stack([self.reward(*pair) for pair in zip(chosen, words, strict=True)])  # (G, S)
