@@ -14,7 +14,7 @@ from caption_utils.config import MEASURES
 # the palette of Okabe and Ito, safe for colour-blind readers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
-WRAP = 42  # characters of a caption on a line
+WRAP = 46  # characters of a caption on a line
 DPI = 80
 FEW = 20  # points; lines of more have no markers
 
@@ -34,14 +34,19 @@ def panels(
 
 def sample_grid(images: Sequence[Image.Image], texts: Sequence[Sequence[str]], columns: int = 3) -> Figure:
     """Pictures in rows, each above its text; ``texts`` has a sequence of lines for each picture."""
-    lines = [["\n".join(textwrap.wrap(line, WRAP, subsequent_indent="  ")) for line in text] for text in texts]
+    lines = [["\n".join(_wrapped(line)) for line in text] for text in texts]
     deepest = max("\n".join(text).count("\n") + 1 for text in lines)
     figure, axes = panels(len(images), height=2.0 + 0.17 * deepest, columns=columns)
     for ax, image, text in zip(axes, images, lines, strict=True):
         ax.imshow(image)
-        ax.set(xticks=[], yticks=[])
+        ax.set(xticks=[], yticks=[], anchor="NW")
         ax.set_xlabel("\n".join(text), loc="left", fontsize=8)
     return figure
+
+
+def _wrapped(line: str) -> list[str]:
+    kept = line.replace(" .", "\N{NO-BREAK SPACE}.")  # no full stop on a line of its own
+    return textwrap.wrap(kept, WRAP, subsequent_indent="  ")
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
