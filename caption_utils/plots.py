@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from caption_utils.config import MEASURES
@@ -125,9 +126,11 @@ def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figu
 def padding(batches: Mapping[str, Sequence[int]]) -> Figure:
     """A panel for each title → caption lengths of a batch: a row per caption, words dark and padding light."""
     figure, axes = panels(len(batches), height=2.8)
+    steps = max(max(lengths) for lengths in batches.values())
     for ax, (title, lengths) in zip(axes, batches.items(), strict=True):
         words = np.arange(max(lengths)) < np.asarray(lengths)[:, None]  # (B, T)
         colours = np.array([[0xF3, 0xD9, 0xC6], [0x00, 0x72, 0xB2]], dtype=np.uint8)
         ax.imshow(colours[words.astype(int)], aspect="auto", interpolation="nearest")
-        ax.set(title=title, xlabel="step", ylabel="caption")
+        ax.set(title=title, xlabel="step", ylabel="caption", xlim=(-0.5, steps - 0.5))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

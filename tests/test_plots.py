@@ -32,8 +32,8 @@ def test_sample_grid_shows_each_picture_above_its_lines():
 
 
 def test_sample_grid_leaves_no_full_stop_on_a_line_of_its_own():
-    figure = drawn(plots.sample_grid([Image.new("RGB", (8, 6))], [["a " + "x" * (plots.WRAP - 4) + " ."]]))
-    assert [len(line.strip()) for line in figure.axes[0].get_xlabel().split("\n")] == [1, plots.WRAP - 2]
+    figure = drawn(plots.sample_grid([Image.new("RGB", (8, 6))], [["a bc " + "x" * (plots.WRAP - 4) + " ."]]))
+    assert [len(line.strip()) for line in figure.axes[0].get_xlabel().split("\n")] == [4, plots.WRAP - 2]
 
 
 def test_sample_grid_wants_a_text_for_each_picture():
