@@ -10,7 +10,7 @@ from servers import FLAGS, ROOT, Servers
 
 PICTURE = ROOT / "results" / "figures" / "page.png"
 SAMPLE, WORD = "camera", 9
-SIZE = {"width": 1180, "height": 900}
+SIZE = {"width": 1180, "height": 940}
 MOST_COLOURS, MOST_BYTES = 256, 300_000
 
 
