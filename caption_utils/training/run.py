@@ -268,7 +268,11 @@ def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
 def _train_in_fork(*arguments: Any) -> None:
     torch.set_num_threads(1)  # those that the parent's work on the CPU has started are not there in a fork
     with open(1, "w", buffering=1, closefd=False) as out, redirect_stdout(out):  # nor is a notebook's thread for it
-        train_model(*arguments)
+        try:
+            train_model(*arguments)
+        except InputError as error:
+            print(error)  # the launcher reports the process that ended first, which may be one that waited for this
+            raise
 
 
 def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:

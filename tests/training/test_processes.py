@@ -186,10 +186,10 @@ def test_two_processes_learn_from_the_score_as_one_does(folder, told):
 
 @pytest.mark.slow
 def test_a_notebook_starts_a_process_for_each_gpu(told):
-    printed, errors = told[1]
+    printed, _ = told[1]
     assert printed.count("Launching training on 2") == 2
     assert printed.count("epoch 2: loss") == 1
-    assert "5.png: not a picture that can be read" in errors
+    assert printed.count("5.png: not a picture that can be read") == 1
     assert printed.count("Training on 2 GPUs, with a process for each") == 2
     assert printed.endswith(
         "Training on 1 of 2 GPUs: this process has used one; restart the kernel to train on all\nalone\n"
