@@ -1,5 +1,6 @@
 """The notebooks are whole, in order, executed and compared; and comparing them finds what is broken."""
 
+import asyncio
 import csv
 import re
 import shutil
@@ -195,7 +196,7 @@ def throwaway(tmp_path):
 
 def test_stored_outputs_hold_no_machine_and_no_widget(throwaway):
     before = throwaway.read_bytes()
-    stored = notebooks.normalize(notebooks.execute(throwaway))
+    stored = notebooks.normalize(asyncio.run(notebooks.execute(throwaway)))
     assert throwaway.read_bytes() == before
     text = nbformat.writes(stored)
     assert "<repository>/data/demo <python>" in text and "<b><repository></b>" in text
@@ -208,9 +209,24 @@ def test_failure_names_notebook_cell_and_error(throwaway):
     notebook.cells[1].source = "shape = (2, 3)\nassert shape == (3, 2), 'transposed'"
     nbformat.write(notebook, throwaway)
     with pytest.raises(notebooks.NotebookFailed) as failure:
-        notebooks.execute(throwaway)
+        asyncio.run(notebooks.execute(throwaway))
     assert str(failure.value).startswith("01_t.ipynb: cell 1 failed\n\nshape = (2, 3)\n")
     assert str(failure.value).endswith("AssertionError: transposed")
+
+
+@pytest.mark.slow
+def test_one_waits_for_the_models_it_uses_and_a_failure_ends_all(tmp_path, capsys):
+    sources = {
+        "02_long": "import time\ntime.sleep(3600)",
+        "04_trains": "import time\ntime.sleep(1)\nopen('model', 'w').write('trained')",
+        "05_uses": "raise ValueError(open('model').read())",
+    }
+    for name, source in sources.items():
+        cells = [nbformat.v4.new_code_cell(source)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    with pytest.raises(notebooks.NotebookFailed, match=r"(?s)05_uses.ipynb: cell 0 failed.*ValueError: trained$"):
+        notebooks.execute_all(sorted(tmp_path.glob("*.ipynb")), lambda path, notebook: None)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["04_trains"]
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """``python tools/notebooks.py run | refresh [01 ...] | links``: run notebooks, store outputs, write links."""
 
+import asyncio
 import copy
+import os
 import re
 import sys
 import time
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -25,6 +28,9 @@ COLLAPSED = {
     "jupyter": {"source_hidden": True},
     "_kg_hide-input": True,
 }  # Colab, JupyterLab, Kaggle
+NEEDS = {"05": "04", "06": "05", "09": "04"}  # notebook -> the one whose models it uses
+AT_ONCE = 2  # two threads train models as small as these no sooner than one
+THREADS = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // AT_ONCE))}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS = re.compile(r"[^\n]*\d%\|[^\n]*\n?")  # a progress bar in its last state
 
@@ -38,7 +44,7 @@ def paths() -> list[Path]:
     return sorted(FOLDER.glob("*.ipynb"))
 
 
-def execute(path: Path) -> NotebookNode:
+async def execute(path: Path) -> NotebookNode:
     """Run the notebook from top to bottom in a new kernel and return it; the file is unchanged."""
     notebook = nbformat.read(path, as_version=4)
     begun: list[int] = []
@@ -52,7 +58,7 @@ def execute(path: Path) -> NotebookNode:
         on_cell_start=lambda cell, cell_index: begun.append(cell_index),
     )
     try:
-        return client.execute()
+        return await client.async_execute(env=THREADS | os.environ)
     except (CellExecutionError, DeadKernelError) as error:
         raise NotebookFailed(_failure(path.name, notebook, begun, error)) from None
 
@@ -66,25 +72,47 @@ def _failure(name: str, notebook: NotebookNode, begun: list[int], error: Excepti
 
 
 def run() -> None:
-    """Run all notebooks, a line for each, then list the trained models and caption sample photographs."""
+    """Run all notebooks, then list the trained models and caption sample photographs."""
     from samples import caption_samples, describe_models  # imports PyTorch, which ``links`` does not need
 
-    for path in paths():
-        start = time.perf_counter()
-        print(f"{path.stem:<32}", end="", flush=True)
-        execute(path)
-        print(f"{time.perf_counter() - start:6.0f} s", flush=True)
+    execute_all(paths(), lambda path, notebook: None)
     print(f"\nTrained models:\n{describe_models()}")
     print(f"\nSample photographs, captioned by the model of this repository:\n{caption_samples()}")
 
 
 def refresh(*numbers: str) -> None:
     """Run the notebooks with these numbers, or all, and store them normalised."""
-    for path in paths():
-        if numbers and path.stem[:2] not in numbers:
-            continue
-        print(path.stem, flush=True)
-        write(path, normalize(execute(path)))
+    chosen = [path for path in paths() if not numbers or path.stem[:2] in numbers]
+    execute_all(chosen, lambda path, notebook: write(path, normalize(notebook)))
+
+
+def execute_all(chosen: Sequence[Path], keep: Callable[[Path, NotebookNode], None]) -> None:
+    """Run notebooks, ``AT_ONCE`` at a time, with a line for each that ends; ``keep`` gets each path and what was run.
+
+    Raises ``NotebookFailed`` for the first that fails; the others are stopped.
+    """
+    ended = {path.stem[:2]: asyncio.Event() for path in chosen}
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(path: Path) -> None:
+        number = path.stem[:2]
+        if NEEDS.get(number) in ended:
+            await ended[NEEDS[number]].wait()
+        async with places:
+            start = time.perf_counter()
+            keep(path, await execute(path))
+        print(f"{path.stem:<32}{time.perf_counter() - start:6.0f} s", flush=True)
+        ended[number].set()
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as group:
+            for path in chosen:
+                group.create_task(one(path))
+
+    try:
+        asyncio.run(together())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
