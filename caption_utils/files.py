@@ -45,9 +45,13 @@ def fetched(repository: str, name: str, advice: str) -> Path:
     Raises ``InputError`` with ``advice`` if that fails, or if the library for it is not installed.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-        return Path(hf_hub_download(repository, name))
-    except (ImportError, OSError) as error:
+        cached = try_to_load_from_cache(repository, name)
+        if not isinstance(cached, str):
+            get_hf_file_metadata(hf_hub_url(repository, name))  # fails at once offline; a download tries for 23 seconds
+            cached = hf_hub_download(repository, name)
+        return Path(cached)
+    except Exception as error:  # the library raises errors of its own and of whichever HTTP client it uses
         reason = str(error).partition(".")[0]
         raise InputError(f"{name}: cannot be fetched from huggingface.co/{repository} ({reason}); {advice}") from None

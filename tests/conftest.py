@@ -241,13 +241,14 @@ def variant(request):
 
 @pytest.fixture(params=["no connection", "no library"])
 def offline(request, monkeypatch):
-    """Nothing can be fetched from the hub of models."""
+    """Nothing can be fetched from the hub of models, which a download would find out after many tries."""
 
-    def refuse(*names):
-        raise OSError("An error happened. Please check your connection")
+    def refuse(url):
+        raise ConnectionError("Name or service not known")
 
     if request.param == "no connection":
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+        monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: pytest.fail("tries to download"))
     else:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 

@@ -109,12 +109,12 @@ def test_a_missing_package_is_one_line_with_a_remedy(tmp_path, monkeypatch, miss
         load_word_vectors("glove-50d", ["dog"])
 
 
-def test_glove_by_name_is_downloaded(tmp_path, monkeypatch):
+def test_glove_by_name_is_downloaded_once(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "glove.6B.zip", "w") as archive:
         archive.writestr("glove.6B.100d.txt", "")
         archive.writestr("glove.6B.300d.txt", GLOVE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name: str(tmp_path / name))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: str(tmp_path / name))
     found = load_word_vectors("glove.6B.300d", ["dog"])
     assert (found.name, found.width) == ("glove.6B.300d", 3)
 

@@ -111,9 +111,11 @@ def test_bert_s_pieces_come_with_a_package(tokenizer_file, tmp_path, monkeypatch
 def test_bert_s_pieces_are_downloaded_without_the_package(tokenizer_file, monkeypatch):
     monkeypatch.setattr("caption_utils.data.wordpiece.PACKAGE", "there_is_no_such_package")
     asked = []
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", asked.append)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: asked.append(names) or str(tokenizer_file))
     assert "##board" in WordPiece.read("wordpiece").pieces
-    assert asked == [("google-bert/bert-base-uncased", "tokenizer.json")]
+    address = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/tokenizer.json"
+    assert asked == [address, ("google-bert/bert-base-uncased", "tokenizer.json")]
 
 
 def test_neither_package_nor_connection_is_one_line_with_a_remedy(monkeypatch, offline):
