@@ -81,6 +81,27 @@ def encoder():
     return load_encoder("efficientnet_lite2")
 
 
+def trained_with(monkeypatch, load):
+    """Runs of training get their encoder from ``load``, and are on the CPU."""
+    for file in ("run", "refinement"):
+        monkeypatch.setattr(f"caption_utils.training.{file}.load_encoder", load)
+    monkeypatch.setattr("caption_utils.training.preparation.device", lambda: torch.device("cpu"))
+
+
+@pytest.fixture
+def curves():
+    """Learning curves are drawn, for tests that look at them; elsewhere their files are empty."""
+
+
+@pytest.fixture
+def fake_training(request, monkeypatch, cache, fake_encoder):
+    """Runs get the fake encoder under a real name, with its features below ``tmp_path``."""
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
+    trained_with(monkeypatch, lambda name, device: fake_encoder)
+    return fake_encoder
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Features go below ``tmp_path``, not into the repository."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -26,6 +27,16 @@ every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.st
 
 def read(path):
     return nbformat.read(path, as_version=4)
+
+
+def in_a_thread(work, *arguments):
+    """In the main thread a browser of other tests may keep asyncio's loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work, *arguments).result()
+
+
+def executed(path):
+    return in_a_thread(asyncio.run, notebooks.execute(path))
 
 
 def tags(cell):
@@ -196,7 +207,7 @@ def throwaway(tmp_path):
 
 def test_stored_outputs_hold_no_machine_and_no_widget(throwaway):
     before = throwaway.read_bytes()
-    stored = notebooks.normalize(asyncio.run(notebooks.execute(throwaway)))
+    stored = notebooks.normalize(executed(throwaway))
     assert throwaway.read_bytes() == before
     text = nbformat.writes(stored)
     assert "<repository>/data/demo <python>" in text and "<b><repository></b>" in text
@@ -209,7 +220,7 @@ def test_failure_names_notebook_cell_and_error(throwaway):
     notebook.cells[1].source = "shape = (2, 3)\nassert shape == (3, 2), 'transposed'"
     nbformat.write(notebook, throwaway)
     with pytest.raises(notebooks.NotebookFailed) as failure:
-        asyncio.run(notebooks.execute(throwaway))
+        executed(throwaway)
     assert str(failure.value).startswith("01_t.ipynb: cell 1 failed\n\nshape = (2, 3)\n")
     assert str(failure.value).endswith("AssertionError: transposed")
 
@@ -225,7 +236,7 @@ def test_one_waits_for_the_models_it_uses_and_a_failure_ends_all(tmp_path, capsy
         cells = [nbformat.v4.new_code_cell(source)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     with pytest.raises(notebooks.NotebookFailed, match=r"(?s)05_uses.ipynb: cell 0 failed.*ValueError: trained$"):
-        notebooks.execute_all(sorted(tmp_path.glob("*.ipynb")), lambda path, notebook: None)
+        in_a_thread(notebooks.execute_all, sorted(tmp_path.glob("*.ipynb")), lambda path, notebook: None)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["04_trains"]
 
 
@@ -276,7 +287,7 @@ def two_notebooks(tmp_path):
 @pytest.mark.slow
 def test_own_data_of_five_photos_are_explored_and_two_are_evaluated_without_java(two_notebooks, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    cells = code_cells(notebooks.execute(two_notebooks))
+    cells = code_cells(executed(two_notebooks))
     told = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
     assert "5 images, 5 captions" in told and "no image has a second caption" in told
     assert "so one reference is all there is" in told and "nothing to recall" in told

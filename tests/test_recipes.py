@@ -13,7 +13,7 @@ from caption_utils.data import folders, locate
 from caption_utils.data.datasets import load_dataset
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import LAST
-from caption_utils.training.run import check_settings
+from caption_utils.training.preparation import check_settings
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ class Fault(NamedTuple):
         return f"{self.file}: {self.old.strip()!r} -> {self.new.strip()!r}, by {self.by}"
 
 
-SETTINGS, VOCABULARY = "tests/training/test_run.py", "notebooks/02_vocabulary.ipynb"
+SETTINGS, VOCABULARY = "tests/training/test_preparation.py", "notebooks/02_vocabulary.ipynb"
 EXPLORATION, FEATURES = "notebooks/01_dataset_exploration.ipynb", "notebooks/03_image_features.ipynb"
 BAHDANAU, LUONG = "notebooks/04_bahdanau_attention.ipynb", "notebooks/05_luong_attention.ipynb"
 EVALUATION, PAGE = "notebooks/06_evaluation.ipynb", "notebooks/07_interactive_captioning.ipynb"

@@ -63,7 +63,8 @@ def run(data: str, out: str, self_critical: str | None = None, start: str | None
     """
     from caption_utils.training.processes import join_processes
     from caption_utils.training.progress import best, found
-    from caption_utils.training.run import fine_tune_model, refine_model, train_model
+    from caption_utils.training.refinement import fine_tune_model, refine_model
+    from caption_utils.training.run import train_model
 
     if (start is not None) != ("fine_tune" in given):
         raise InputError("fine-tuning needs a model and a number of stages; give both --start and --fine-tune")

@@ -23,7 +23,7 @@ from caption_utils.evaluation.unseen import best_captions, read_split
 from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import device
 from caption_utils.training.checkpoint import load_model
-from caption_utils.training.run import BATCH
+from caption_utils.training.preparation import BATCH
 
 DIRECTIONS = 32  # 16 or 64 tell photographs from other pictures as well
 TAIL = 0.05  # share of the validation photos that count as unfamiliar

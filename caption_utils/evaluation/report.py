@@ -23,7 +23,7 @@ from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import device, repository
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model
-from caption_utils.training.run import BATCH
+from caption_utils.training.preparation import BATCH
 
 SCORES = ("perplexity", "perplexity_per_word", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
 

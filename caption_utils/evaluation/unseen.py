@@ -13,7 +13,7 @@ from caption_utils.data.splits import LISTS
 from caption_utils.encoders.store import FeatureStore
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import Model
-from caption_utils.training.run import BATCH, read_dataset
+from caption_utils.training.preparation import BATCH, read_dataset
 
 
 def read_split(data: str | Path | CaptionDataset, model: Model, split: str) -> tuple[CaptionDataset, CaptionDataset]:

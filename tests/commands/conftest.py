@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from conftest import trained_with
 
 from caption_utils.__main__ import main
 
@@ -14,12 +15,11 @@ def one_encoder(monkeypatch, cache, encoder, no_java):
     from caption_utils import captioner
     from caption_utils.encoders.encoder import encoder_spec
     from caption_utils.evaluation import attention, report
-    from caption_utils.training import run as experiment
 
-    for module in (captioner, experiment):
-        monkeypatch.setattr(module, "load_encoder", lambda name, device: encoder_spec(name) and encoder)
-    for module in (report, experiment):
-        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
+    load = lambda name, device: encoder_spec(name) and encoder  # noqa: E731
+    trained_with(monkeypatch, load)
+    monkeypatch.setattr(captioner, "load_encoder", load)
+    monkeypatch.setattr(report, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr("caption_utils.runtime.device", lambda: torch.device("cpu"))
     monkeypatch.setattr(attention, "PHOTOS", 1)
 

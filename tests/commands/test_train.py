@@ -117,7 +117,7 @@ def test_a_model_learns_from_the_score(model, data_folder, tmp_path, capsys, ref
 
 @pytest.mark.slow
 def test_an_encoder_is_fine_tuned_and_captions(model, data_folder, tmp_path, encoder, monkeypatch, capsys, refused):
-    for module in ("captioner", "training.run"):
+    for module in ("captioner", "training.refinement"):
         monkeypatch.setattr(f"caption_utils.{module}.load_encoder", lambda name, device: deepcopy(encoder))
     command = ["train", "--data", str(data_folder), "--out", str(tmp_path / "out")]
     tuned = [*command, "--start", str(model), "--fine-tune", "1"]

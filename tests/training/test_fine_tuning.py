@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import RandomStore
+from conftest import RandomStore, trained_with
 from fake_gpu import GPU, fake_gpu
 from PIL import Image
 from safetensors.torch import load_file
@@ -17,10 +17,11 @@ from caption_utils.encoders.encoder import Encoder, EncoderSpec
 from caption_utils.errors import InputError
 from caption_utils.evaluation.report import evaluate_model
 from caption_utils.runtime import sent
-from caption_utils.training import run, trainer
+from caption_utils.training import refinement, trainer
 from caption_utils.training.checkpoint import ENCODER_WEIGHTS, LAST, WEIGHTS, Model, load_model
 from caption_utils.training.fine_tuning import FineTuning, PictureBatches
-from caption_utils.training.run import fine_tune_model, train_model
+from caption_utils.training.refinement import fine_tune_model
+from caption_utils.training.run import train_model
 
 SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
 TUNE = {"fine_tune": 2, "epochs": 2, "images_per_batch": 3, "encoder_learning_rate": 1e-2}
@@ -55,10 +56,10 @@ def published(name="small", device="cpu"):
 @pytest.fixture(autouse=True)
 def small(monkeypatch, cache):
     """The small encoder under any name, on the CPU, with its features below ``tmp_path``."""
-    for room in ("captioner", "training.run", "app.session"):
+    for room in ("captioner", "app.session"):
         monkeypatch.setattr(f"caption_utils.{room}.load_encoder", published)
-    for room in ("training.run", "evaluation.report"):
-        monkeypatch.setattr(f"caption_utils.{room}.device", lambda: torch.device("cpu"))
+    trained_with(monkeypatch, published)
+    monkeypatch.setattr("caption_utils.evaluation.report.device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def test_encoder_weights_that_are_missing_or_do_not_fit(tune, tmp_path):
 
 
 def test_a_model_of_another_encoder_is_told_at_once(tune, monkeypatch):
-    monkeypatch.setattr(run, "load_encoder", lambda name, device: Encoder("small", replace(SPEC, size=9)))
+    monkeypatch.setattr(refinement, "load_encoder", lambda name, device: Encoder("small", replace(SPEC, size=9)))
     with pytest.raises(InputError, match="its weights differ from those the model was trained with"):
         tune("tuned")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import FakeEncoder, write_dataset
+from conftest import FakeEncoder, trained_with, write_dataset
 from servers import ROOT, free_port
 
 from caption_utils.encoders import store
-from caption_utils.training import run as experiment
+from caption_utils.training import refinement, run
 from caption_utils.training.checkpoint import load_model
 from caption_utils.training.processes import all_reduce, broadcast, join_processes
 
@@ -33,11 +33,11 @@ from matplotlib.figure import Figure
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from caption_utils.__main__ import main
 from caption_utils.encoders import store
-from caption_utils.training import run as experiment
+from caption_utils.training import refinement, run
 from caption_utils.training.processes import all_reduce, broadcast
 
 folder, encoder = Path({folder!r}), FakeEncoder()
-experiment.load_encoder = lambda name, device: encoder
+run.load_encoder = refinement.load_encoder = lambda name, device: encoder
 store.writable_dir = lambda name: folder / "cache"
 Figure.savefig = lambda figure, path, format: path.touch()
 torch.set_num_threads(1)
@@ -69,16 +69,16 @@ settings = {{"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "
 
 (data / "Images" / "5.png").write_bytes(b"no picture")
 try:
-    experiment.train_on_all_gpus(data, out, settings=settings, min_count=1)
+    run.train_on_all_gpus(data, out, settings=settings, min_count=1)
 except ChildFailedError:
     assert not out.exists()
 draw(data / "Images" / "5.png", "red", "blue")
-history = experiment.train_on_all_gpus(data, out, settings=settings, min_count=1)
+history = run.train_on_all_gpus(data, out, settings=settings, min_count=1)
 assert list(history["epoch"]) == [1, 2] and (out / "curve.png").exists()
 
 torch.cuda.is_initialized = lambda: True
-experiment.train_model = lambda data, out, settings: print("alone")
-experiment.train_on_all_gpus(data, out, settings=settings)
+run.train_model = lambda data, out, settings: print("alone")
+run.train_on_all_gpus(data, out, settings=settings)
 """
 SETTINGS = {
     "embed_dim": 8,
@@ -109,13 +109,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     data = write_dataset(folder / "data", 12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "load_encoder", lambda name, device: FakeEncoder())
-        patch.setattr(experiment, "device", lambda: torch.device("cpu"))
+        trained_with(patch, lambda name, device: FakeEncoder())
         patch.setattr(store, "writable_dir", lambda name: folder / "alone")
         patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
         for out, settings in (("one", SETTINGS), ("whole", CONSTANT)):
-            experiment.train_model(data, folder / out, min_count=1, settings=settings | {"mirror": True})
-        experiment.refine_model(data, folder / "one", folder / "refined", REFINED)
+            run.train_model(data, folder / out, min_count=1, settings=settings | {"mirror": True})
+        refinement.refine_model(data, folder / "one", folder / "refined", REFINED)
     return folder
 
 

@@ -2,31 +2,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import FakeEncoder, trained_with
 from safetensors.torch import load_file
 
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
-from caption_utils.training import run as experiment
 from caption_utils.training.checkpoint import load_model
-from caption_utils.training.run import check_settings, refine_model, train_model
+from caption_utils.training.run import train_model
 
 SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
-
-
-@pytest.fixture
-def curves():
-    """Learning curves are drawn, for tests that look at them; elsewhere their files are empty."""
-
-
-@pytest.fixture(autouse=True)
-def fake(request, monkeypatch, cache, fake_encoder):
-    """The fake encoder under a real name, on the CPU, with its features below ``tmp_path``."""
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
-    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_encoder)
-    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
-    return fake_encoder
+pytestmark = pytest.mark.usefixtures("fake_training")
 
 
 @pytest.mark.slow
@@ -108,12 +94,12 @@ def test_the_same_seed_gives_the_same_model(data_folder, tmp_path):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_each_photo_is_encoded_once_and_once_more_mirrored(data_folder, tmp_path, fake):
+def test_each_photo_is_encoded_once_and_once_more_mirrored(data_folder, tmp_path, fake_training):
     """Six photos to train on, three to validate on, and the six mirrored; the second run needs no more."""
     train_model(data_folder, tmp_path / "a", min_count=1, settings=SMALL | {"mirror": True})
-    assert fake.seen == 6 + 3 + 6
+    assert fake_training.seen == 6 + 3 + 6
     train_model(data_folder, tmp_path / "b", min_count=1, settings=SMALL | {"mirror": True, "attention": "luong"})
-    assert fake.seen == 6 + 3 + 6
+    assert fake_training.seen == 6 + 3 + 6
 
 
 def test_an_interrupted_run_goes_on(data_folder, tmp_path, monkeypatch):
@@ -121,47 +107,11 @@ def test_an_interrupted_run_goes_on(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("caption_utils.training.trainer.Trainer.finished", lambda trainer: len(trainer.history) >= 1)
     train_model(data_folder, tmp_path / "cut", min_count=1, settings=SMALL)
     monkeypatch.undo()
-    monkeypatch.setattr(experiment, "load_encoder", lambda name, device: fake_again())
-    monkeypatch.setattr(experiment, "device", lambda: torch.device("cpu"))
+    trained_with(monkeypatch, lambda name, device: FakeEncoder())
     monkeypatch.setattr("caption_utils.encoders.store.writable_dir", lambda name: tmp_path / "cache")
     train_model(data_folder, tmp_path / "cut", min_count=1, settings=SMALL)
     one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def fake_again():
-    from conftest import FakeEncoder
-
-    return FakeEncoder()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong"),
-        ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of general, dot, concat"),
-        ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
-        ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, one_cycle"),
-        ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16, float16"),
-        ({"leraning_rate": 1}, "setting 'leraning_rate' is unknown"),
-        ({"vocab_size": 9}, "setting 'vocab_size' is unknown"),
-        ({"epochs": 0}, "epochs=0 is out of range; choose a value from 1 to 1e.06"),
-        ({"images_per_batch": 0}, "images_per_batch=0 is out of range"),
-        ({"accumulate": 0}, "accumulate=0 is out of range"),
-        ({"hidden_dim": -1}, "hidden_dim=-1 is out of range"),
-        ({"dropout": 1.5}, "dropout=1.5 is out of range; choose a value from 0 to 0.99"),
-        ({"warmup": 1.0}, "warmup=1.0 is out of range"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan is out of range"),
-        ({"learning_rate": -0.1}, "learning_rate=-0.1 is out of range"),
-        ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
-        ({"patience": 0}, "patience=0 is out of range"),
-        ({"seed": -1}, "seed=-1 is out of range"),
-    ],
-)
-def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
-    with pytest.raises(InputError, match=message):
-        train_model(tmp_path / "no data here", tmp_path / "out", settings=settings)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_student_learns_from_a_model_of_the_same_words(data_folder, tmp_path):
@@ -236,48 +186,6 @@ def test_a_model_of_pieces_says_words(data_folder, tmp_path, tokenizer_file):
         train_model(data_folder, tmp_path / "taught", min_count=1, settings=settings, **others)
 
 
-REFINED = {"epochs": 1, "images_per_batch": 3, "validations": 1, "samples": 3, "mirror": False}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("pieces", [False, True])
-def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer_file, fake, curves, pieces):
-    tokenizer = str(tokenizer_file) if pieces else "words"
-    train_model(data_folder, tmp_path / "start", min_count=1, settings=SMALL, tokenizer=tokenizer)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "start").iterdir()}
-    history = refine_model(data_folder, tmp_path / "start", tmp_path / "refined", REFINED)
-    assert history["epoch"].tolist() == [0, 1] and fake.seen == 6 + 3
-    assert {path.name: path.read_bytes() for path in (tmp_path / "start").iterdir()} == before
-    assert (tmp_path / "refined" / "curve.png").read_bytes().startswith(b"\x89PNG")
-    start, model = load_model(tmp_path / "start"), load_model(tmp_path / "refined")
-    assert model.training["self_critical"] == {"model": "start", "training": start.training}
-    assert (model.training["data"], model.training["split"], model.training["samples"]) == ("data", "official", 3)
-    assert model.trained_on == start.trained_on and model.vocab.words == start.vocab.words
-
-
-def test_what_cannot_be_refined_is_told_before_any_work(data_folder, tmp_path, fake):
-    for settings in ({"hard": True}, {}):
-        train_model(data_folder, tmp_path / f"hard-{len(settings)}", min_count=1, settings=SMALL | settings)
-    (tmp_path / "both").mkdir()
-    (tmp_path / "both" / "config.json").write_text('{"models": ["hard-0", "hard-0"]}')
-    fake.seen, fake.fingerprint = 0, "0ther"
-    for start, settings, message in (
-        ("both", {}, "both: an ensemble, whose models are trained one by one; name one of them"),
-        ("none", {}, "none/config.json: not found; point to a model folder"),
-        (
-            "hard-0",
-            {"hidden_dim": 4, "label_smoothing": 0.1},
-            "hidden_dim, label_smoothing: no setting of self-critical",
-        ),
-        ("hard-0", {"samples": 1}, "samples=1 is out of range; choose a value from 2 to 1000"),
-        ("hard-1", {}, "hard-1: has hard attention, which self-critical training does not know"),
-        ("hard-0", {}, "encoder fake: its weights differ from those the model was trained with"),
-    ):
-        with pytest.raises(InputError, match=message):
-            refine_model(tmp_path / "no data here", tmp_path / start, tmp_path / "out", settings)
-    assert fake.seen == 0 and not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("settings", "words", "message"),
     [
@@ -293,33 +201,3 @@ def test_what_cannot_be_refined_is_told_before_any_work(data_folder, tmp_path, f
 def test_words_at_odds_are_told_before_any_work(tmp_path, settings, words, message):
     with pytest.raises(InputError, match=message):
         train_model(tmp_path / "no data here", tmp_path / "out", settings=settings, **words)
-
-
-def test_every_setting_has_limits_or_names():
-    check_settings("resnet101", {})
-    free = {
-        field.name
-        for config in (experiment.DecoderConfig, experiment.TrainConfig)
-        for field in experiment.fields(config)
-        if field.type in (int, float) and "range" not in field.metadata
-    }
-    assert free == {"vocab_size", "feature_dim"}
-
-
-def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
-    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
-        train_model(tmp_path / "no data here", tmp_path / "out", encoder_name="vgg")
-
-
-def test_a_file_in_place_of_the_output_folder_is_named(data_folder, tmp_path, fake):
-    (tmp_path / "out").touch()
-    with pytest.raises(InputError, match="out: a file, not a folder; name a folder"):
-        train_model(data_folder, tmp_path / "out", settings=SMALL)
-    assert fake.seen == 0
-
-
-def test_words_too_rare_for_the_vocabulary(data_folder, tmp_path, fake):
-    with pytest.raises(InputError, match="min_count=100: no word of data is used that often; choose a smaller number"):
-        train_model(data_folder, tmp_path / "out", min_count=100, settings=SMALL)
-    assert fake.seen == 0
-    assert not (tmp_path / "out").exists()

@@ -1,0 +1,107 @@
+"""What a run of training begins with: settings checked, data read, a vocabulary, stored features in batches."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from caption_utils.config import FROM_DATA, DecoderConfig, RunConfig, TrainConfig
+from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.vocab import Vocabulary
+from caption_utils.data.wordpiece import WordPiece
+from caption_utils.encoders.encoder import Encoder, encoder_spec
+from caption_utils.encoders.store import FeatureStore, extract
+from caption_utils.errors import InputError
+from caption_utils.runtime import device
+from caption_utils.training.batches import CaptionBatches
+from caption_utils.training.processes import join_processes
+
+BATCH = 50  # images at a time in evaluation
+B = TypeVar("B", bound=CaptionBatches)
+
+
+def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
+    """Raises ``InputError`` for the first setting that is unknown, out of range or does not fit the others."""
+    known = {field.name for config in (DecoderConfig, TrainConfig) for field in fields(config)}
+    for name in settings:
+        if name not in known - {*FROM_DATA}:
+            raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
+    TrainConfig(**fields_of(TrainConfig, settings))
+    spec, shape = encoder_spec(encoder_name), fields_of(DecoderConfig, settings)
+    config = DecoderConfig(1, spec.width, local_dim=spec.local, **shape)
+    check_context(config, settings.get("from_context", 0.0))
+
+
+def check_context(decoder: DecoderConfig, from_context: float) -> None:
+    """Raises ``InputError`` where the context alone is to say words and has no way to them."""
+    if from_context and not decoder.context_speaks:
+        raise InputError("from_context needs attention, whose context has a way to the words; set deep_output")
+
+
+def check_folder(out: str | Path) -> None:
+    """Raises ``InputError`` if the model folder to be written is a file."""
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+
+
+def fields_of(config: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are fields of ``config``."""
+    names = {field.name for field in fields(config)}
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = True) -> CaptionDataset:
+    """``load_dataset``; a data set that is read already stays as it is. ``tell`` prints notes on the error stream."""
+    if isinstance(data, CaptionDataset):
+        return data
+    dataset = load_dataset(data, scheme)
+    if tell:
+        print("\n".join(dataset.notes), file=sys.stderr)
+    return dataset
+
+
+def build_vocabulary(train: CaptionDataset, min_count: int, tokenizer: str = "words") -> Vocabulary:
+    """The words of the training captions, or pieces of them. Raises ``InputError`` if none is frequent enough."""
+    wordpiece = None if tokenizer == "words" else WordPiece.read(tokenizer)
+    vocab = Vocabulary.build(train.table["caption"], min_count, wordpiece)
+    if not vocab.counts:
+        raise InputError(f"min_count={min_count}: no word of {train.name} is used that often; choose a smaller number")
+    return vocab
+
+
+def training_device() -> torch.device:
+    """The device that this process was given, or the best there is."""
+    return join_processes().device or device()
+
+
+def training_batches(
+    dataset: CaptionDataset,
+    encoder: Encoder,
+    vocab: Vocabulary,
+    config: RunConfig,
+    place: torch.device,
+    make: Callable[..., B],
+) -> B:
+    """Batches as ``make`` makes them; each process extracts its share of the features."""
+    train = dataset.split("train")
+    store = _extracted(train, encoder, place)
+    mirrored = _extracted(train, encoder, place, mirror=True) if config.mirror else None
+    return make(train, store, vocab, config.images_per_batch, place, mirrored, config.seed)
+
+
+def validation_batches(
+    dataset: CaptionDataset, encoder: Encoder, vocab: Vocabulary, place: torch.device
+) -> CaptionBatches:
+    """All validation captions in batches of ``BATCH`` images; each process extracts its share of the features."""
+    val = dataset.split("val")
+    return CaptionBatches(val, _extracted(val, encoder, place), vocab, BATCH, place)
+
+
+def _extracted(part: CaptionDataset, encoder: Encoder, place: torch.device, mirror: bool = False) -> FeatureStore:
+    processes = join_processes()
+    store = extract(part, encoder, mirror=mirror, rows=slice(processes.process_index, None, processes.num_processes))
+    processes.wait_for_everyone()
+    return store.to(place)

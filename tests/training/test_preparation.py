@@ -1,0 +1,69 @@
+"""Wrong settings and data are told before any work is done."""
+
+from dataclasses import fields
+
+import pytest
+
+from caption_utils.config import DecoderConfig, TrainConfig
+from caption_utils.errors import InputError
+from caption_utils.training.preparation import check_settings
+from caption_utils.training.run import train_model
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong"),
+        ({"attention": "luong", "score": "cosine"}, "score 'cosine' is unknown; choose one of general, dot, concat"),
+        ({"attention": "luong", "score": "dot"}, "score 'dot' compares features of width 1280 .* set hidden_dim=1280"),
+        ({"schedule": "linear"}, "schedule 'linear' is unknown; choose one of constant, one_cycle"),
+        ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16, float16"),
+        ({"leraning_rate": 1}, "setting 'leraning_rate' is unknown"),
+        ({"vocab_size": 9}, "setting 'vocab_size' is unknown"),
+        ({"epochs": 0}, "epochs=0 is out of range; choose a value from 1 to 1e.06"),
+        ({"images_per_batch": 0}, "images_per_batch=0 is out of range"),
+        ({"accumulate": 0}, "accumulate=0 is out of range"),
+        ({"hidden_dim": -1}, "hidden_dim=-1 is out of range"),
+        ({"dropout": 1.5}, "dropout=1.5 is out of range; choose a value from 0 to 0.99"),
+        ({"warmup": 1.0}, "warmup=1.0 is out of range"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan is out of range"),
+        ({"learning_rate": -0.1}, "learning_rate=-0.1 is out of range"),
+        ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
+        ({"patience": 0}, "patience=0 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+    ],
+)
+def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        train_model(tmp_path / "no data here", tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_setting_has_limits_or_names():
+    check_settings("resnet101", {})
+    free = {
+        field.name
+        for config in (DecoderConfig, TrainConfig)
+        for field in fields(config)
+        if field.type in (int, float) and "range" not in field.metadata
+    }
+    assert free == {"vocab_size", "feature_dim"}
+
+
+def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="encoder 'vgg' is unknown; choose one of efficientnet_lite2,"):
+        train_model(tmp_path / "no data here", tmp_path / "out", encoder_name="vgg")
+
+
+def test_a_file_in_place_of_the_output_folder_is_named(data_folder, tmp_path, fake_training):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match="out: a file, not a folder; name a folder"):
+        train_model(data_folder, tmp_path / "out")
+    assert fake_training.seen == 0
+
+
+def test_words_too_rare_for_the_vocabulary(data_folder, tmp_path, fake_training):
+    with pytest.raises(InputError, match="min_count=100: no word of data is used that often; choose a smaller number"):
+        train_model(data_folder, tmp_path / "out", min_count=100)
+    assert fake_training.seen == 0
+    assert not (tmp_path / "out").exists()
