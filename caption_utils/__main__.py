@@ -4,6 +4,7 @@ import argparse
 import atexit
 import os
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from caption_utils.commands import caption, confidence, evaluate, train
@@ -67,6 +68,8 @@ def _complete_streams() -> None:
 def _end(status: int) -> NoReturn:
     """End the process at once: to take PyTorch apart takes Python as long as a caption, and 100 MB."""
     atexit._run_exitfuncs()
+    with suppress(OSError):  # whoever reads it may be gone
+        sys.stdout.flush()
     os._exit(status)
 
 

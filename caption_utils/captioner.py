@@ -20,7 +20,7 @@ from caption_utils.search.beam import beam_search
 from caption_utils.search.hypotheses import Hypothesis
 from caption_utils.training.checkpoint import Model, check_encoder, load_model
 
-PHOTOS_AT_ONCE = 32  # for the search, which is slower with fewer
+PHOTOS_AT_ONCE = 16  # for the search, which is slower with fewer; with more, those that are encoded wait for it
 
 
 @dataclass(frozen=True)

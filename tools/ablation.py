@@ -15,6 +15,7 @@ from typing import Any
 
 from caption_utils.captioner import Captioner
 from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.encoders.encoder import load_encoder
 from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
 from caption_utils.evaluation.records import append_row
@@ -83,6 +84,9 @@ def measure(data: CaptionDataset, change: str, seed: int) -> dict[str, object]:
     folder = MODELS / f"{slug(change)}-{seed}"
     settings = RECIPE | CHANGES[change] | {"seed": seed}
     arguments = {name: settings.pop(name) for name in ARGUMENTS if name in settings}
+    encoder = load_encoder(str(arguments["encoder_name"]), device())
+    for part in ("train", "val"):
+        extract(data.split(part), encoder)  # before the clock starts
     earlier, start = epochs_done(folder), time.process_time()
     history = train_model(data, folder, settings=settings, **arguments)
     captions = (len(history) - earlier) * len(data.split("train").table)
@@ -116,7 +120,7 @@ def epochs_done(folder: Path) -> int:
 
 
 def parameters(folder: Path) -> int:
-    """How many numbers a model learns."""
+    """How many numbers a decoder holds."""
     return sum(each.numel() for each in load_model(folder).decoder.parameters())
 
 
@@ -129,7 +133,8 @@ def measured() -> set[tuple[str, int]]:
     """Changes and seeds that already have a row."""
     if not TABLE.exists():
         return set()
-    return {(row["change"], int(row["seed"])) for row in csv.DictReader(TABLE.open(encoding="utf-8", newline=""))}
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return {(row["change"], int(row["seed"])) for row in csv.DictReader(file)}
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ def describe_models() -> str:
     """A line for each model folder below ``data/models``: its name and its best validation score."""
     lines = []
     for path in sorted(writable_dir("models").rglob(CONFIG)):
-        best = read_json(path)["training"]["best"]
+        best = read_json(path).get("training", {}).get("best")
+        if not best:  # an ensemble
+            continue
         lines.append(f"  {os.path.relpath(path.parent)}: {found(best)} after epoch {best['epoch']:.4g}")
     return "\n".join(lines) or "  nothing"
 

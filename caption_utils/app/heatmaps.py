@@ -5,6 +5,7 @@ the blue shows where the photo itself is black.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
         if own in taken:
             raise InputError(f"{own}: would hold the maps of both {taken[own]} and {photo}; caption them one at a time")
         taken[own] = photo
-    if replaced := {own.resolve() for own in taken} & {photo.resolve() for photo in photos}:
+    if replaced := set(map(os.path.realpath, taken)) & set(map(os.path.realpath, photos)):
         raise InputError(f"{min(replaced)}: is one of the photos; name another file for the attention map")
     return {photo: own for own, photo in taken.items()}
 

@@ -73,8 +73,7 @@ def run(
         if _too_unsure(found, min_confidence):
             left_out += 1
             continue
-        _save_map(photo, found, maps.get(photo))
-        found = files.write(photo, found)
+        found = _with_map(photo, files.write(photo, found), maps.get(photo))
         failed += isinstance(found, InputError)
         _print_captions(str(photo), found, top, as_json)
     if left_out:
@@ -142,11 +141,17 @@ def _too_unsure(found: "Found", least: float | None) -> bool:
     return least is not None and not isinstance(found, InputError) and not (found[0].confidence or 0) >= least
 
 
-def _save_map(photo: Path, found: "Found", path: Path | None) -> None:
-    if path and not isinstance(found, InputError):
-        from caption_utils.app.heatmaps import save_map
+def _with_map(photo: Path, found: "Found", path: Path | None) -> "Found":
+    """What was found, its attention map saved, or why that failed."""
+    if path is None or isinstance(found, InputError):
+        return found
+    from caption_utils.app.heatmaps import save_map
 
+    try:
         save_map(photo, found[0], path)
+    except InputError as error:
+        return error
+    return found
 
 
 def _print_captions(photo: str, found: "Found", top: int, as_json: bool) -> None:

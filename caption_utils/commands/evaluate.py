@@ -40,23 +40,30 @@ def run(
     """
     from caption_utils.evaluation.records import append_row, write_captions
     from caption_utils.evaluation.report import compare, evaluate_model
+    from caption_utils.training.checkpoint import load_model
 
+    if against:
+        load_model(against)  # what is wrong with it is told before anything is measured
     found = evaluate_model(model, data, split, beams)
-    differences = compare(found, evaluate_model(against, data, split, beams)) if against else {}
-    if as_json:
-        print(_as_json(found.report(), against, differences), flush=True)
-    else:
-        lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
-        print("\n".join(lines), flush=True)
-    if captions:
-        write_captions(captions, found)
-    if record:
-        append_row(record, found.row())
+    differences = {}
+    try:
+        if against:
+            differences = compare(found, evaluate_model(against, data, split, beams))
+    finally:  # what was measured is told, whatever becomes of the other model
+        if as_json:
+            print(_as_json(found.report(), against, differences), flush=True)
+        else:
+            lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
+            print("\n".join(lines), flush=True)
+        if captions:
+            write_captions(captions, found)
+        if record:
+            append_row(record, found.row())
     return 0
 
 
 def _as_json(report: dict, against: str | None, differences: Mapping[str, "Difference"]) -> str:
-    if against:
+    if differences:
         rounded = {name: {k: round(v, 4) for k, v in asdict(d).items()} for name, d in differences.items()}
         report = report | {"against": {"model": against, **rounded}}
     valid = json.loads(json.dumps(report), parse_constant=lambda name: None)  # JSON has no NaN and no infinity

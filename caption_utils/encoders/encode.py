@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 BATCH = {"cpu": 2, "cuda": 16, "mps": 16}  # images; on a CPU larger batches leave the cache and run slower
 BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, or for the search, those of the other compute
-BATCHES_AHEAD = 8  # decoded, and encoded, before they are asked for
+BATCHES_AHEAD = 16  # decoded, and encoded, before they are asked for
 MOST_THREADS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
 
 

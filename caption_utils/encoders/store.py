@@ -37,9 +37,9 @@ class FeatureStore:
         """Raises ``InputError`` if one of its files is damaged."""
         try:
             names = json.loads((folder / "index.json").read_text(encoding="utf-8"))["names"]
+            self.folder, self.row = folder, {name: i for i, name in enumerate(names)}
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(folder / "index.json", error) from None
-        self.folder, self.row = folder, {name: i for i, name in enumerate(names)}
         self.array: Any = _mapped(folder / "features.npy", "r")  # (images, N, D), NumPy's or PyTorch's
 
     def __len__(self) -> int:

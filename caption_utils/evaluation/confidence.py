@@ -84,8 +84,12 @@ def halves(captioner: Captioner, val: CaptionDataset) -> tuple[Captioned, Captio
     A hash of a photo's name decides its half. Raises ``InputError`` if one has fewer than ``LEAST`` photos.
     """
     first = np.array([name_digest(name)[0] % 2 == 0 for name in val.image_names])
-    if min(first.sum(), (~first).sum()) < LEAST:
-        raise InputError(f"{val.root}: {len(first)} validation photos; to fit a confidence takes {2 * LEAST} or more")
+    sizes = sorted([first.sum(), (~first).sum()])
+    if sizes[0] < LEAST:
+        raise InputError(
+            f"{val.root}: the halves of its validation photos are {sizes[1]} and {sizes[0]}; to fit a confidence takes "
+            f"{LEAST} or more in each"
+        )
     captioned = _captioned(captioner, val)
     return captioned[first], captioned[~first]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caption_utils.captioner import Caption, Captioner
-from caption_utils.config import BEAMS
+from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.vocab import tokenize
 from caption_utils.encoders.store import extract
@@ -90,6 +90,7 @@ def evaluate_model(
     photos.
     """
     start = time.perf_counter()
+    SearchConfig(beams)  # raises
     captioner = Captioner.load(folder, device())
     whole, dataset = read_split(data, captioner.model, split)
     store = extract(dataset, captioner.encoder)
@@ -119,7 +120,7 @@ def evaluate_model(
 
 def _about(folder: str | Path, model: Model, beams: int) -> dict[str, object]:
     return {
-        "model": Path(folder).name,
+        "model": Path(folder).resolve().name,
         "encoder": model.encoder,
         "attention": model.decoder.config.attention,
         "search": f"beam {beams}" if beams > 1 else "greedy",

@@ -24,7 +24,8 @@ def read_split(data: str | Path | CaptionDataset, model: Model, split: str) -> t
     """
     scheme = str(model.training.get("split", "official"))
     whole = read_dataset(data, scheme)
-    _refuse_chance(whole, scheme, split)
+    if split == "train" or not model.trained_on:
+        _refuse_chance(whole, scheme, split)
     return whole, whole.split(split) if split == "train" else _unseen(whole.split(split), model)
 
 
@@ -47,7 +48,7 @@ def _refuse_chance(dataset: CaptionDataset, scheme: str, split: str) -> None:
 
 
 def _unseen(dataset: CaptionDataset, model: Model) -> CaptionDataset:
-    """Without the photos that the model was trained on, which a line on the error stream tells."""
+    """Without the photos that the model was trained on, as a line on the error stream says."""
     seen = list(filter(model.saw, dataset.image_names))
     if len(seen) == len(dataset.image_names):
         raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split; take others")

@@ -81,14 +81,17 @@ class CaptionBatches:
         order = torch.randperm(len(self.names), generator=generator)
         flips = torch.rand(len(self.names), generator=generator) < (0.5 if self.mirrored else 0.0)
         pairs = zip(order.split(self.images_per_batch), flips.split(self.images_per_batch), strict=True)
-        mine = slice(index * parts, (index + 1) * parts)
-        return self._made_ahead(lambda pair: self._share(*pair, count * parts, mine), list(pairs)[steps])
+        return self._made_ahead(lambda pair: self._share(*pair, index, count, parts), list(pairs)[steps])
 
-    def _share(self, chosen: Tensor, flip: Tensor, pieces: int, mine: slice) -> Share:
-        """The pieces ``mine`` of the batch of images ``chosen``; a small batch leaves some without an image."""
-        divided = list(zip(chosen.tensor_split(pieces), flip.tensor_split(pieces), strict=True))[mine]
-        parts = [self._batch(images.tolist(), flips.tolist()) for images, flips in divided if len(images)]
-        return Share(parts, *self.sizes[chosen].sum(dim=0).tolist())
+    def _share(self, chosen: Tensor, flip: Tensor, index: int, count: int, parts: int) -> Share:
+        """Of the batch of images ``chosen`` what process ``index`` of ``count`` gets, in ``parts``.
+
+        A small batch leaves some without an image.
+        """
+        pieces = (each.tensor_split(count)[index].tensor_split(parts) for each in (chosen, flip))
+        divided = zip(*pieces, strict=True)
+        mine = [self._batch(images.tolist(), flips.tolist()) for images, flips in divided if len(images)]
+        return Share(mine, *self.sizes[chosen].sum(dim=0).tolist())
 
     def _batch(self, chosen: list[int], flip: list[bool]) -> Batch:
         pairs = [(owner, ids) for owner, image in enumerate(chosen) for ids in self.captions[image]]

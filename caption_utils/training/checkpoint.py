@@ -10,6 +10,7 @@ An ensemble is a folder whose ``config.json`` is ``{"models": [...]}``, the name
 import base64
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -88,7 +89,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def save_model(folder: str | Path, model: Model) -> None:
-    """Write the model folder; the weights come last, so that a folder which has them is whole."""
+    """Write the model folder; the weights come last, so that a new folder which has them is whole."""
     folder = Path(folder)
     model.vocab.save(folder / VOCAB)
     config: dict[str, Any] = {
@@ -135,10 +136,10 @@ def member_folders(folder: Path, config: dict[str, Any]) -> list[Path]:
     """The folders of an ensemble's models, none if it is a single model. Raises ``InputError`` for other places."""
     names = config.get("models", [])
     if not isinstance(names, list) or any(
-        not isinstance(name, str) or Path(name).name != name or not name for name in names
+        not isinstance(name, str) or Path(name).name != name or name in ("", "..") for name in names
     ):
         raise InputError(f"{folder / CONFIG}: models should be a list of names of model folders beside {folder}")
-    return [folder.parent / name for name in names]
+    return [folder.absolute().parent / name for name in names]
 
 
 def folder_digest(folder: Path) -> str:
@@ -256,6 +257,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def _inside(folder: Path, name: str) -> Path:
     """``folder/name``, refused if a link leads it out of the folder."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise InputError(f"{path}: leads outside its model folder; copy the file into it")
     return path

@@ -1,5 +1,6 @@
 """Fine-tuning: the last stages of the encoder learn together with the decoder, at a rate of their own."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -55,7 +56,9 @@ class PictureBatches(CaptionBatches):
 @cache
 def workers() -> ProcessPoolExecutor:
     """Processes that decode pictures, from their first use on; a GPU in use allows no forks."""
-    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    atexit.register(pool.shutdown, cancel_futures=True)  # before multiprocessing's own end, which waits for them
+    return pool
 
 
 def cut_out(path: Path, size: int, cut: list[list[float]], flip: bool) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a run of training begins with: settings checked, data read, a vocabulary, stored features in batches."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -42,9 +43,12 @@ def check_context(decoder: DecoderConfig, from_context: float) -> None:
 
 
 def check_folder(out: str | Path) -> None:
-    """Raises ``InputError`` if the model folder to be written is a file."""
-    if Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"{out}: a file, not a folder; name a folder to write the model into")
+    """Raises ``InputError`` if the model folder to be written is a file, or where nothing can be written."""
+    place = next(folder for folder in (Path(out).absolute(), *Path(out).absolute().parents) if folder.exists())
+    if not place.is_dir():
+        raise InputError(f"{place}: a file, not a folder; name a folder to write the model into")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{out}: {place} cannot be written; name another folder, or change its permissions")
 
 
 def fields_of(config: type, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -34,6 +35,11 @@ def join_processes() -> "OneProcess | PartialState":
     """Connect with the processes that were started together with this one, if any; a second call finds them again."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return OneProcess()
+    return _joined()
+
+
+@cache
+def _joined() -> "PartialState":
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 

@@ -61,16 +61,17 @@ def fine_tune_model(
     """Read ``data`` and fine-tune the model of the folder ``start`` into the folder ``out``; returns the history.
 
     What is stored of each image is the map in front of the first stage that learns. ``settings`` are fields of
-    ``FineTuneConfig``, without teachers and word vectors; what the loss is made of stays, if they do not tell it, as
-    ``start`` was trained. Else it is as ``refine_model``. Raises ``InputError`` as its parts do and for other settings.
+    ``FineTuneConfig``, without teachers and word vectors; settings of the loss that they do not name are those that
+    ``start`` was trained with. Else it is as ``refine_model``. Raises ``InputError`` as its parts do and for other
+    settings.
     """
     settings = settings or {}
     _config_of(FineTuneConfig, "fine-tuning", settings, others=("distillation", "freeze_word_vectors"))
     check_folder(out)
     place = training_device()
     model, encoder, dataset = _begin(data, load_model(start, place), start, "fine_tuned")
-    before = model.training["fine_tuned"]["training"]
-    config = FineTuneConfig(**({name: before[name] for name in LOSS if name in before} | dict(settings)))
+    earlier = model.training["fine_tuned"]["training"]
+    config = FineTuneConfig(**({name: earlier[name] for name in LOSS if name in earlier} | dict(settings)))
     check_context(model.decoder.config, config.from_context)
     encoder.last_stages(config.fine_tune)  # an impossible number is told before any work is done
     before = encoder.before(config.fine_tune)
@@ -107,6 +108,6 @@ def _config_of(kind: type[C], name: str, settings: Mapping[str, Any], others: Se
     if unknown := (settings.keys() - known.keys()) | (known.keys() & {*others}):
         raise InputError(
             f"{', '.join(sorted(unknown))}: no setting of {name}, which takes the model as it is; "
-            f"the fields of {kind.__name__} are"
+            f"the fields of {kind.__name__} are{', except ' + ' and '.join(others) if others else ''}"
         )
     return kind(**known)

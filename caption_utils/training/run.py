@@ -16,7 +16,7 @@ from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.splits import name_digest
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.data.word_vectors import WordVectors, load_word_vectors
-from caption_utils.encoders.encoder import load_encoder
+from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder, build_decoder
@@ -75,12 +75,7 @@ def train_model(
         print(vectors.coverage(vocab.counts), file=sys.stderr)
     encoder = load_encoder(encoder_name, place)
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
-    seed_everything(config.seed)
-    found = {"local_dim": encoder.local, "word_dim": vectors.width if vectors else 0}
-    shape = fields_of(DecoderConfig, settings) | found
-    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
-    if vectors:
-        insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
+    decoder = _new_decoder(encoder, vocab, vectors, settings, config)
     batches = training_batches(dataset, encoder, vocab, config, place, CaptionBatches)
     val = validation_batches(dataset, encoder, vocab, place)
     source = {
@@ -93,6 +88,19 @@ def train_model(
     trained_on = frozenset(map(name_digest, train.image_names))
     model = Model(decoder.to(place), vocab, encoder.name, encoder.fingerprint, source, trained_on)
     return with_curve(fit(model, batches, val, config, out, decoders), out)
+
+
+def _new_decoder(
+    encoder: Encoder, vocab: Vocabulary, vectors: WordVectors | None, settings: Mapping[str, Any], config: TrainConfig
+) -> Decoder:
+    """A decoder with weights drawn by the run's seed, and with word vectors, if any."""
+    seed_everything(config.seed)
+    found = {"local_dim": encoder.local, "word_dim": vectors.width if vectors else 0}
+    shape = fields_of(DecoderConfig, settings) | found
+    decoder = build_decoder(DecoderConfig(len(vocab), encoder.width, **shape))
+    if vectors:
+        insert_word_vectors(decoder, vocab, vectors, config.freeze_word_vectors)
+    return decoder
 
 
 def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, Any]) -> None:
@@ -117,7 +125,7 @@ def load_teacher(folder: str | Path, vocab: Vocabulary, fingerprint: str, place:
 
 @torch.no_grad()
 def insert_word_vectors(decoder: Decoder, vocab: Vocabulary, vectors: WordVectors, freeze: bool) -> None:
-    """Give words their vectors, and the words that have none vectors drawn with the same mean square.
+    """Give words their vectors; words without one get random vectors of the same mean square.
 
     ``freeze`` keeps all as they are in training.
     """

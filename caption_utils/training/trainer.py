@@ -1,6 +1,7 @@
 """Training until the validation finds nothing better: epochs, checkpoints, resume, progress."""
 
 import hashlib
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -178,6 +179,8 @@ class Trainer:
         loss, self.log_words = torch.zeros(2, device=self.batches.device)
         for part in share.parts:
             loss += self.backward(part, share)
+        if not share.parts:
+            self.scaler.scale(loss)  # its scale begins to exist where it is first used
         if self.model.decoder.config.hard:
             self.move_baseline(share)
         self.add_up_gradients()
@@ -224,6 +227,7 @@ class Trainer:
         """Print a line above the progress bar, once for all processes."""
         if self.processes.is_main_process:
             tqdm.write(text)
+            sys.stdout.flush()  # into a file or a pipe, too
 
     def save(self) -> None:
         """After a validation: everything needed to go on, then the model folder if it is the best yet."""

@@ -15,14 +15,15 @@ SHIPPED = Path("results", "checkpoints")
 def model_folders() -> dict[str, Path]:
     """Label → folder of every model that was shipped, trained or, on Kaggle, attached; ``DEFAULT_MODEL`` first.
 
-    A label is the folder's path below ``results/checkpoints``, ``data/models`` or ``/kaggle/input``. Raises
-    ``InputError`` if there is no model.
+    A label is the folder's path below ``results/checkpoints``, ``data/models`` or ``/kaggle/input``; where two are the
+    same, the later one begins with ``models`` or ``input``. Raises ``InputError`` if there is no model.
     """
     found: dict[str, Path] = {}
     for base in _bases():
         for folder in filter(_is_model, walk(base, DEPTH, MOST_ENTRIES)):
             if folder not in found.values():
-                found.setdefault(folder.relative_to(base).as_posix(), folder)
+                label = folder.relative_to(base).as_posix()
+                found[f"{base.name}/{label}" if label in found else label] = folder
     if not found:
         where = (repository() or Path()) / SHIPPED
         raise InputError(f"{where}: no model here; train one with python -m caption_utils train")

@@ -188,6 +188,23 @@ def test_each_photo_has_its_attention_map(model, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("map*")) == ["map-coffee.png", "map-mine.png"]
 
 
+def test_a_map_that_cannot_be_written_costs_only_itself(model, tmp_path, capsys):
+    (tmp_path / "map-coffee.png").mkdir()
+    outputs = ["--attention-map", str(tmp_path / "map.png"), "--csv", str(tmp_path / "t.csv")]
+    photos = [PHOTO, str(shutil.copy(PHOTO, tmp_path / "mine.png"))]
+    assert main(["caption", "--model", str(model), *outputs, *photos]) == 1
+    output = capsys.readouterr()
+    assert "map-coffee.png: cannot be written" in output.err and output.out.startswith(photos[1])
+    assert (tmp_path / "map-mine.png").is_file() and len((tmp_path / "t.csv").read_text().splitlines()) == 3
+
+
+def test_a_photo_that_is_a_link_to_itself_is_one_line(model, tmp_path, capsys):
+    loop = tmp_path / "loop.jpg"
+    loop.symlink_to(loop)
+    assert main(["caption", "--model", str(model), "--attention-map", str(tmp_path / "map.png"), str(loop)]) == 1
+    assert capsys.readouterr().err.startswith(f"caption_utils: {loop}: ")
+
+
 def test_an_ambiguous_attention_map_is_one_line_before_any_work(model, tmp_path, refused):
     shutil.copy(PHOTO, tmp_path / "coffee.png")
     line = refused("caption", "--model", model, "--attention-map", tmp_path / "map.png", PHOTO, tmp_path / "coffee.png")

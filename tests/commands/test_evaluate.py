@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from caption_utils.__main__ import main
+from caption_utils.errors import InputError
 
 
 @pytest.mark.slow
@@ -32,6 +33,29 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"difference from {other}, 95 % interval" in printed
     assert "cider                +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
+
+
+@pytest.mark.parametrize("options", [["--against", "no model here"], ["--beam", "0"]])
+def test_wrong_options_are_told_before_anything_is_measured(
+    model, data_folder, tmp_path, refused, monkeypatch, options
+):
+    monkeypatch.setattr("caption_utils.evaluation.report.extract", lambda *rest: pytest.fail("measures"))
+    refused("evaluate", "--model", model, "--data", data_folder, *options)
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_told_if_the_other_model_fails(model, data_folder, tmp_path, capsys, monkeypatch):
+    def fails(*evaluations):
+        raise InputError("measured on other images")
+
+    monkeypatch.setattr("caption_utils.evaluation.report.compare", fails)
+    command = ["evaluate", "--model", str(model), "--data", str(data_folder), "--against", str(model), "--json"]
+    assert main([*command, "--record", str(tmp_path / "rows.csv")]) == 2
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert report["images"] == 3 and "against" not in report
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+    assert output.err.endswith("caption_utils: measured on other images\n")
 
 
 @pytest.mark.slow

@@ -48,6 +48,31 @@ def test_closed_input_and_errors_are_as_empty_ones(model):
     assert line.startswith(f"{PHOTO}: ")
 
 
+INTERRUPTED = """
+import sys
+from caption_utils.__main__ import _end, main
+from caption_utils.commands import train
+from caption_utils.training.trainer import Trainer
+
+def run(**options):
+    trainer = Trainer.__new__(Trainer)
+    trainer.processes = type("Alone", (), {"is_main_process": True})
+    trainer.say("epoch 1: told")
+    print("told at the end", end="")
+    raise KeyboardInterrupt
+
+train.run = run
+_end(main(["train", "--data", "d", "--out", "o"]))
+"""
+
+
+@pytest.mark.slow
+def test_what_was_said_before_an_interruption_is_in_the_log(tmp_path):
+    unbuffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, env=unbuffered)
+    assert (done.returncode, done.stdout) == (130, "epoch 1: told\ntold at the end")
+
+
 LOADED = """
 import os, runpy, sys
 os._exit = sys.exit

@@ -147,6 +147,9 @@ def test_it_is_fitted_to_the_first_half_and_the_training_photos(folder, data):
 
 
 def test_too_few_photos_are_one_line(folder, dataset):
-    with pytest.raises(InputError, match="3 validation photos; to fit a confidence takes 40 or more$"):
+    with pytest.raises(
+        InputError,
+        match="the halves of its validation photos are [23] and [01]; to fit a confidence takes 20 or more in each$",
+    ):
         fit_confidence(folder, dataset)
     assert not (folder / CONFIDENCE).exists()

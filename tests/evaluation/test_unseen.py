@@ -48,6 +48,15 @@ def test_chance_does_not_stand_in_for_the_official_lists(unlisted, split, end):
         read_split(unlisted, trained(), "dev")
 
 
+def test_a_model_that_remembers_its_training_photos_needs_no_lists(unlisted, capsys):
+    model = trained(photos=load_dataset(unlisted).split("val").image_names[:1])
+    with pytest.raises(InputError, match="the model was trained on all 1 photos of this split"):
+        read_split(unlisted, model, "val")
+    assert read_split(unlisted, model, "test")[1].image_names
+    with pytest.raises(InputError, match="no list tells its train photos"):
+        read_split(unlisted, model, "train")
+
+
 def test_a_model_of_a_random_split_needs_no_lists(unlisted):
     whole, val = read_split(unlisted, trained("random"), "val")
     assert (whole.scheme, len(val.image_names)) == ("random", 1)

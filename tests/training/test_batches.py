@@ -121,6 +121,14 @@ def test_the_shares_of_all_processes_are_the_batch(make_batches, vocab, count, p
         assert max(len(share.parts) for share in shares) <= parts
 
 
+def test_processes_get_equally_many_images_however_each_divides_its_own(make_batches):
+    """Four images for two processes: two each, one by one, not three and one."""
+    batches = make_batches(4)
+    for parts in (1, 2, 4):
+        shares = [next(batches.shuffled(1, index, 2, parts)) for index in range(2)]
+        assert [sum(len(part.features) for part in share.parts) for share in shares] == [2, 2]
+
+
 class Pinned(torch.Tensor):
     """Plays a tensor that goes to a GPU: notes what is asked of it, and stays where it is."""
 

@@ -276,6 +276,11 @@ def test_an_ensemble_is_its_models_together(ensemble, make_batches):
     assert together.saw("a.jpg") and together.saw("b.jpg") and not together.saw("c.jpg")
 
 
+def test_an_ensemble_is_found_from_within(ensemble, monkeypatch):
+    monkeypatch.chdir(ensemble)
+    assert load_model(".").training["models"] == ["one", "two"]
+
+
 def test_an_ensemble_s_digest_is_that_of_all_weights(ensemble):
     before = checkpoint.folder_digest(ensemble)
     assert before != checkpoint.folder_digest(ensemble.parent / "one")
@@ -283,7 +288,7 @@ def test_an_ensemble_s_digest_is_that_of_all_weights(ensemble):
     assert checkpoint.folder_digest(ensemble) != before
 
 
-@pytest.mark.parametrize("names", ["one", ["../one"], ["one/deep"], [1], [""]])
+@pytest.mark.parametrize("names", ["one", ["../one"], ["one/deep"], [1], [""], [".."]])
 def test_models_of_an_ensemble_lie_beside_it(ensemble, names):
     checkpoint.write_json(ensemble / CONFIG, {"models": names})
     with pytest.raises(InputError, match="config.json: models should be a list of names of model folders beside"):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -25,6 +27,30 @@ from caption_utils.training.run import train_model
 
 SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
 TUNE = {"fine_tune": 2, "epochs": 2, "images_per_batch": 3, "encoder_learning_rate": 1e-2}
+
+
+PICTURES = """
+import os, time
+from caption_utils.__main__ import _end
+from caption_utils.training.fine_tuning import workers
+
+def at_work(number):
+    time.sleep(0.05)
+    return os.getpid()
+
+if __name__ == "__main__":
+    seen = set()
+    while len(seen) < os.cpu_count():
+        seen |= set(workers().map(at_work, range(os.cpu_count())))
+    _end(3)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_the_processes_that_decode_pictures(tmp_path):
+    (tmp_path / "pictures.py").write_text(PICTURES)
+    done = subprocess.run([sys.executable, tmp_path / "pictures.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
 
 
 class Stages(nn.Module):

@@ -55,10 +55,20 @@ def test_an_unknown_encoder_is_told_before_any_work(tmp_path):
         train_model(tmp_path / "no data here", tmp_path / "out", encoder_name="vgg")
 
 
-def test_a_file_in_place_of_the_output_folder_is_named(data_folder, tmp_path, fake_training):
+@pytest.mark.parametrize("below", ["", "m/n"])
+def test_a_file_in_place_of_the_output_folder_is_named(data_folder, tmp_path, fake_training, below):
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match="out: a file, not a folder; name a folder"):
-        train_model(data_folder, tmp_path / "out")
+        train_model(data_folder, tmp_path / "out" / below)
+    assert fake_training.seen == 0
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_any_work(
+    data_folder, tmp_path, fake_training, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match="m: .* cannot be written; name another folder"):
+        train_model(data_folder, tmp_path / "runs" / "m")
     assert fake_training.seen == 0
 
 

@@ -29,6 +29,14 @@ def test_shipped_and_trained_models_are_offered_the_default_first(places, model_
     assert models.default_model() == shipped / models.DEFAULT_MODEL
 
 
+def test_a_trained_model_called_as_a_shipped_one_is_offered_too(places, model_folder):
+    for place in places:
+        shutil.copytree(model_folder, place / models.DEFAULT_MODEL)
+    found = models.model_folders()
+    assert list(found) == [models.DEFAULT_MODEL, f"models/{models.DEFAULT_MODEL}"]
+    assert found[f"models/{models.DEFAULT_MODEL}"] == places[1] / models.DEFAULT_MODEL
+
+
 def test_no_model_is_one_line(places):
     with pytest.raises(InputError, match="checkpoints: no model here; train one"):
         models.model_folders()
