@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from caption_utils.config import FineTuneConfig
 from caption_utils.data.datasets import CaptionDataset
-from caption_utils.data.images import load_image
+from caption_utils.data.images import cut_out
 from caption_utils.data.vocab import Vocabulary
-from caption_utils.encoders.encoder import Encoder, squashed
+from caption_utils.encoders.encoder import Encoder
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import Batch
 from caption_utils.training.batches import CaptionBatches, Share
@@ -55,22 +55,10 @@ class PictureBatches(CaptionBatches):
 
 @cache
 def workers() -> ProcessPoolExecutor:
-    """Processes that decode pictures, from their first use on; a GPU in use allows no forks."""
+    """Processes that decode pictures, from their first use on, without PyTorch; a GPU in use allows no forks."""
     pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     atexit.register(pool.shutdown, cancel_futures=True)  # before multiprocessing's own end, which waits for them
     return pool
-
-
-def cut_out(path: Path, size: int, cut: list[list[float]], flip: bool) -> np.ndarray:
-    """A picture as bytes ``(3, size, size)``, of which shares of width and height are cut off, and mirrored or not.
-
-    ``cut`` is the two shares, and how much of each is cut off left and above.
-    """
-    image = load_image(path)
-    (wide, high), (left, above) = cut
-    x, y = left * wide * image.width, above * high * image.height
-    pixels = squashed(image, size, (x, y, x + (1 - wide) * image.width, y + (1 - high) * image.height))
-    return (pixels.flip(2) if flip else pixels).numpy()
 
 
 class FineTuning(Refinement):

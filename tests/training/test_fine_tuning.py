@@ -31,14 +31,15 @@ TUNE = {"fine_tune": 2, "epochs": 2, "images_per_batch": 3, "encoder_learning_ra
 
 PICTURES = """
 import os, time
-from caption_utils.__main__ import _end
-from caption_utils.training.fine_tuning import workers
 
 def at_work(number):
     time.sleep(0.05)
     return os.getpid()
 
 if __name__ == "__main__":
+    from caption_utils.__main__ import _end
+    from caption_utils.training.fine_tuning import workers
+
     seen = set()
     while len(seen) < os.cpu_count():
         seen |= set(workers().map(at_work, range(os.cpu_count())))
