@@ -81,8 +81,10 @@ def encoder():
     return load_encoder("efficientnet_lite2")
 
 
-def trained_with(monkeypatch, load):
-    """Runs of training get their encoder from ``load``, and are on the CPU."""
+def trained_with(monkeypatch, load, curves=False):
+    """Runs of training get their encoder from ``load`` and are on the CPU; without ``curves`` those files are empty."""
+    if not curves:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
     for file in ("run", "refinement"):
         monkeypatch.setattr(f"caption_utils.training.{file}.load_encoder", load)
     monkeypatch.setattr("caption_utils.training.preparation.device", lambda: torch.device("cpu"))
@@ -90,15 +92,13 @@ def trained_with(monkeypatch, load):
 
 @pytest.fixture
 def curves():
-    """Learning curves are drawn, for tests that look at them; elsewhere their files are empty."""
+    """Learning curves are drawn, for tests that look at them."""
 
 
 @pytest.fixture
 def fake_training(request, monkeypatch, cache, fake_encoder):
     """Runs get the fake encoder under a real name, with its features below ``tmp_path``."""
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
-    trained_with(monkeypatch, lambda name, device: fake_encoder)
+    trained_with(monkeypatch, lambda name, device: fake_encoder, "curves" in request.fixturenames)
     return fake_encoder
 
 

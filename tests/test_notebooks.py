@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -25,6 +26,7 @@ FLICKR8K_PHOTO = re.compile(r"\d{7,}_[0-9a-f]{10}")
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
+@cache
 def read(path):
     return nbformat.read(path, as_version=4)
 
@@ -228,16 +230,17 @@ def test_failure_names_notebook_cell_and_error(throwaway):
 @pytest.mark.slow
 def test_one_waits_for_the_models_it_uses_and_a_failure_ends_all(tmp_path, capsys):
     sources = {
-        "02_long": "import time\ntime.sleep(3600)",
-        "04_trains": "import time\ntime.sleep(1)\nopen('model', 'w').write('trained')",
+        "02_quick": "pass",
+        "04_trains": "import time\ntime.sleep(3)\nopen('model', 'w').write('trained')",
         "05_uses": "raise ValueError(open('model').read())",
+        "07_long": "import time\ntime.sleep(3600)",
     }
     for name, source in sources.items():
         cells = [nbformat.v4.new_code_cell(source)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     with pytest.raises(notebooks.NotebookFailed, match=r"(?s)05_uses.ipynb: cell 0 failed.*ValueError: trained$"):
         in_a_thread(notebooks.execute_all, sorted(tmp_path.glob("*.ipynb")), lambda path, notebook: None)
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["04_trains"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["02_quick", "04_trains"]
 
 
 @pytest.mark.slow

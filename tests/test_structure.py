@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,7 @@ def room_of(module):
     return module.split(".")[1]
 
 
+@cache
 def imports_of(module):
     """Modules of the package that a module imports, wherever in it."""
     found = set()

@@ -1,5 +1,6 @@
 """``python tools/notebooks.py run | refresh [01 ...] | links``: run notebooks, store outputs, write links."""
 
+import argparse
 import asyncio
 import copy
 import os
@@ -51,6 +52,7 @@ async def execute(path: Path) -> NotebookNode:
     client = NotebookClient(
         notebook,
         timeout=None,  # on a busy machine a cell may take any time
+        shutdown_kernel="immediate",
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         coalesce_streams=True,
@@ -61,6 +63,8 @@ async def execute(path: Path) -> NotebookNode:
         return await client.async_execute(env=THREADS | os.environ)
     except (CellExecutionError, DeadKernelError) as error:
         raise NotebookFailed(_failure(path.name, notebook, begun, error)) from None
+    except AssertionError:  # what nbclient, which handles Ctrl-C itself, makes of a kernel that it has ended
+        raise NotebookFailed("interrupted") from None
 
 
 def _failure(name: str, notebook: NotebookNode, begun: list[int], error: Exception) -> str:
@@ -207,10 +211,17 @@ def write(path: Path, notebook: NotebookNode) -> None:
         temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
-def main(command: str, *numbers: str) -> int:
+def main() -> int:
     """Run a command and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("run", "refresh", "links"))
+    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="what to refresh (default: all)")
+    options = parser.parse_args()
+    known = {path.stem[:2] for path in paths()} if options.command == "refresh" else set()
+    if unknown := {*options.numbers} - known:
+        parser.error(f"{options.command} knows no notebook {', '.join(sorted(unknown))}")
     try:
-        {"run": run, "refresh": refresh, "links": links}[command](*numbers)
+        {"run": run, "refresh": lambda: refresh(*options.numbers), "links": links}[options.command]()
     except NotebookFailed as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1
@@ -218,4 +229,4 @@ def main(command: str, *numbers: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

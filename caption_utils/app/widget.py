@@ -1,5 +1,6 @@
 """The page: choose photos and a model, read captions. Core ipywidgets, 7.7 or 8, no ``Output``."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class CaptionWidget(VBox):
     def _tile(self, path: Path) -> VBox:
         button = Button(description=path.stem)
         button.on_click(lambda _: self.choose([Photo(path.name, path)]))
-        return VBox([HTML(page.thumbnail(load_image(path), TILE_SIDE)), button]).add_class("cu-tile")
+        return VBox([HTML(_thumbnail(path)), button]).add_class("cu-tile")
 
     def _renew_upload(self) -> None:
         """A new button, since a used one does not notice the same file again."""
@@ -140,3 +141,8 @@ class CaptionWidget(VBox):
 
 def _section(title: str, *widgets: Widget) -> VBox:
     return VBox([HTML(page.fill("heading", text=title)), *widgets])
+
+
+@cache
+def _thumbnail(path: Path) -> str:
+    return page.thumbnail(load_image(path), TILE_SIDE)

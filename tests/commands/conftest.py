@@ -17,7 +17,7 @@ def one_encoder(monkeypatch, cache, encoder, no_java):
     from caption_utils.evaluation import attention, report
 
     load = lambda name, device: encoder_spec(name) and encoder  # noqa: E731
-    trained_with(monkeypatch, load)
+    trained_with(monkeypatch, load, curves=True)
     monkeypatch.setattr(captioner, "load_encoder", load)
     monkeypatch.setattr(report, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr("caption_utils.runtime.device", lambda: torch.device("cpu"))

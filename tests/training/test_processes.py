@@ -111,7 +111,6 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         trained_with(patch, lambda name, device: FakeEncoder())
         patch.setattr(store, "writable_dir", lambda name: folder / "alone")
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, format: path.touch())
         for out, settings in (("one", SETTINGS), ("whole", CONSTANT)):
             run.train_model(data, folder / out, min_count=1, settings=settings | {"mirror": True})
         refinement.refine_model(data, folder / "one", folder / "refined", REFINED)
