@@ -1,19 +1,16 @@
 """Photos that a model was not trained on, and what it says of them."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from caption_utils.captioner import Caption, Captioner
 from caption_utils.config import BEAMS
 from caption_utils.data.datasets import CaptionDataset
-from caption_utils.data.layouts import summary
 from caption_utils.data.splits import LISTS
 from caption_utils.encoders.store import FeatureStore
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import Model
-from caption_utils.training.preparation import BATCH, read_dataset
+from caption_utils.training.preparation import BATCH, read_dataset, unseen
 
 
 def read_split(data: str | Path | CaptionDataset, model: Model, split: str) -> tuple[CaptionDataset, CaptionDataset]:
@@ -26,7 +23,7 @@ def read_split(data: str | Path | CaptionDataset, model: Model, split: str) -> t
     whole = read_dataset(data, scheme)
     if split == "train" or not model.trained_on:
         _refuse_chance(whole, scheme, split)
-    return whole, whole.split(split) if split == "train" else _unseen(whole.split(split), model)
+    return whole, whole.split(split) if split == "train" else unseen(whole.split(split), model)
 
 
 def best_captions(captioner: Captioner, store: FeatureStore, names: Sequence[str], beams: int = BEAMS) -> list[Caption]:
@@ -45,13 +42,3 @@ def _refuse_chance(dataset: CaptionDataset, scheme: str, split: str) -> None:
             f"{dataset.root}: no list tells its {split} photos from those that the model was trained on; "
             f"put {LISTS[split]} there"
         )
-
-
-def _unseen(dataset: CaptionDataset, model: Model) -> CaptionDataset:
-    """Without the photos that the model was trained on, as a line on the error stream says."""
-    seen = list(filter(model.saw, dataset.image_names))
-    if len(seen) == len(dataset.image_names):
-        raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split; take others")
-    if seen:
-        print(f"Photos that the model was trained on (left out): {summary(seen)}", file=sys.stderr)
-    return replace(dataset, table=dataset.table[~dataset.table["image"].isin(seen)])

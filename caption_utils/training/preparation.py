@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import torch
 
 from caption_utils.config import FROM_DATA, DecoderConfig, RunConfig, TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.layouts import summary
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.data.wordpiece import WordPiece
 from caption_utils.encoders.encoder import Encoder, encoder_spec
@@ -18,6 +19,7 @@ from caption_utils.encoders.store import FeatureStore, extract
 from caption_utils.errors import InputError
 from caption_utils.runtime import device
 from caption_utils.training.batches import CaptionBatches
+from caption_utils.training.checkpoint import Model
 from caption_utils.training.processes import join_processes
 
 BATCH = 50  # images at a time in evaluation
@@ -67,6 +69,16 @@ def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = Tr
     return dataset
 
 
+def unseen(dataset: CaptionDataset, model: Model) -> CaptionDataset:
+    """Without the photos that the model was trained on, as a line on the error stream says."""
+    seen = list(filter(model.saw, dataset.image_names))
+    if len(seen) == len(dataset.image_names):
+        raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split; take others")
+    if seen:
+        print(f"Photos that the model was trained on (left out): {summary(seen)}", file=sys.stderr)
+    return replace(dataset, table=dataset.table[~dataset.table["image"].isin(seen)])
+
+
 def build_vocabulary(train: CaptionDataset, min_count: int, tokenizer: str = "words") -> Vocabulary:
     """The words of the training captions, or pieces of them. Raises ``InputError`` if none is frequent enough."""
     wordpiece = None if tokenizer == "words" else WordPiece.read(tokenizer)
@@ -96,11 +108,8 @@ def training_batches(
     return make(train, store, vocab, config.images_per_batch, place, mirrored, config.seed)
 
 
-def validation_batches(
-    dataset: CaptionDataset, encoder: Encoder, vocab: Vocabulary, place: torch.device
-) -> CaptionBatches:
+def validation_batches(val: CaptionDataset, encoder: Encoder, vocab: Vocabulary, place: torch.device) -> CaptionBatches:
     """All validation captions in batches of ``BATCH`` images; each process extracts its share of the features."""
-    val = dataset.split("val")
     return CaptionBatches(val, _extracted(val, encoder, place), vocab, BATCH, place)
 
 

@@ -23,6 +23,7 @@ from caption_utils.training.preparation import (
     read_dataset,
     training_batches,
     training_device,
+    unseen,
     validation_batches,
 )
 from caption_utils.training.processes import join_processes
@@ -39,7 +40,8 @@ def refine_model(
     """Read ``data`` and ``refine`` the model of the folder ``start`` into the folder ``out``; returns the history.
 
     Words, encoder, split and the shape of the decoder, its dropout too, are those of ``start``; ``settings`` are fields
-    of ``SelfCriticalConfig``. Else it is as ``train_model``. Raises ``InputError`` as its parts do, for other settings
+    of ``SelfCriticalConfig``. Validation photos that ``start`` was trained on are left out, as a line on the error
+    stream says. Else it is as ``train_model``. Raises ``InputError`` as its parts do, for other settings
     and for hard attention.
     """
     config = _config_of(SelfCriticalConfig, "self-critical training", settings or {})
@@ -51,7 +53,7 @@ def refine_model(
     model, encoder, dataset = _begin(data, model, start, "self_critical")
     make = partial(DrawnBatches, model.decoder, config)
     train = training_batches(dataset, encoder, model.vocab, config, place, make)
-    val = validation_batches(dataset, encoder, model.vocab, place)
+    val = validation_batches(unseen(dataset.split("val"), model), encoder, model.vocab, place)
     return with_curve(refine(model, train, val, config, out), out)
 
 
@@ -75,7 +77,7 @@ def fine_tune_model(
     check_context(model.decoder.config, config.from_context)
     encoder.last_stages(config.fine_tune)  # an impossible number is told before any work is done
     before = encoder.before(config.fine_tune)
-    val = validation_batches(dataset, before, model.vocab, place)
+    val = validation_batches(unseen(dataset.split("val"), model), before, model.vocab, place)
     train: CaptionBatches
     if config.crop:
         train = PictureBatches(dataset.split("train"), encoder.size, model.vocab, config, place)

@@ -77,7 +77,7 @@ def train_model(
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
     decoder = _new_decoder(encoder, vocab, vectors, settings, config)
     batches = training_batches(dataset, encoder, vocab, config, place, CaptionBatches)
-    val = validation_batches(dataset, encoder, vocab, place)
+    val = validation_batches(dataset.split("val"), encoder, vocab, place)
     source = {
         "data": dataset.name,
         "split": dataset.scheme,

@@ -1,7 +1,11 @@
 """A run that goes on from a trained model. The encoder's fine-tuning has tests of its own, ``test_fine_tuning.py``."""
 
+import base64
+import json
+
 import pytest
 
+from caption_utils.data.splits import name_digest
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import load_model
 from caption_utils.training.refinement import refine_model
@@ -25,6 +29,17 @@ def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer
     assert model.training["self_critical"] == {"model": "start", "training": start.training}
     assert (model.training["data"], model.training["split"], model.training["samples"]) == ("data", "official", 3)
     assert model.trained_on == start.trained_on and model.vocab.words == start.vocab.words
+
+
+def test_the_best_is_chosen_on_photos_that_the_start_was_not_trained_on(data_folder, tmp_path, capsys):
+    """The validation images are 2, 6 and 10; the model was trained on two of them."""
+    train_model(data_folder, tmp_path / "start", min_count=1, settings=SMALL)
+    config = json.loads((tmp_path / "start" / "config.json").read_text())
+    digests = b"".join(sorted(map(name_digest, ("0.png", "2.png", "6.png"))))
+    config["trained_on"] = base64.b64encode(digests).decode()
+    (tmp_path / "start" / "config.json").write_text(json.dumps(config))
+    refine_model(data_folder, tmp_path / "start", tmp_path / "refined", REFINED)
+    assert "trained on (left out): 2 (2.png, 6.png)" in capsys.readouterr().err
 
 
 def test_what_cannot_be_refined_is_told_before_any_work(data_folder, tmp_path, fake_training):
