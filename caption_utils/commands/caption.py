@@ -59,8 +59,11 @@ def run(
 
     Captions less confident than ``min_confidence`` are neither printed nor written.
     """
+    import torch
+
     from caption_utils.captioner import caption_photos
 
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # one half for the encoder, the other for the search
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths, empty, notes = pictures_of(_listed(photos), recursive)

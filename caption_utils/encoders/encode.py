@@ -18,7 +18,7 @@ from caption_utils.runtime import sent
 T = TypeVar("T")
 
 BATCH = {"cpu": 2, "cuda": 16, "mps": 16}  # images; on a CPU larger batches leave the cache and run slower
-BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, or for the search, those of the other compute
+BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, those of the other compute
 BATCHES_AHEAD = 16  # decoded, and encoded, before they are asked for
 MOST_THREADS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
 
@@ -34,7 +34,8 @@ def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) ->
     pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead=BATCHES_AHEAD * size)
     batches = iter(lambda: list(islice(pixels, size)), [])
     work = partial(map_stacked, lambda images: encoder(sent(images, device)))  # (B, 3, S, S) → (B, N, D)
-    for features in prefetch(work, batches, BATCHES_AT_ONCE, ahead=BATCHES_AHEAD):
+    at_once = min(BATCHES_AT_ONCE, torch.get_num_threads())  # a thread that is alone waits for none
+    for features in prefetch(work, batches, at_once, ahead=BATCHES_AHEAD):
         yield from features
 
 

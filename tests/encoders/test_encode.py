@@ -51,6 +51,7 @@ def test_only_so_many_pictures_are_read_ahead(fake_encoder, monkeypatch):
 
 def test_batches_are_encoded_while_one_is_in_use_two_at_once(fake_encoder, monkeypatch):
     monkeypatch.setattr(module, "BATCH", {"cpu": 2})
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     together = threading.Barrier(2, timeout=30)
     forward = fake_encoder.forward
     monkeypatch.setattr(fake_encoder, "forward", lambda images: together.wait() is None or forward(images))
@@ -65,8 +66,18 @@ def test_however_many_cores_few_pictures_are_decoded_at_once(fake_encoder, monke
         module, "prefetch", lambda make, items, count, ahead: asked.append(count) or prefetch(make, items, count, ahead)
     )
     list(encode(fake_encoder, pictures(1)))
-    assert asked[1:] == [module.BATCHES_AT_ONCE]
-    assert asked[:1] == [threads]
+    assert asked[0] == threads
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 2), (8, 2)])
+def test_a_second_batch_is_encoded_at_once_if_there_are_threads_for_it(fake_encoder, monkeypatch, threads, at_once):
+    asked = []
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr(
+        module, "prefetch", lambda make, items, count, ahead: asked.append(count) or prefetch(make, items, count, ahead)
+    )
+    list(encode(fake_encoder, pictures(1)))
+    assert asked[1] == at_once
 
 
 def test_work_on_stacked_tensors_leaves_errors_where_they_are():
