@@ -8,13 +8,19 @@ changes with the first seed, then with the second. Existing rows are skipped; an
 import argparse
 import csv
 import shutil
+import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from caption_utils.captioner import Captioner
+from caption_utils.config import TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.word_vectors import load_word_vectors
 from caption_utils.encoders.encoder import load_encoder
 from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
@@ -23,9 +29,12 @@ from caption_utils.evaluation.report import evaluate_model, rounded, with_bounds
 from caption_utils.evaluation.unseen import best_captions
 from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import device, sleep_while_waiting
-from caption_utils.training.checkpoint import load_model
+from caption_utils.training.batches import CaptionBatches
+from caption_utils.training.checkpoint import Model, load_model
+from caption_utils.training.preparation import build_vocabulary, fields_of, training_batches
 from caption_utils.training.progress import best
-from caption_utils.training.run import train_model
+from caption_utils.training.run import new_decoder, train_model
+from caption_utils.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE, CURVES, MODELS = ROOT / "results/ablation.csv", ROOT / "results/curves/ablation", ROOT / "data/models/ablation"
@@ -50,10 +59,12 @@ RECIPE: dict[str, Any] = {
     "deep_output": True,
     "tie_weights": True,
 }
+BASE = "Bahdanau"
+MIN_COUNT, STEPS, TURNS = 3, 15, 5
 LUONG = {"attention": "luong"}
 # what is changed in the recipe -> the settings that differ
 CHANGES: dict[str, dict[str, Any]] = {
-    "Bahdanau": {},
+    BASE: {},
     "regions of an earlier stage": LOCAL,
     "regions of an earlier stage, 1.5-entmax": LOCAL | {"normalizer": "entmax"},
     "no attention": {"attention": "none"},
@@ -84,18 +95,12 @@ def measure(data: CaptionDataset, change: str, seed: int) -> dict[str, object]:
     folder = MODELS / f"{slug(change)}-{seed}"
     settings = RECIPE | CHANGES[change] | {"seed": seed}
     arguments = {name: settings.pop(name) for name in ARGUMENTS if name in settings}
-    encoder = load_encoder(str(arguments["encoder_name"]), device())
-    for part in ("train", "val"):
-        extract(data.split(part), encoder)  # before the clock starts
-    earlier, start = epochs_done(folder), time.process_time()
     history = train_model(data, folder, settings=settings, **arguments)
-    captions = (len(history) - earlier) * len(data.split("train").table)
-    speed = round(captions / (time.process_time() - start), 1) if captions else ""
     CURVES.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "log.csv", CURVES / f"{folder.name}.csv")
     beam = evaluate_model(folder, data, "val", 5).report()
     row: dict[str, object] = {"change": change, "seed": seed, "parameters": parameters(folder)}
-    row["captions_per_cpu_second"] = speed
+    row["relative_speed"] = relative_speed(data, change)
     row["epoch"] = int(best(history.to_dict("records"))["epoch"])
     row |= {name: beam[name] for name in ("perplexity", "perplexity_per_word")}
     for search, report in {"greedy": greedy_scores(folder, data), "beam5": beam}.items():
@@ -113,10 +118,28 @@ def greedy_scores(folder: Path, data: CaptionDataset) -> dict[str, float]:
     return rounded(with_bounds({name: scores[name] for name in SCORES}))
 
 
-def epochs_done(folder: Path) -> int:
-    """How many epochs an interrupted run already has."""
-    log = folder / "log.csv"
-    return len(log.read_text(encoding="utf-8").splitlines()) - 1 if log.exists() else 0
+def relative_speed(data: CaptionDataset, change: str) -> float:
+    """Captions per CPU second in training, as a multiple of the recipe's: the median of turns in the same process."""
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [steps(data, RECIPE | CHANGES[each], Path(folder)) for each in (change, BASE)]
+        seconds = [[next(side) for side in sides] for _ in range(1 + TURNS)][1:]
+    return round(statistics.median(base / changed for changed, base in seconds), 3)
+
+
+def steps(data: CaptionDataset, settings: dict[str, Any], folder: Path) -> Iterator[float]:
+    """Train for ``STEPS`` steps again and again; each time the CPU seconds that they took."""
+    train = data.split("train")
+    encoder, config = load_encoder(settings["encoder_name"], device()), TrainConfig(**fields_of(TrainConfig, settings))
+    vocab = build_vocabulary(train, MIN_COUNT, settings.get("tokenizer", "words"))
+    vectors = load_word_vectors(settings["word_vectors"], vocab.counts) if "word_vectors" in settings else None
+    model = Model(new_decoder(encoder, vocab, vectors, settings, config), vocab, encoder.name, encoder.fingerprint)
+    batches = training_batches(data, encoder, vocab, config, device(), CaptionBatches)
+    trainer = Trainer(model, config, folder, batches, batches)
+    for first in count(step=STEPS):
+        start = time.process_time()
+        for share in batches.shuffled(1, steps=slice(first, first + STEPS)):
+            trainer.train_step(share)
+        yield time.process_time() - start
 
 
 def parameters(folder: Path) -> int:

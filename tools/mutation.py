@@ -155,7 +155,7 @@ FAULTS = [
     Fault("evaluation/confidence.py", "eigenvectors.flip(1)", "eigenvectors"),
     Fault("evaluation/confidence.py", "calibrate(first, gists", "calibrate(second, gists"),
     Fault("evaluation/report.py", 'first.about["vocab_size"] != second', 'first.about["vocab_size"] == second'),
-    Fault("evaluation/unseen.py", "~dataset.table", "dataset.table"),
+    Fault("training/preparation.py", "~dataset.table", "dataset.table", "tests/evaluation/test_unseen.py"),
     Fault("evaluation/attention.py", "dataset.image_names[:PHOTOS]", "dataset.image_names"),
     Fault("evaluation/records.py", "rows[0] != list(row) or", "False or"),
     Fault("app/heatmaps.py", "('left', '', 'right')[column]", "('left', '', 'right')[row]"),

@@ -75,7 +75,7 @@ def train_model(
         print(vectors.coverage(vocab.counts), file=sys.stderr)
     encoder = load_encoder(encoder_name, place)
     decoders = [load_teacher(folder, vocab, encoder.fingerprint, place) for folder in teachers]
-    decoder = _new_decoder(encoder, vocab, vectors, settings, config)
+    decoder = new_decoder(encoder, vocab, vectors, settings, config)
     batches = training_batches(dataset, encoder, vocab, config, place, CaptionBatches)
     val = validation_batches(dataset.split("val"), encoder, vocab, place)
     source = {
@@ -90,10 +90,10 @@ def train_model(
     return with_curve(fit(model, batches, val, config, out, decoders), out)
 
 
-def _new_decoder(
+def new_decoder(
     encoder: Encoder, vocab: Vocabulary, vectors: WordVectors | None, settings: Mapping[str, Any], config: TrainConfig
 ) -> Decoder:
-    """A decoder with weights drawn by the run's seed, and with word vectors, if any."""
+    """The decoder that a run begins with: weights drawn by its seed, and word vectors, if any."""
     seed_everything(config.seed)
     found = {"local_dim": encoder.local, "word_dim": vectors.width if vectors else 0}
     shape = fields_of(DecoderConfig, settings) | found
