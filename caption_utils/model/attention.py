@@ -5,7 +5,6 @@ Shapes: **B** batch · **T** queries · **N** regions · **D** features · **H**
 ``dot`` and ``general``.
 """
 
-import torch
 from torch import Tensor, nn
 
 from caption_utils.model.normalizers import NORMALIZERS
@@ -64,7 +63,7 @@ class BahdanauAttention(Attention):
 def additive_score(query: Tensor, keys: Tensor, v: nn.Linear) -> Tensor:
     """``vᵀ tanh(key + query)``, ``(B, T, N)``, of projected queries ``(B, T, A)`` and keys ``(B, N, A)``."""
     pairs = keys.unsqueeze(1) + query.unsqueeze(2)  # (B, T, N, A)
-    return v(torch.tanh(pairs)).squeeze(-1)
+    return v(pairs.tanh_()).squeeze(-1)  # in place, for they are many
 
 
 class LuongAttention(Attention):
