@@ -58,24 +58,27 @@ def test_batches_are_encoded_while_one_is_in_use_two_at_once(fake_encoder, monke
     assert len(list(encode(fake_encoder, pictures(8)))) == 8  # one alone would wait for the other
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """How many threads are asked for: to decode, to encode."""
+    found = []
+    counted = lambda make, items, threads, ahead: found.append(threads) or prefetch(make, items, threads, ahead)  # noqa: E731
+    monkeypatch.setattr(module, "prefetch", counted)
+    return found
+
+
 @pytest.mark.parametrize(("cores", "threads"), [(None, 2), (1, 2), (8, 4), (64, 4)])
-def test_however_many_cores_few_pictures_are_decoded_at_once(fake_encoder, monkeypatch, cores, threads):
-    asked = []
+def test_however_many_cores_few_pictures_are_decoded_at_once(fake_encoder, monkeypatch, asked, cores, threads):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    monkeypatch.setattr(
-        module, "prefetch", lambda make, items, count, ahead: asked.append(count) or prefetch(make, items, count, ahead)
-    )
     list(encode(fake_encoder, pictures(1)))
     assert asked[0] == threads
 
 
 @pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 2), (8, 2)])
-def test_a_second_batch_is_encoded_at_once_if_there_are_threads_for_it(fake_encoder, monkeypatch, threads, at_once):
-    asked = []
+def test_a_second_batch_is_encoded_at_once_if_there_are_threads_for_it(
+    fake_encoder, monkeypatch, asked, threads, at_once
+):
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    monkeypatch.setattr(
-        module, "prefetch", lambda make, items, count, ahead: asked.append(count) or prefetch(make, items, count, ahead)
-    )
     list(encode(fake_encoder, pictures(1)))
     assert asked[1] == at_once
 
