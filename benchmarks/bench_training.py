@@ -111,14 +111,14 @@ def take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
     """Seconds of each step in each turn, after one turn that does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     where = torch.get_default_device()
-    with torch.autocast(where.type, precision(where), enabled=where.type == "cuda"):
-        for _ in range(TURNS + 1):
-            for name, step in steps.items():
-                start = time.perf_counter()
+    for _ in range(TURNS + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            with torch.autocast(where.type, precision(where), enabled=where.type == "cuda"):
                 step()
-                if where.type == "cuda":
-                    torch.cuda.synchronize()
-                times[name].append(time.perf_counter() - start)
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
     return {name: values[1:] for name, values in times.items()}
 
 

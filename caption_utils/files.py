@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 from caption_utils.errors import InputError
 
@@ -17,7 +18,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name[-50:]}.tmp")  # a longer name would leave no room for the suffix
+    kept = path.name[-50:]  # a longer name would leave no room for the suffix
+    temporary = path.with_name(f"{kept}.{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -60,7 +60,7 @@ def obstacle(name: str) -> str:
     """Why ``cuda`` or ``mps`` cannot be used here; empty if it can.
 
     A GPU that is too old for the installed PyTorch fails at its first kernel, so one is tried. An Apple GPU may lack
-    operations, so each kind is tried, and one that fails is reported.
+    operations, so each kind is tried. One that fails is reported.
     """
     import torch
 
@@ -73,8 +73,8 @@ def obstacle(name: str) -> str:
             try_training(torch.device(name))
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: built without CUDA
         reason = str(error).split("\n")[0]
-        if name == "mps":
-            print(f"The Apple GPU is not used: {reason}", file=sys.stderr)
+        if name == "mps" or gpu_count():
+            print(f"The {'Apple' if name == 'mps' else 'CUDA'} GPU is not used: {reason}", file=sys.stderr)
         return reason
     return ""
 

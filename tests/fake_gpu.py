@@ -98,9 +98,9 @@ def fake_gpu():
 
 
 def lstm(module, inputs, state):
-    """``nn.LSTM.forward`` of one layer as cuDNN has it, in autocast's precision; inputs are packed or ``(T, B, E)``."""
+    """``nn.LSTM.forward`` of one layer as cuDNN has it: any autocast is float16. Inputs are packed or ``(T, B, E)``."""
     packed = isinstance(inputs, PackedSequence)
-    half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
+    half = torch.float16 if torch.is_autocast_enabled("cuda") else torch.float32
     hidden, cell = (value[0].to(half) for value in state)
     weights = [weight.to(half) for weight in module.parameters()]
     outputs, ended = [], []

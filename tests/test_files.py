@@ -30,6 +30,17 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_writers_at_once_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as first:
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_is_one_line_of_error(tmp_path):
     path = tmp_path / "a.txt"
     told = r"a\.txt: cannot be written \(No space left on device\); .*free disk space"

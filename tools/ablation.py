@@ -132,7 +132,8 @@ def steps(data: CaptionDataset, settings: dict[str, Any], folder: Path) -> Itera
     encoder, config = load_encoder(settings["encoder_name"], device()), TrainConfig(**fields_of(TrainConfig, settings))
     vocab = build_vocabulary(train, MIN_COUNT, settings.get("tokenizer", "words"))
     vectors = load_word_vectors(settings["word_vectors"], vocab.counts) if "word_vectors" in settings else None
-    model = Model(new_decoder(encoder, vocab, vectors, settings, config), vocab, encoder.name, encoder.fingerprint)
+    decoder = new_decoder(encoder, vocab, vectors, settings, config).to(device())
+    model = Model(decoder, vocab, encoder.name, encoder.fingerprint)
     batches = training_batches(data, encoder, vocab, config, device(), CaptionBatches)
     trainer = Trainer(model, config, folder, batches, batches)
     for first in count(step=STEPS):

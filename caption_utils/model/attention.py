@@ -72,7 +72,7 @@ class LuongAttention(Attention):
     ``score(h, f_i)`` is ``hᵀ f_i`` (``dot``, where D is H), ``hᵀ W_f f_i`` (``general``), or
     ``vᵀ tanh(W_f f_i + W_h h)`` (``concat``; the paper writes the two matrices as one, times ``[h; f_i]``).
 
-    Source: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", equations 7 and 8.
+    Source: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", section 3.1.
     """
 
     def __init__(

@@ -240,8 +240,13 @@ class LuongDecoder(Decoder):
         return torch.tanh(self.W_c(torch.cat([context, hidden], dim=-1)))
 
     def run_lstm(self, inputs: Tensor | PackedSequence, state: State) -> tuple:
-        """``nn.LSTM`` over the inputs of all steps, in float32 on a CPU, where lower precision fails on some."""
-        with torch.autocast("cpu", enabled=False):
+        """``nn.LSTM`` over the inputs of all steps, in float32 or, on a GPU, in the float16 of its autocast.
+
+        Some CPUs have no LSTM in bfloat16. On a GPU autocast makes float16 of it, whose gradients vanish unscaled.
+        """
+        place = state.hidden.device.type
+        scaled = place == "cuda" and torch.get_autocast_dtype(place) is torch.float16
+        with torch.autocast(place, enabled=scaled and torch.is_autocast_enabled(place)):
             return self.lstm(inputs, (state.hidden[None], state.cell[None]))
 
 

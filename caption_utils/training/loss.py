@@ -85,7 +85,7 @@ def hard_loss(
     log_alphas = alphas.clamp(min=torch.finfo(alphas.dtype).tiny).log()
     log_samples = of_captions((samples * log_alphas).sum(dim=1), batch)  # log p(s | a), or 0
     log_words = of_captions(-F.cross_entropy(logits.detach().float(), batch.targets, reduction="none"), batch)
-    learnt = config.reinforce * (log_words - baseline) @ log_samples
+    learnt = (config.reinforce * (log_words - baseline) * log_samples).sum()
     entropy = -(alphas * log_alphas).sum()
     return loss - (learnt + config.entropy * entropy) / (tokens or len(batch.targets)), log_words
 

@@ -11,8 +11,9 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor
+
+from caption_utils.runtime import device
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -43,7 +44,7 @@ def _joined() -> "PartialState":
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or device().type != "cuda"
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     atexit.register(state.destroy_process_group)
     return state

@@ -21,7 +21,7 @@ from caption_utils.errors import InputError
 from caption_utils.files import replacing
 from caption_utils.model.decoder import Decoder, build_decoder
 from caption_utils.plots import learning_curve
-from caption_utils.runtime import gpu_count, seed_everything
+from caption_utils.runtime import device, gpu_count, seed_everything
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, load_model
 from caption_utils.training.preparation import (
@@ -153,15 +153,16 @@ def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
     """
     bound = signature(train_model).bind(*arguments, **named)
     bound.apply_defaults()
-    count = gpu_count()
+    count = gpu_count() if device().type == "cuda" else 0
     if count > 1 and torch.cuda.is_initialized():
         print(f"Training on 1 of {count} GPUs: this process has used one; restart the kernel to train on all")
     if count < 2 or torch.cuda.is_initialized():
         return train_model(*bound.args)
     from accelerate import notebook_launcher
+    from accelerate.utils.other import get_free_port
 
     print(f"Training on {count} GPUs, with a process for each")
-    notebook_launcher(_train_in_fork, bound.args, num_processes=count)
+    notebook_launcher(_train_in_fork, bound.args, num_processes=count, use_port=str(get_free_port()))
     return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
 
 

@@ -63,7 +63,7 @@ NOTEBOOK = """
 torch.set_num_threads(2)
 torch.ones(1 << 20).exp()  # the threads that this starts are not there in a fork
 data, out = folder / "own", folder / "out"
-torch.cuda.device_count = lambda: 2
+torch.cuda.device_count, run.device = lambda: 2, lambda: torch.device("cuda")
 launchers.check_cuda_p2p_ib_support = lambda: True
 settings = {{"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 5}}
 
