@@ -62,6 +62,9 @@ RECIPE: dict[str, Any] = {
 BASE = "Bahdanau"
 MIN_COUNT, STEPS, TURNS = 3, 15, 5
 LUONG = {"attention": "luong"}
+UNTIED = {"tie_weights": False}
+GLOVE = {"word_vectors": "glove-50d"}
+FROZEN = GLOVE | {"freeze_word_vectors": True}
 # what is changed in the recipe -> the settings that differ
 CHANGES: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -82,9 +85,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "words from the context": {"from_context": 0.5},
     "1.5-entmax, words from the context": {"normalizer": "entmax", "from_context": 0.5},
     "no deep output": {"deep_output": False},
-    "no tied weights": {"tie_weights": False},
-    "GloVe, frozen": {"word_vectors": "glove-50d", "freeze_word_vectors": True},
-    "GloVe, trained on": {"word_vectors": "glove-50d"},
+    "no tied weights": UNTIED,
+    "GloVe, frozen": FROZEN,
+    "GloVe, trained on": GLOVE,
+    "GloVe, frozen, no tied weights": FROZEN | UNTIED,
+    "GloVe, trained on, no tied weights": GLOVE | UNTIED,
     "WordPiece": {"tokenizer": "wordpiece"},
 }
 SCORES = ("bleu4", "cider")
