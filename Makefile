@@ -24,7 +24,7 @@ test: $(READY) ## check style and types, run the tests, compare the notebooks wi
 	@$(MAKE) --no-print-directory style
 	@$(MAKE) --no-print-directory --jobs 2 types check
 
-quick: $(READY) ## check style and types, run the tests that need neither minutes, a browser nor Java
+quick: $(READY) ## check style and types, run the quick tests that need neither a browser nor Java
 	@$(MAKE) --no-print-directory style
 	@$(MAKE) --no-print-directory --jobs 2 types few
 

@@ -1,9 +1,10 @@
-"""Images encoded per second: ``extract``, from JPEG files to the store, beside the encoder alone.
+"""Images encoded per second: ``extract``, from files to the store, beside the encoder alone.
 
     python benchmarks/bench_extraction.py [FOLDER] [--images 200] [--encoder efficientnet_lite2]
 
-The encoder alone gets the same batches as tensors in memory: no file, no decoding, nothing stored. FOLDER holds JPEG
-files; without it they are the demo set's. Fewer than asked for are repeated. Sides take turns, and medians are printed.
+The encoder alone gets the same batches as tensors in memory: no file, no decoding, nothing stored. FOLDER holds
+photos; without it they are the demo set's. Fewer than asked for are repeated. Sides take turns, and the medians are
+printed.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from caption_utils.data.datasets import CaptionDataset, load_dataset
+from caption_utils.data.folders import pictures_of
 from caption_utils.data.images import load_image
 from caption_utils.encoders.encode import BATCH
 from caption_utils.encoders.encoder import Encoder, load_encoder
@@ -28,13 +30,13 @@ DEMO = Path(__file__).parent.parent / "data" / "demo" / "Images"
 
 
 def make_dataset(source: Path, folder: Path, images: int) -> CaptionDataset:
-    """Copies of the JPEG files of ``source``, with a caption each, as a data set in ``folder``."""
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    """Copies of the pictures in ``source``, with a caption each, as a data set in ``folder``."""
+    files, *_ = pictures_of([source])
     (folder / "Images").mkdir()
     rows = ["image,caption"]
     for i, path in enumerate(islice(cycle(files), images)):
-        shutil.copy(path, folder / "Images" / f"{i}.jpg")
-        rows.append(f"{i}.jpg,a picture")
+        shutil.copy(path, folder / "Images" / f"{i}{path.suffix}")
+        rows.append(f"{i}{path.suffix},a picture")
     (folder / "captions.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return load_dataset(folder)
 

@@ -64,7 +64,7 @@ def result_card(result: Result) -> str:
         confidence="" if best.confidence is None else f" · confidence {best.confidence:.0%}",
         copy=Markup(html.escape(JS)),
         attention=_attention(result.preview, best),
-        spread=f" For a word, it {spread(best)}." if best.tokens else "",
+        spread=f" For each word, it {spread(best)}." if best.tokens else "",
         others=fill("others", items=items) if items else "",
     )
 

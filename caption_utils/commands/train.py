@@ -16,7 +16,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="model folder to write")
     parser.add_argument("--self-critical", metavar="MODEL", help="refine this model by the scores of its captions")
     parser.add_argument("--start", metavar="MODEL", help="refine this model and the encoder: needs --fine-tune")
-    parser.add_argument("--fine-tune", metavar="STAGES", type=int, help="of the encoder, train so many last stages too")
+    parser.add_argument(
+        "--fine-tune",
+        metavar="STAGES",
+        type=int,
+        help="also train this many of the encoder's last stages; needs --start",
+    )
     parser.add_argument(
         "--encoder",
         dest="encoder_name",
@@ -52,7 +57,9 @@ def _add_settings(parser: ArgumentParser) -> None:
         for run, own in {"--self-critical": scored, "--fine-tune": tuned}.items():
             if name in own and [str(own[name].default)] != defaults[:1]:
                 defaults.append(f"{own[name].default} with {run}")
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"({'; '.join(defaults)})", **kind)
+        values = ", ".join(field.metadata.get("choices", ()))
+        shown = f"{values} ({'; '.join(defaults)})".strip()
+        parser.add_argument(f"--{name.replace('_', '-')}", help=shown, **kind)
 
 
 def run(data: str, out: str, self_critical: str | None = None, start: str | None = None, **given: Any) -> int:

@@ -106,10 +106,10 @@ def test_a_card_tells_how_sure_the_model_is_and_why_not():
 
 def test_a_card_tells_over_how_many_regions_attention_is_spread_unless_there_is_no_word():
     text = " ".join(Tags(page.result_card(result())).text.split())
-    assert re.search(r"where the model looked\. For a word, it looks at about \d+ of \d+ regions\.", text)
+    assert re.search(r"where the model looked\. For each word, it looks at about \d+ of \d+ regions\.", text)
     empty = Caption("", -1.0, [], np.zeros((0, 7, 7), np.float32))
     wordless = Result("photo.jpg", Image.new("RGB", (64, 48)), [empty], "bahdanau", 5)
-    assert "For a word" not in Tags(page.result_card(wordless)).text
+    assert "For each word" not in Tags(page.result_card(wordless)).text
 
 
 @pytest.mark.parametrize(
