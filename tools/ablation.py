@@ -63,8 +63,6 @@ BASE = "Bahdanau"
 MIN_COUNT, STEPS, TURNS = 3, 15, 5
 LUONG = {"attention": "luong"}
 UNTIED = {"tie_weights": False}
-GLOVE = {"word_vectors": "glove-50d"}
-FROZEN = GLOVE | {"freeze_word_vectors": True}
 # what is changed in the recipe -> the settings that differ
 CHANGES: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -80,16 +78,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "doubly stochastic, 0.1": {"doubly_stochastic": 0.1},
     "doubly stochastic, 1": {"doubly_stochastic": 1.0},
     "hard attention": {"hard": True},
-    "sparsemax": {"normalizer": "sparsemax"},
     "1.5-entmax": {"normalizer": "entmax"},
-    "words from the context": {"from_context": 0.5},
-    "1.5-entmax, words from the context": {"normalizer": "entmax", "from_context": 0.5},
     "no deep output": {"deep_output": False},
     "no tied weights": UNTIED,
-    "GloVe, frozen": FROZEN,
-    "GloVe, trained on": GLOVE,
-    "GloVe, frozen, no tied weights": FROZEN | UNTIED,
-    "GloVe, trained on, no tied weights": GLOVE | UNTIED,
+    "gate, no tied weights": {"gate": True} | UNTIED,
+    "GloVe, frozen": {"word_vectors": "glove-50d", "freeze_word_vectors": True},
+    "GloVe, trained on": {"word_vectors": "glove-50d"},
     "WordPiece": {"tokenizer": "wordpiece"},
 }
 SCORES = ("bleu4", "cider")
