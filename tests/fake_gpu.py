@@ -100,7 +100,9 @@ def fake_gpu():
 def lstm(module, inputs, state):
     """``nn.LSTM.forward`` of one layer as cuDNN has it: any autocast is float16. Inputs are packed or ``(T, B, E)``."""
     packed = isinstance(inputs, PackedSequence)
-    half = torch.float16 if torch.is_autocast_enabled("cuda") else torch.float32
+    lower = torch.is_autocast_enabled("cuda")
+    assert not lower or torch.get_autocast_dtype("cuda") is torch.float16, "cuDNN's float16 would get unscaled losses"
+    half = torch.float16 if lower else torch.float32
     hidden, cell = (value[0].to(half) for value in state)
     weights = [weight.to(half) for weight in module.parameters()]
     outputs, ended = [], []

@@ -74,12 +74,16 @@ def test_device_is_the_requested_one(tried, monkeypatch):
             runtime.device()
 
 
-def test_a_gpu_that_runs_no_kernel_is_an_obstacle(monkeypatch):
+def test_a_gpu_that_runs_no_kernel_is_an_obstacle_and_reported(monkeypatch, capsys):
     def too_old(*args, **options):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
     monkeypatch.setattr(torch, "ones", too_old)
+    monkeypatch.setattr(runtime, "gpu_count", lambda: 1)
     assert "no kernel image" in runtime.obstacle.__wrapped__("cuda")
+    assert capsys.readouterr().err.startswith("The CUDA GPU is not used: CUDA error: no kernel image")
+    monkeypatch.setattr(runtime, "gpu_count", lambda: 0)
+    assert runtime.obstacle.__wrapped__("cuda") and not capsys.readouterr().err
 
 
 def test_a_fork_asks_for_the_names_of_several_gpus(monkeypatch):

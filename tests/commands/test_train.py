@@ -153,6 +153,8 @@ def test_every_setting_is_an_option(capsys):
         "--word-vectors",
         "--fine-tune STAGES",
         "--encoder-learning-rate",
+        "constant, one_cycle (constant)",
+        "softmax, sparsemax, entmax (softmax)",
     ):
         assert option in text
     assert not re.search("--(vocab-size|feature-dim|word-dim)", text)
