@@ -59,8 +59,10 @@ links: $(READY) ## write badges and bootstrap cells, from the address in pyproje
 gpu: ## check and measure on a GPU, with PYTHON=python3 without .venv; PyTorch and NumPy are enough
 	$(PYTHON) benchmarks/gpu.py
 
-bench: $(READY) ## measure speed, each measurement against its baseline
-	for file in benchmarks/bench_*.py; do echo "$$file"; GOMP_SPINCOUNT=1000 $(BIN)/python "$$file" || exit 1; done
+bench: $(READY) ## measure speed: whole tasks beside version 0.1 (with DATA=data/flickr8k training, too), then their parts
+	$(BIN)/python benchmarks/bench_tasks.py $(if $(DATA),--data $(DATA))
+	for file in $(filter-out %/bench_tasks.py,$(wildcard benchmarks/bench_*.py)); do \
+	    echo "$$file"; GOMP_SPINCOUNT=1000 $(BIN)/python "$$file" || exit 1; done
 
 ablation: $(READY) ## measure what each part of the model is worth: DATA=data/flickr8k, many hours, resumable
 	$(BIN)/python tools/ablation.py $(or $(DATA),data/flickr8k)
