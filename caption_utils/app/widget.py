@@ -102,12 +102,10 @@ class CaptionWidget(VBox):
 
     def _renew_upload(self) -> None:
         """A new button, since a used one does not notice the same file again."""
-        for old in self.upload.children:
-            old.close()
         kinds = "image/*,.heic,.heif,.avif"
         button = FileUpload(accept=kinds, multiple=True, description="Upload photos", icon="").add_class("cu-upload")
         button.observe(self._uploaded, "value")
-        self.upload.children = (button,)
+        _replace(self.upload, button)
 
     def _uploaded(self, change: dict[str, Any]) -> None:
         if photos := uploaded_photos(change["new"]):
@@ -131,7 +129,7 @@ class CaptionWidget(VBox):
         self.progress.value, self.progress.max = 0, photos
         self.progress.layout.display = "" if photos > 1 else "none"
         self.status.value = page.fill("working")
-        self.results.children = ()
+        _replace(self.results)
 
     def _rest(self) -> None:
         self.button.disabled, self.button.description = False, "Caption"
@@ -141,6 +139,13 @@ class CaptionWidget(VBox):
 
 def _section(title: str, *widgets: Widget) -> VBox:
     return VBox([HTML(page.fill("heading", text=title)), *widgets])
+
+
+def _replace(box: Box, *children: Widget) -> None:
+    """Show ``children`` instead; kernel and browser would keep the old ones, with their photos, if left open."""
+    old, box.children = box.children, children
+    for child in old:
+        child.close()
 
 
 @cache

@@ -99,6 +99,14 @@ def test_several_uploads_are_captioned_each_with_progress(widget):
     assert (widget.progress.max, widget.progress.layout.display) == (3, "none")
 
 
+def test_cards_are_closed_when_others_replace_them(widget):
+    widget.choose([Photo("a.png", COFFEE)])
+    for _ in range(2):
+        old = widget.results.children
+        widget.button.click()
+        assert [card.comm for card in old] == [None] and widget.results.children[0].comm
+
+
 def test_busy_while_it_works_and_ready_after(widget, monkeypatch):
     seen = []
     monkeypatch.setattr(
