@@ -84,7 +84,9 @@ class CaptionWidget(VBox):
             self.status.value = page.failed_line(self.model.value, error, "not loaded ({}); choose another model")
 
     def _columns(self) -> Box:
-        upload = _section("Your photos", self.upload, HTML(page.fill("limit", megabytes=upload_megabytes())))
+        kept = page.fill("stored") if host() == "colab" else page.fill("memory")
+        limit = page.fill("limit", megabytes=upload_megabytes(), kept=kept)
+        upload = _section("Your photos", self.upload, HTML(limit))
         others = [
             _section("Or a sample", Box([self._tile(path) for path in sample_photos()]).add_class("cu-tiles")),
             _section("Or a path", self.path).add_class("cu-path"),

@@ -287,6 +287,17 @@ def test_the_limit_stands_beside_the_button(widget, model_folder, monkeypatch):
     assert any("Up to 50 MB" in child.value for child in everything(raised) if isinstance(child, ipywidgets.HTML))
 
 
+def test_where_photos_are_kept_is_told(widget, model_folder, monkeypatch):
+    monkeypatch.setenv("COLAB_GPU", "1")
+    colab = CaptionWidget(Session({"tiny": model_folder}))
+    here, there = (
+        "".join(child.value for child in everything(page) if isinstance(child, ipywidgets.HTML))
+        for page in (widget, colab)
+    )
+    assert "kept in memory only" in here and "clear its outputs" not in here
+    assert "kept in memory only" not in there and "clear its outputs" in there
+
+
 def test_core_widgets_alone(widget):
     used = {type(child).__name__ for child in everything(widget)} - {"CaptionWidget"}
     assert used <= CORE
