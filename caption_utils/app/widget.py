@@ -29,9 +29,9 @@ class CaptionWidget(VBox):
         self.session = session or Session(model_folders(), device())
         self.photos: list[Photo] = []
         self.path = Text(placeholder="path of a photo or a folder", continuous_update=False)
-        self.model = Dropdown(options=list(self.session.models))
+        self.model = Dropdown(options=list(self.session.models), description="Model")
         searches = [(page.search_name(beams), beams) for beams in range(1, MOST_BEAMS + 1)]
-        self.beams = Dropdown(options=searches, value=BEAMS)
+        self.beams = Dropdown(options=searches, value=BEAMS, description="Search")
         self.button = Button().add_class("cu-go")
         self.upload, self.progress, self.status, self.history = Box(), IntProgress(), HTML(), HTML()
         self.results = VBox([HTML(page.fill("empty"))]).add_class("cu-results")

@@ -89,6 +89,20 @@ def test_upload_click_read_and_hover(app):
     assert brightness(app) < 0.8 * before
 
 
+def test_a_screen_reader_has_names_for_the_lists_and_hears_what_happens(app, tmp_path):
+    for name in ("Model", "Search"):
+        expect(app.get_by_role("combobox", name=name, exact=True)).to_be_visible()
+        label = app.locator("label", has_text=re.compile(f"^{name}$")).bounding_box()
+        assert label["width"] == label["height"] == 1
+    app.get_by_role("button", name="coffee").click()
+    expect(app.get_by_role("status").filter(has_text="Ready: coffee.png")).to_be_visible()
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    upload(app, tmp_path / "broken.jpg", PHOTOS / "camera.png")
+    click_caption(app)
+    expect(app.get_by_role("status")).to_have_text(SENTENCE)
+    expect(app.get_by_role("alert")).to_contain_text("broken.jpg: the file is empty")
+
+
 def test_the_caption_is_copied_with_a_clipboard_and_without(app):
     pick_sample(app, "coffee")
     click_caption(app)
