@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from string import Formatter
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -43,6 +44,7 @@ def fill(template: str, **values: object) -> Markup:
     return Markup(Escaping().format(TEMPLATES[template], **values))
 
 
+ROWS: WeakKeyDictionary[Result, Markup] = WeakKeyDictionary()
 STYLE = fill("style", css=Markup(CSS))  # once a page
 
 
@@ -82,11 +84,7 @@ def history_table(results: Sequence[Result], captioned: int, csv: str) -> str:
     """The latest results, newest first, and a link that saves ``csv``, the table of all ``captioned`` photos."""
     count = f"the last {len(results)} of {captioned}" if captioned > len(results) else captioned
     data = base64.b64encode(csv.encode("utf-8", "replace")).decode()
-    rows = [
-        fill("row", result=result, search=search_name(result.beams), image=thumbnail(result.preview, THUMBNAIL_SIDE))
-        for result in reversed(results)
-    ]
-    return fill("history", count=count, csv=data, rows=rows) if results else ""
+    return fill("history", count=count, csv=data, rows=[*map(_row, reversed(results))]) if results else ""
 
 
 def search_name(beams: int) -> str:
@@ -97,6 +95,14 @@ def search_name(beams: int) -> str:
 def thumbnail(image: Image.Image, side: int) -> Markup:
     """A square of ``side`` pixels, cropped from the picture, at twice the resolution for sharp screens."""
     return _image(ImageOps.fit(image, (2 * side, 2 * side)), "jpeg", "", side)
+
+
+def _row(result: Result) -> Markup:
+    """The result's row of the history, made once, since every click shows the whole history."""
+    if result not in ROWS:
+        image = thumbnail(result.preview, THUMBNAIL_SIDE)
+        ROWS[result] = fill("row", result=result, search=search_name(result.beams), image=image)
+    return ROWS[result]
 
 
 def _attention(photo: Image.Image, caption: Caption) -> Markup:

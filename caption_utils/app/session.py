@@ -28,9 +28,9 @@ COLUMNS = ("photo", "caption", "log_probability", "probability_per_word", "confi
 Row = tuple[str | int, ...]  # the values of ``COLUMNS``
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """The captions of one photo, best first, with a small picture of it."""
+    """The captions of one photo, best first, with a small picture of it. Equal only to itself."""
 
     photo: str
     preview: Image.Image

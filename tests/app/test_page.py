@@ -136,6 +136,16 @@ def test_the_history_is_newest_first_and_saves_its_csv():
     assert base64.b64decode(data).decode() == "photo\nö\n"
 
 
+def test_a_thumbnail_is_made_once(monkeypatch):
+    old, new, made = result("old.jpg"), result("new.jpg"), []
+    thumbnail = page.thumbnail
+    monkeypatch.setattr(page, "thumbnail", lambda *picture: made.append(picture) or thumbnail(*picture))
+    before = page.history_table([old], 1, "")
+    assert page.history_table([old], 1, "") == before and len(made) == 1
+    page.history_table([old, new], 2, "")
+    assert len(made) == 2
+
+
 def test_a_history_tells_how_much_of_it_is_shown():
     results = [result(f"{i}.jpg") for i in range(2)]
     assert "This session: the last 2 of 3<" in page.history_table(results, 3, "")
