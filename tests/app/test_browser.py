@@ -129,6 +129,20 @@ def test_on_a_telephone_a_word_is_tapped_and_everything_is_in_view(app):
         assert 0 <= box["x"] < box["x"] + box["width"] <= 390
 
 
+@pytest.mark.parametrize(("size", "width"), [((30, 600), 28), ((600, 30), 560), ((600, 450), 560), ((450, 600), 420)])
+def test_masks_lie_on_a_photo_of_any_shape_and_its_words_have_room(app, tmp_path, size, width):
+    Image.new("RGB", size, "teal").save(tmp_path / f"{width}.png")
+    upload(app, tmp_path / f"{width}.png")
+    click_caption(app)
+    photo = app.locator(".attention > img").bounding_box()
+    assert photo["width"] == pytest.approx(width, abs=1)
+    for mask in app.locator(".attention-word img").all():
+        assert mask.bounding_box() == pytest.approx(photo, abs=0.1)
+    words = app.locator(".attention-words")
+    assert words.bounding_box()["width"] == pytest.approx(560, abs=1)
+    assert words.evaluate("words => words.scrollWidth <= words.clientWidth")
+
+
 def test_a_long_name_stays_in_the_panel(app, tmp_path):
     app.set_viewport_size(TELEPHONE)
     (tmp_path / f"{'x' * 240}.jpg").write_bytes(b"no photo")
