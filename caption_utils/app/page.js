@@ -7,7 +7,7 @@ const copied = () => { button.textContent = "Copied"; };
 const select = () => {
   getSelection().selectAllChildren(caption);
   if (document.execCommand("copy")) copied();
-  else button.textContent = "Selected: press Ctrl+C";
+  else button.textContent = "Selected: copy it by keyboard or menu";
 };
 if (navigator.clipboard) navigator.clipboard.writeText(caption.textContent).then(copied, select);
 else select();

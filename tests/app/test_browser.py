@@ -116,6 +116,17 @@ def test_the_caption_is_copied_with_a_clipboard_and_without(app):
     assert caption == app.evaluate("navigator.clipboard.readText()").strip()
 
 
+def test_where_nothing_can_be_copied_the_caption_is_selected_and_no_key_is_named(app):
+    pick_sample(app, "coffee")
+    click_caption(app)
+    app.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined, configurable: true})")
+    app.evaluate("document.execCommand = () => false")
+    app.get_by_role("button", name="Copy").click()
+    expect(app.locator("button.cu-copy")).to_have_text("Selected: copy it by keyboard or menu")
+    assert app.evaluate("String(getSelection())").strip() == app.locator(".cu-caption").text_content()
+    app.evaluate("delete navigator.clipboard; delete document.execCommand")
+
+
 def test_on_a_telephone_a_word_is_tapped_and_everything_is_in_view(app):
     app.set_viewport_size(TELEPHONE)
     pick_sample(app, "coffee")
