@@ -61,12 +61,17 @@ class CaptionWidget(VBox):
         self._work(len(self.photos))
         try:
             for number, photo in enumerate(self.photos, 1):
+                if number == MOST_CARDS + 1:
+                    self._show(page.fill("cut", cards=MOST_CARDS))
                 if outcome := self._outcome(photo, number <= MOST_CARDS):
-                    self.results.children = (*self.results.children, HTML(outcome))
+                    self._show(outcome)
                 self.progress.value = number
         finally:
             self.history.value = page.history_table(self.session.history, len(self.session.rows), self.session.csv())
             self._rest()
+
+    def _show(self, result: str) -> None:
+        self.results.children = (*self.results.children, HTML(result))
 
     def _outcome(self, photo: Photo, large: bool) -> str:
         """The photo's card, if ``large``, or why it has no caption."""

@@ -196,8 +196,12 @@ def test_many_photos_are_captioned_though_few_are_shown_large(widget, monkeypatc
     photos = [Photo(f"{i}.png", COFFEE) for i in range(4)]
     widget.choose([*photos, Photo("bad.png", b"no photo"), Photo("worse.png", b"")])
     widget.button.click()
-    assert ["cu-failed" in card for card in cards(widget)] == [False, False, True, True]
-    assert "bad.png" in cards(widget)[2] and len(widget.session.history) == 4
+    assert ["cu-failed" in card for card in cards(widget)] == [False, False, False, True, True]
+    assert "Only the first 2 photos are shown large" in cards(widget)[2]
+    assert "bad.png" in cards(widget)[3] and len(widget.session.history) == 4
+    widget.choose(photos[:2])
+    widget.button.click()
+    assert ["cu-caption" in card for card in cards(widget)] == [True, True]
 
 
 def test_running_out_of_memory_is_told_and_the_widget_goes_on(widget, monkeypatch):
