@@ -44,7 +44,7 @@ def fill(template: str, **values: object) -> Markup:
     return Markup(Escaping().format(TEMPLATES[template], **values))
 
 
-ROWS: WeakKeyDictionary[Result, Markup] = WeakKeyDictionary()
+ROWS: WeakKeyDictionary[Result, Markup] = WeakKeyDictionary()  # of the history, as long as a session keeps it
 STYLE = fill("style", css=Markup(CSS))  # once a page
 
 

@@ -196,6 +196,11 @@ def test_an_attention_page_is_small():
     assert len(page.attention_page(photo, caption(words))) < 150_000
 
 
+def test_a_screen_reader_is_told_that_work_has_begun_and_what_is_amiss():
+    for template, role in (("working", "status"), ("choose", "alert")):
+        assert Tags(page.fill(template)).tags[0] == ("p", {"role": role})
+
+
 def test_every_template_is_used():
     package = Path(page.__file__).parent
     used = re.findall(r'fill\(\s*"(\w+)"', "".join(path.read_text() for path in package.glob("*.py")))
