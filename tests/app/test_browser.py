@@ -233,6 +233,7 @@ def test_in_jupyterlab(pages, keep_picture, large, tmp_path):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     widget = page.locator(".jp-OutputArea .cu").first
+    expect(widget.get_by_role("combobox", name="Model", exact=True)).to_be_visible()
     (tmp_path / "broken.jpg").write_bytes(b"")
     upload(page, tmp_path / "broken.jpg", large)
     click_caption(page)
