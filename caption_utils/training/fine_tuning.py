@@ -2,8 +2,10 @@
 
 import atexit
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
@@ -19,6 +21,7 @@ from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.images import cut_out
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.encoders.encoder import Encoder
+from caption_utils.errors import InputError
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import Batch
 from caption_utils.training.batches import CaptionBatches, Share
@@ -49,14 +52,25 @@ class PictureBatches(CaptionBatches):
     def _features(self, chosen: list[int], flip: list[bool]) -> Tensor:
         cuts = (self.cuts[chosen] * torch.tensor([[self.crop], [1.0]])).tolist()
         paths, sizes = [self.paths[i] for i in chosen], [self.size] * len(chosen)
-        pictures = np.stack(list(workers().map(cut_out, paths, sizes, cuts, flip)))
+        try:
+            pictures = np.stack(list(workers().map(cut_out, paths, sizes, cuts, flip)))
+        except BrokenProcessPool:
+            workers.cache_clear()
+            raise InputError(
+                "a process that decodes pictures was ended, perhaps for want of memory; free some and run the same "
+                "again, which goes on after the last whole epoch"
+            ) from None
         return self._placed(torch.from_numpy(pictures))
 
 
 @cache
 def workers() -> ProcessPoolExecutor:
-    """Processes that decode pictures, from their first use on, without PyTorch; a GPU in use allows no forks."""
-    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    """Processes that decode pictures, from their first use on, without PyTorch; a GPU in use allows no forks.
+
+    An interruption, which Jupyter sends to all processes of a kernel, does not end them.
+    """
+    ignored = signal.SIGINT, signal.SIG_IGN
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), signal.signal, ignored)
     atexit.register(pool.shutdown, cancel_futures=True)  # before multiprocessing's own end, which waits for them
     return pool
 
