@@ -64,20 +64,27 @@ def attention_figure(image: Image.Image, caption: Caption, columns: int | None =
 def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
     """Photo → file of its attention map: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
 
-    Raises ``InputError`` for an unknown format, two photos with the same file, and a map that would replace a photo.
+    Raises ``InputError`` for an unknown format, two photos with the same file, and a map that would replace a photo,
+    also where case does not count.
     """
     path = Path(out)
     if path.suffix.lower() not in MAP_SUFFIXES:
         raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
-    taken: dict[Path, Path] = {}
+    found, taken = dict[Path, Path](), dict[str, Path]()
     for photo in dict.fromkeys(photos):
         own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
-        if own in taken:
-            raise InputError(f"{own}: would hold the maps of both {taken[own]} and {photo}; caption them one at a time")
-        taken[own] = photo
-    if replaced := set(map(os.path.realpath, taken)) & set(map(os.path.realpath, photos)):
-        raise InputError(f"{min(replaced)}: is one of the photos; name another file for the attention map")
-    return {photo: own for own, photo in taken.items()}
+        if (key := _key(own)) in taken:
+            raise InputError(f"{own}: would hold the maps of both {taken[key]} and {photo}; caption them one at a time")
+        found[photo], taken[key] = own, photo
+    if replaced := taken.keys() & set(map(_key, photos)):
+        own = found[taken[min(replaced)]]
+        raise InputError(f"{own}: is one of the photos; name another file for the attention map")
+    return found
+
+
+def _key(path: Path) -> str:
+    """Equal for paths that may name one file, also where case does not count."""
+    return os.path.realpath(path).casefold()
 
 
 def save_map(photo: Path, caption: Caption, out: Path) -> None:

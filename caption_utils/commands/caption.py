@@ -40,7 +40,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--min-confidence", type=float, metavar="SHARE", help="leave out captions less confident than this (0 to 1)"
     )
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace existing text files and csv")
+    existing.add_argument("--overwrite", action="store_true", help="replace existing text files, csv and maps")
     existing.add_argument("--skip-existing", action="store_true", help="skip photos that already have their captions")
 
 
@@ -68,12 +68,14 @@ def run(
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths, empty, notes = pictures_of(_listed(photos), recursive)
     maps = _map_paths(attention_map, paths)
-    files = CaptionFiles(paths, **outputs)
+    files = CaptionFiles(paths, maps=maps, **outputs)
     captions = caption_photos(_captioner(model, min_confidence), files.left, beams)
+    files.begin()
     _tell(*notes, *files.notes)
     failed, left_out = 0, 0
     for photo, found in _with_progress([*empty, *files.left], chain(empty.values(), captions)):
         if _too_unsure(found, min_confidence):
+            files.leave_out(photo)
             left_out += 1
             continue
         found = _with_map(photo, files.write(photo, found), maps.get(photo))
@@ -159,7 +161,8 @@ def _with_map(photo: Path, found: "Found", path: Path | None) -> "Found":
 
 def _print_captions(photo: str, found: "Found", top: int, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"image": photo, **json_fields(found, top)}, ensure_ascii=False), flush=True)
+        utf8 = str(sys.stdout.encoding).lower() in ("utf-8", "utf8")  # else what it lacks is not escaped as JSON does
+        print(json.dumps({"image": photo, **json_fields(found, top)}, ensure_ascii=not utf8), flush=True)
     elif isinstance(found, InputError):
         print(f"caption_utils: {found}", file=sys.stderr, flush=True)
     else:

@@ -38,12 +38,14 @@ def run(
 
     ``captions`` names a file for the captions, ``record`` a csv to which the row is appended.
     """
-    from caption_utils.evaluation.records import append_row, write_captions
+    from caption_utils.evaluation.records import append_row, check_place, write_captions
     from caption_utils.evaluation.report import compare, evaluate_model
     from caption_utils.training.checkpoint import load_model
 
+    for path in filter(None, (record, captions)):  # what is wrong is told before anything is measured
+        check_place(path)
     if against:
-        load_model(against)  # what is wrong with it is told before anything is measured
+        load_model(against)
     found = evaluate_model(model, data, split, beams)
     differences = {}
     try:
@@ -55,10 +57,12 @@ def run(
         else:
             lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
             print("\n".join(lines), flush=True)
-        if captions:
-            write_captions(captions, found)
-        if record:
-            append_row(record, found.row())
+        try:
+            if record:
+                append_row(record, found.row())
+        finally:
+            if captions:
+                write_captions(captions, found)
     return 0
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,18 +35,26 @@ def json_fields(found: "Found", top: int) -> dict:
 class CaptionFiles:
     """Captions of ``photos`` in text files beside them (``write``), in the csv ``table``, in both or in neither.
 
-    ``left`` are the photos to caption: all, or with ``skip_existing`` those that one of these still lacks. Existing
-    text files are kept unless ``overwrite``; ``notes`` says so.
+    ``left`` are the photos to caption: all, or with ``skip_existing`` those that still lack one of these or their file
+    among the attention ``maps``. Existing text files are kept unless ``overwrite``; ``notes`` says so.
     """
 
     def __init__(
-        self, photos: Sequence[Path], write: str | None, table: str | None, overwrite: bool, skip_existing: bool
+        self,
+        photos: Sequence[Path],
+        write: str | None,
+        table: str | None,
+        overwrite: bool,
+        skip_existing: bool,
+        maps: Mapping[Path, Path] | None = None,
     ):
-        """Raises ``InputError`` for a table that already exists or is another kind of file, and without any output."""
-        if (overwrite or skip_existing) and not (write or table):
-            raise InputError("--overwrite and --skip-existing need --write txt or --csv FILE")
+        """Raises ``InputError`` for a table or map that exists, another kind of file, and without any output."""
+        if (overwrite or skip_existing) and photos and not (write or table or maps):
+            raise InputError("--overwrite and --skip-existing need --write txt, --csv FILE or --attention-map FILE")
         self.texts = text_paths(photos) if write else {}
-        self.table, self.overwrite = table, overwrite
+        self.table, self.overwrite, self.maps = table, overwrite, maps or {}
+        if not (overwrite or skip_existing):
+            _check_maps(self.maps.values())
         self.columns, self.in_table = 0, set[str]()
         if table:
             _check_table(table, [*photos, *self.texts.values()], overwrite or skip_existing)
@@ -54,6 +62,17 @@ class CaptionFiles:
                 self.columns, self.in_table = read_table(table)
         self.left = [photo for photo in photos if not (skip_existing and self._has(photo))]
         self.notes = self._notes(len(photos) - len(self.left))
+
+    def begin(self) -> None:
+        """Empty a table to be replaced, even if no photo gets a caption. Raises ``OSError`` if that cannot be done."""
+        if self.table and self.overwrite and self.left and os.path.isfile(self.table):
+            os.truncate(self.table, 0)
+
+    def leave_out(self, photo: Path) -> None:
+        """Remove files with an earlier caption, if they may be replaced. Raises ``OSError`` if that cannot be done."""
+        for path in (self.texts.get(photo), self.maps.get(photo)):
+            if path and self.overwrite and os.path.isfile(path):
+                os.remove(path)
 
     def write(self, photo: Path, found: "Found") -> "Found":
         """Returns ``found``, or why the text file cannot be written. Raises ``OSError`` if the table cannot be."""
@@ -83,7 +102,8 @@ class CaptionFiles:
         return not self.overwrite and os.path.lexists(self.texts.get(photo, ""))
 
     def _has(self, photo: Path) -> bool:
-        return (not self.table or str(photo) in self.in_table) and (not self.texts or self._keeps(photo))
+        drawn = not self.maps or os.path.isfile(self.maps[photo])
+        return drawn and (not self.table or str(photo) in self.in_table) and (not self.texts or self._keeps(photo))
 
     def _notes(self, skipped: int) -> list[str]:
         notes = [f"photos that already have their captions: {skipped} (skipped)"] if skipped else []
@@ -113,6 +133,11 @@ def _check_table(table: str, taken: Iterable[str | Path], may_exist: bool) -> No
         raise InputError(f"{table}: a folder; name a file for the table")
     if os.path.lexists(table) and not may_exist:
         raise InputError(f"{table}: already exists; continue it with --skip-existing, or replace it with --overwrite")
+
+
+def _check_maps(maps: Iterable[Path]) -> None:
+    if existing := next(filter(os.path.isfile, maps), None):
+        raise InputError(f"{existing}: already exists; keep it with --skip-existing, or replace it with --overwrite")
 
 
 def read_table(table: str) -> tuple[int, set[str]]:

@@ -23,7 +23,7 @@ from caption_utils.evaluation.unseen import best_captions, read_split
 from caption_utils.metrics.scores import caption_scores
 from caption_utils.runtime import device
 from caption_utils.training.checkpoint import load_model
-from caption_utils.training.preparation import BATCH
+from caption_utils.training.preparation import BATCH, check_folder
 
 DIRECTIONS = 32  # 16 or 64 tell photographs from other pictures as well
 TAIL = 0.05  # share of the validation photos that count as unfamiliar
@@ -65,9 +65,10 @@ def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Rel
     """Fit a model's confidence, write it into its ``folder``, and measure it on photos that it was not fitted to.
 
     Needs the features of training and validation photos, and stores them. Raises ``InputError`` as reading model and
-    data does, and if there are too few validation photos.
+    data does, if there are too few validation photos, and if nothing can be written into the folder.
     """
     model = load_model(folder, device())
+    check_folder(folder)
     captioner = Captioner(model, model.own_encoder(load_encoder(model.encoder, device())))
     whole, val = read_split(data, model, "val")
     train = whole.split("train")

@@ -53,7 +53,10 @@ def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_moments(tensors: Mapping[str, Tensor], optimizer: Optimizer) -> None:
-    """Undo ``moments_of``; each moment lies in memory as its parameter does, which the fused optimiser relies on."""
+    """Undo ``moments_of``; each moment lies in memory as its parameter does, which the fused optimiser relies on.
+
+    All are copies: Windows replaces no file that is still mapped into memory.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam."):
@@ -61,8 +64,9 @@ def restore_moments(tensors: Mapping[str, Tensor], optimizer: Optimizer) -> None
             state.setdefault(int(index), {})[entry] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     for parameter, entry in optimizer.state.items():
-        alike = {name: value for name, value in entry.items() if value.shape == parameter.shape}
-        entry.update({name: torch.empty_like(parameter).copy_(value) for name, value in alike.items()})
+        for name, value in entry.items():
+            alike = value.shape == parameter.shape
+            entry[name] = torch.empty_like(parameter).copy_(value) if alike else value.clone()
 
 
 def save_progress(folder: Path, progress: Progress) -> None:
@@ -71,15 +75,20 @@ def save_progress(folder: Path, progress: Progress) -> None:
     save_tensors(folder / LAST, progress.tensors, {name: json.dumps(value) for name, value in rest.items()})
 
 
+def check_unfinished(folder: Path) -> None:
+    """Raises ``InputError`` if there is a model but nothing to go on from."""
+    if (folder / WEIGHTS).exists() and not (folder / LAST).exists():
+        raise InputError(f"{folder}: holds a finished model; choose a new folder, or delete this one")
+
+
 def load_progress(folder: Path) -> Progress | None:
     """What ``save_progress`` wrote, ``None`` if no run has been here.
 
     Raises ``InputError`` if it is damaged, or if there is a model but nothing to go on from.
     """
+    check_unfinished(folder)
     path = folder / LAST
     if not path.exists():
-        if (folder / WEIGHTS).exists():
-            raise InputError(f"{folder}: holds a finished model; choose a new folder, or delete this one")
         return None
     try:
         with safe_open(path, "pt") as file:

@@ -27,6 +27,7 @@ from caption_utils.training.preparation import (
     validation_batches,
 )
 from caption_utils.training.processes import join_processes
+from caption_utils.training.progress import check_unfinished
 from caption_utils.training.run import with_curve
 from caption_utils.training.self_critical import DrawnBatches, refine
 
@@ -46,6 +47,7 @@ def refine_model(
     """
     config = _config_of(SelfCriticalConfig, "self-critical training", settings or {})
     check_folder(out)
+    check_unfinished(Path(out))
     place = training_device()
     model = load_model(start, place)
     if model.decoder.config.hard:
@@ -70,6 +72,7 @@ def fine_tune_model(
     settings = settings or {}
     _config_of(FineTuneConfig, "fine-tuning", settings, others=("distillation", "freeze_word_vectors"))
     check_folder(out)
+    check_unfinished(Path(out))
     place = training_device()
     model, encoder, dataset = _begin(data, load_model(start, place), start, "fine_tuned")
     earlier = model.training["fine_tuned"]["training"]

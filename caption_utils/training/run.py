@@ -35,6 +35,7 @@ from caption_utils.training.preparation import (
     validation_batches,
 )
 from caption_utils.training.processes import join_processes
+from caption_utils.training.progress import check_unfinished
 from caption_utils.training.trainer import fit
 
 
@@ -64,6 +65,7 @@ def train_model(
     _check_teachers(teachers, settings)
     _check_words(tokenizer, word_vectors, settings)
     check_folder(out)
+    check_unfinished(Path(out))
     processes = join_processes()
     place = training_device()
     config = TrainConfig(**fields_of(TrainConfig, settings))
