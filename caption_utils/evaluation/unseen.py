@@ -23,7 +23,15 @@ def read_split(data: str | Path | CaptionDataset, model: Model, split: str) -> t
     whole = read_dataset(data, scheme)
     if split == "train" or not model.trained_on:
         _refuse_chance(whole, scheme, split)
-    return whole, whole.split(split) if split == "train" else unseen(whole.split(split), model)
+    photos = whole.split(split)
+    if split == "train":
+        return whole, photos
+    if scheme == "source" and all(map(model.saw, photos.image_names)):
+        raise InputError(
+            f"{whole.root}: the split source divides captions, not photos, so the model was trained on all "
+            f"{len(photos.image_names)} of {split}; train one with --split official to evaluate it"
+        )
+    return whole, unseen(photos, model)
 
 
 def best_captions(captioner: Captioner, store: FeatureStore, names: Sequence[str], beams: int = BEAMS) -> list[Caption]:

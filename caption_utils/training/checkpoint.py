@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -105,7 +105,7 @@ def save_model(folder: str | Path, model: Model) -> None:
     write_json(folder / CONFIG, config)
     tied = {"output.weight"} if model.decoder.config.tie_weights else set()
     weights = {name: tensor.half() for name, tensor in model.decoder.state_dict().items() if name not in tied}
-    save_tensors(folder / WEIGHTS, weights)
+    save_tensors(folder / WEIGHTS, weights, {"encoder": model.fingerprint})
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
@@ -168,7 +168,10 @@ def _load_one(folder: Path, config: dict[str, Any], device: torch.device | str) 
     if config.get("vocabulary", words := vocab.fingerprint()) != words:
         raise InputError(f"{folder / VOCAB}: other words than the model's; restore the vocabulary that belongs to it")
     load_weights(decoder, folder)
-    changed = read_weights(folder, ENCODER_WEIGHTS) if "weights" in config["encoder"] else {}
+    changed = {}
+    if "weights" in config["encoder"]:
+        changed = read_weights(folder, ENCODER_WEIGHTS)
+        _check_pair(folder, encoder[1])
     return Model(decoder.to(device).eval(), vocab, *encoder, training, frozenset(seen), changed)
 
 
@@ -185,6 +188,16 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{folder / WEIGHTS}: does not fit {folder / CONFIG} ({reason}); restore the pair") from None
+
+
+def _check_pair(folder: Path, fingerprint: str) -> None:
+    """Raises ``InputError`` if the decoder was saved with another encoder, as when a run is killed between the two."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        saved_with = (file.metadata() or {}).get("encoder", fingerprint)  # none in older folders
+    if saved_with != fingerprint:
+        raise InputError(
+            f"{folder}: {WEIGHTS} and {ENCODER_WEIGHTS} are of two epochs; run the training again, which goes on"
+        )
 
 
 def read_weights(folder: Path, name: str) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -100,6 +100,7 @@ class Trainer:
         """The peak of the learning rate of each of ``modules``."""
         return {"model": self.config.learning_rate}
 
+    @cached_property
     def settings(self) -> dict[str, object]:
         """What must not change between a run and its continuation."""
         pretrained = self.model.decoder.config.word_dim
@@ -232,7 +233,7 @@ class Trainer:
     def save(self) -> None:
         """After a validation: everything needed to go on, then the model folder if it is the best yet."""
         tensors = weights_of(self.modules()) | moments_of(self.optimizer)
-        save_progress(self.folder, Progress(tensors, self.history, self.settings(), self.scaler.state_dict()))
+        save_progress(self.folder, Progress(tensors, self.history, self.settings, self.scaler.state_dict()))
         self.publish()
 
     def publish(self) -> None:
@@ -271,7 +272,7 @@ class Trainer:
         """A rate that never changes allows for more epochs; how a batch is divided changes no result."""
         free = {"accumulate", "epochs"} if self.config.schedule == "constant" else {"accumulate"}
         before = asdict(DecoderConfig(1, 1)) | asdict(type(self.config)()) | before  # older versions had fewer
-        changed = [name for name, value in self.settings().items() if name not in free and before.get(name) != value]
+        changed = [name for name, value in self.settings.items() if name not in free and before.get(name) != value]
         if changed:
             path = self.folder / LAST
             raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
@@ -290,20 +291,30 @@ class Trainer:
                 self.say(f"interrupted: {self.folder} keeps {epochs:.4g} epochs; the same call goes on from there")
                 raise
             except torch.OutOfMemoryError:
-                raise InputError(
-                    f"{self.config.images_per_batch} images a batch need more memory than is free; set accumulate to "
-                    f"{2 * self.config.accumulate}, which gives the same gradient in smaller parts"
-                ) from None
+                raise InputError(f"{self.config.images_per_batch} images a batch {self._remedy()}") from None
         import pandas as pd  # training itself does without
 
         return pd.DataFrame(self.history)
+
+    def _remedy(self) -> str:
+        """What helps where the memory is too small."""
+        if self.config.accumulate * self.processes.num_processes >= self.config.images_per_batch:
+            return (
+                "are computed one by one, and one needs more memory than is free; take a smaller model, shorter "
+                "captions or another device"
+            )
+        return (
+            f"need more memory than is free; set accumulate to {2 * self.config.accumulate}, which gives the same "
+            "gradient in smaller parts"
+        )
 
 
 class Refinement(Trainer):
     """A run that goes on from a trained model. It is measured as it came, so that nothing worse is kept."""
 
+    @cached_property
     def settings(self) -> dict[str, object]:
-        return {**super().settings(), "start": weights_digest(self.start.values())}
+        return {**super().settings, "start": weights_digest(self.start.values())}
 
     def run_round(self) -> None:
         if not self.history:
