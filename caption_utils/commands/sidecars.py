@@ -48,7 +48,7 @@ class CaptionFiles:
         skip_existing: bool,
         maps: Mapping[Path, Path] | None = None,
     ):
-        """Raises ``InputError`` for a table or map that exists, another kind of file, and without any output."""
+        """Raises ``InputError`` for a table or map that exists, a table of another kind, and without any output."""
         if (overwrite or skip_existing) and photos and not (write or table or maps):
             raise InputError("--overwrite and --skip-existing need --write txt, --csv FILE or --attention-map FILE")
         self.texts = text_paths(photos) if write else {}

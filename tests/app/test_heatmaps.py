@@ -108,6 +108,15 @@ def test_a_photo_given_twice_has_one_map():
     }
 
 
+def test_names_that_differ_in_case_may_be_one_file():
+    with pytest.raises(InputError, match=r"Photo\.PNG: is one of the photos; name another file for the attention map"):
+        map_paths("Photo.PNG", [Path("photo.png")])
+    with pytest.raises(
+        InputError, match=r"out-a\.png: would hold the maps of both A\.jpg and a\.png; caption them one"
+    ):
+        map_paths("out.png", [Path("A.jpg"), Path("a.png")])
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [

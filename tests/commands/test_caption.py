@@ -57,6 +57,16 @@ def locked(tmp_path, monkeypatch):
     return tmp_path / "locked"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_json_is_valid_on_any_stream(tmp_path, model, monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", stream)
+    photo = str(tmp_path / "\U0001f600é\x80.jpg")
+    assert main(["caption", "--model", str(model), "--json", photo]) == 1
+    assert json.loads(stream.buffer.getvalue().decode(encoding))["image"] == photo
+    assert ("é".encode() in stream.buffer.getvalue()) == (encoding == "utf-8")
+
+
 def test_no_photo_out_of_reach_stops_the_others(model, tmp_path, locked, capsys, monkeypatch):
     """A name that is too long or a folder without access, as an argument or on standard input."""
     long = "x" * 300 + ".jpg"
@@ -156,6 +166,18 @@ def test_a_model_without_confidence_works_and_refuses_a_least_one(model, capsys,
     )
 
 
+def test_an_earlier_caption_of_a_photo_that_is_left_out_is_not_taken_for_a_new_one(sure, tmp_path):
+    photo, table = str(shutil.copy(PHOTO, tmp_path)), str(tmp_path / "t.csv")
+    outputs = ["--csv", table, "--write", "txt", "--attention-map", str(tmp_path / "map.png")]
+    command = ["caption", "--model", str(sure), *outputs, photo]
+    assert main(command) == 0 and len({*tmp_path.iterdir()}) == 5
+    assert main([*command, "--skip-existing", "--min-confidence", "0.31"]) == 0
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2 and (tmp_path / "coffee.txt").exists()
+    assert main([*command, "--overwrite", "--min-confidence", "0.31"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coffee.png", "model", "t.csv"]
+    assert (tmp_path / "t.csv").read_text() == ""
+
+
 @pytest.mark.parametrize("least", ["1.5", "-1", "nan"])
 def test_a_least_confidence_out_of_range_is_one_line(sure, refused, least):
     line = refused("caption", "--model", sure, f"--min-confidence={least}", PHOTO)
@@ -196,6 +218,23 @@ def test_a_map_that_cannot_be_written_costs_only_itself(model, tmp_path, capsys)
     output = capsys.readouterr()
     assert "map-coffee.png: cannot be written" in output.err and output.out.startswith(photos[1])
     assert (tmp_path / "map-mine.png").is_file() and len((tmp_path / "t.csv").read_text().splitlines()) == 3
+
+
+def test_a_map_is_replaced_only_when_asked_and_drawn_where_it_lacks(model, tmp_path, capsys, refused):
+    photos = [PHOTO, str(shutil.copy(PHOTO, tmp_path / "mine.png"))]
+    table = ["--csv", str(tmp_path / "t.csv")]
+    command = ["caption", "--model", str(model), "--beam", "1", "--attention-map", str(tmp_path / "map.png")]
+    (tmp_path / "map-mine.png").write_text("mine")
+    line = refused(*command, *photos)
+    assert line.endswith("map-mine.png: already exists; keep it with --skip-existing, or replace it with --overwrite")
+    assert main([*command[:5], *table, *photos]) == 0  # as if it had been killed before it drew the first
+    rows = (tmp_path / "t.csv").read_text()
+    assert main([*command, *table, "--skip-existing", *photos]) == 0
+    assert "already have their captions: 1 (skipped)" in capsys.readouterr().err
+    assert (tmp_path / "map-coffee.png").is_file() and (tmp_path / "map-mine.png").read_text() == "mine"
+    assert (tmp_path / "t.csv").read_text() == rows
+    assert main([*command, "--overwrite", *photos]) == 0
+    assert (tmp_path / "map-mine.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_photo_that_is_a_link_to_itself_is_one_line(model, tmp_path, capsys):

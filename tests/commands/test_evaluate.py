@@ -35,7 +35,9 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     assert "cider                +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
 
 
-@pytest.mark.parametrize("options", [["--against", "no model here"], ["--beam", "0"]])
+@pytest.mark.parametrize(
+    "options", [["--against", "no model here"], ["--beam", "0"], ["--record", "."], ["--captions", "/dev/null/c"]]
+)
 def test_wrong_options_are_told_before_anything_is_measured(
     model, data_folder, tmp_path, refused, monkeypatch, options
 ):
@@ -81,7 +83,20 @@ def test_the_json_of_a_diverged_model_is_valid(model, data_folder, capsys):
 def test_a_row_that_cannot_be_recorded_is_printed_all_the_same(model, data_folder, tmp_path, capsys):
     (tmp_path / "metrics.csv").write_text("other,columns\n")
     arguments = ["--model", str(model), "--data", str(data_folder), "--json", "--record", str(tmp_path / "metrics.csv")]
+    arguments += ["--captions", str(tmp_path / "captions.json")]
     assert main(["evaluate", *arguments]) == 2
     output = capsys.readouterr()
-    assert json.loads(output.out)["images"] == 3
+    assert json.loads(output.out)["images"] == len(json.loads((tmp_path / "captions.json").read_text())) == 3
     assert "metrics.csv: its columns are not" in output.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_row_is_recorded_though_the_captions_cannot_be_written(model, data_folder, tmp_path, capsys, monkeypatch):
+    def full(path, found):
+        raise InputError(f"{path}: cannot be written")
+
+    files = ["--captions", str(tmp_path / "captions.json"), "--record", str(tmp_path / "rows.csv")]
+    monkeypatch.setattr("caption_utils.evaluation.records.write_captions", full)
+    assert main(["evaluate", "--model", str(model), "--data", str(data_folder), *files]) == 2
+    assert capsys.readouterr().err.endswith("captions.json: cannot be written\n")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2

@@ -130,6 +130,10 @@ def test_an_existing_table_is_replaced_only_when_asked(folder, tmp_path, caption
         status, out, err = caption(folder / "a.png", "--csv", table, *option)
         assert (status, out, len(err.splitlines())) == (2, "", 1) and told in err
         assert table.read_text() == "mine"
+    assert caption(folder / "a.png", "--csv", table, "--overwrite", "--model", "none")[0] == 2
+    assert table.read_text() == "mine"
+    assert caption(folder / "bad.png", "--csv", table, "--overwrite")[0] == 1
+    assert table.read_text() == ""
     assert caption(folder / "a.png", "--csv", table, "--overwrite")[0] == 0
     assert [row[0] for row in rows_of(table)] == ["photo", f"{folder}/a.png"]
 
@@ -153,7 +157,7 @@ def test_what_cannot_be_written(folder, tmp_path, caption, monkeypatch):
 @pytest.mark.parametrize("option", ["--overwrite", "--skip-existing"])
 def test_options_about_files_need_files(folder, caption, option):
     status, out, err = caption(folder, option)
-    assert (status, out) == (2, "") and err.endswith("need --write txt or --csv FILE\n")
+    assert (status, out) == (2, "") and err.endswith("need --write txt, --csv FILE or --attention-map FILE\n")
     with pytest.raises(SystemExit, match="2"):
         caption(folder, "--write", "txt", "--overwrite", "--skip-existing")
 

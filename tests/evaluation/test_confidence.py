@@ -153,3 +153,10 @@ def test_too_few_photos_are_one_line(folder, dataset):
     ):
         fit_confidence(folder, dataset)
     assert not (folder / CONFIDENCE).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(folder, data, fake_encoder, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != folder)
+    with pytest.raises(InputError, match="small cannot be written; name another folder, or change its permissions"):
+        fit_confidence(folder, data)
+    assert fake_encoder.seen == 0

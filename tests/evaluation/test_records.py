@@ -8,7 +8,7 @@ import pytest
 
 from caption_utils.captioner import Caption
 from caption_utils.errors import InputError
-from caption_utils.evaluation.records import append_row, write_captions
+from caption_utils.evaluation.records import append_row, check_place, write_captions
 
 CAPTIONS = [Caption("a red half", -1.23456, [], None), Caption('"é"', -2.0, [], None)]
 EVALUATION = SimpleNamespace(images=["2.png", "a b.png"], captions=CAPTIONS)
@@ -74,3 +74,14 @@ def test_a_failed_write_keeps_the_rows(tmp_path, monkeypatch):
         append_row(tmp_path / "metrics.csv", ROW)
     assert (tmp_path / "metrics.csv").read_text() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_nothing_can_be_written_is_told_with_the_folder(tmp_path, monkeypatch):
+    check_place(tmp_path / "new" / "metrics.csv")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "metrics.csv"):
+        with pytest.raises(InputError, match="no file can be written there; name another one"):
+            check_place(path)
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match=f"metrics.csv: .*, or change the permissions of {tmp_path}$"):
+        check_place(tmp_path / "new" / "metrics.csv")

@@ -77,6 +77,13 @@ def test_a_split_of_nothing_but_training_photos_is_refused(data_folder):
         read_split(data_folder, trained(photos=["2.png", "6.png", "10.png"]), "val")
 
 
+def test_a_model_of_a_split_by_captions_is_told_why_no_photo_is_left(data_folder):
+    photos = load_dataset(data_folder).image_names
+    with pytest.raises(InputError, match="the split source divides captions, not photos, so .* all .* of val; train"):
+        read_split(data_folder, trained("source", photos), "val")
+    assert read_split(data_folder, trained("source", photos[:1]), "val")[1].image_names
+
+
 def test_best_captions_are_those_of_the_captioner_photo_by_photo(dataset, fake_encoder, cache, monkeypatch):
     monkeypatch.setattr("caption_utils.evaluation.unseen.BATCH", 5)
     torch.manual_seed(0)

@@ -234,13 +234,32 @@ def test_a_failed_write_keeps_the_last_good_file(tmp_path, monkeypatch, error):
 
 
 def test_weights_come_last(model, tmp_path, monkeypatch):
-    def fail(path, tensors):
+    def fail(path, tensors, metadata):
         assert {file.name for file in tmp_path.iterdir()} == {CONFIG, VOCAB}
         raise InterruptedError
 
     monkeypatch.setattr(checkpoint, "save_tensors", fail)
     with pytest.raises(InterruptedError):
         save_model(tmp_path, model)
+
+
+def test_a_decoder_of_one_epoch_is_not_loaded_with_the_encoder_of_another(model, tmp_path, monkeypatch):
+    save_model(tmp_path, replace(model, encoder_weights={"a": torch.ones(2)}))
+    assert load_model(tmp_path).fingerprint == "f4ce"
+    write = checkpoint.save_tensors
+
+    def killed(path, *rest):
+        if path.name == WEIGHTS:
+            raise InterruptedError
+        write(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", killed)
+    with pytest.raises(InterruptedError):
+        save_model(tmp_path, replace(model, encoder_weights={"a": torch.zeros(2)}, fingerprint="0ther"))
+    with pytest.raises(InputError, match=r"model.safetensors and encoder.safetensors are of two epochs; run the"):
+        load_model(tmp_path)
+    save_file(load_file(tmp_path / WEIGHTS), tmp_path / WEIGHTS)  # as older versions did
+    assert load_model(tmp_path).fingerprint == "0ther"
 
 
 @pytest.mark.parametrize("name", ["bahdanau", "luong", "luong-feeding"])

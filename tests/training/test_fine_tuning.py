@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +23,7 @@ from caption_utils.evaluation.report import evaluate_model
 from caption_utils.runtime import sent
 from caption_utils.training import refinement, trainer
 from caption_utils.training.checkpoint import ENCODER_WEIGHTS, LAST, WEIGHTS, Model, load_model
-from caption_utils.training.fine_tuning import FineTuning, PictureBatches
+from caption_utils.training.fine_tuning import FineTuning, PictureBatches, workers
 from caption_utils.training.refinement import fine_tune_model
 from caption_utils.training.run import train_model
 
@@ -193,6 +195,18 @@ def test_pictures_are_decoded_cut_and_mirrored_by_workers(data_folder, vocab):
     assert 0 < sum(same) < len(same)
     assert all(torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(plain, flipped, strict=True))
     assert torch.equal(seen(crop=0.4), seen(crop=0.4)) and not torch.equal(seen(crop=0.4), flipped)
+
+
+@pytest.mark.slow
+def test_processes_that_decode_outlive_an_interruption_and_are_begun_anew_after_their_end(data_folder, vocab):
+    train, config = load_dataset(data_folder).split("train"), FineTuneConfig(crop=0.1)
+    batches = PictureBatches(train, 8, vocab, config, torch.device("cpu"))
+    interrupted = workers().submit(signal.raise_signal, signal.SIGINT)  # as Jupyter does to all
+    assert interrupted.exception() is None
+    assert workers().submit(os._exit, 1).exception()
+    with pytest.raises(InputError, match="a process that decodes pictures was ended, perhaps for want of memory"):
+        list(batches.shuffled(1))
+    assert len(list(batches.shuffled(1))) == 1
 
 
 @pytest.mark.slow

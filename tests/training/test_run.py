@@ -9,6 +9,7 @@ from caption_utils.data.datasets import load_dataset
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.errors import InputError
 from caption_utils.training.checkpoint import load_model
+from caption_utils.training.refinement import fine_tune_model, refine_model
 from caption_utils.training.run import train_model
 
 SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
@@ -201,3 +202,16 @@ def test_a_model_of_pieces_says_words(data_folder, tmp_path, tokenizer_file):
 def test_words_at_odds_are_told_before_any_work(tmp_path, settings, words, message):
     with pytest.raises(InputError, match=message):
         train_model(tmp_path / "no data here", tmp_path / "out", settings=settings, **words)
+
+
+def test_a_folder_with_a_finished_model_is_refused_before_any_work(data_folder, tmp_path):
+    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
+    (tmp_path / "model" / "last.safetensors").unlink()
+    nothing, out = tmp_path / "no data here", tmp_path / "model"
+    for train in (
+        lambda: train_model(nothing, out, min_count=1, settings=SMALL),
+        lambda: refine_model(nothing, out, out),
+        lambda: fine_tune_model(nothing, out, out),
+    ):
+        with pytest.raises(InputError, match="model: holds a finished model; choose a new folder, or delete this one"):
+            train()

@@ -219,10 +219,36 @@ def test_a_crash_in_the_middle_of_an_epoch_costs_that_epoch(run, tmp_path, monke
     assert_same_run(tmp_path / "whole", tmp_path / "crashed")
 
 
-def test_too_little_memory_is_told_with_the_remedy(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (1, "^2 images a batch need more memory than is free; set accumulate to 2, which"),
+        (2, "^2 images a batch are computed one by one, .*; take a smaller model, shorter captions or another device"),
+    ],
+)
+def test_too_little_memory_is_told_with_the_remedy(run, tmp_path, monkeypatch, parts, message):
     interrupt_step(monkeypatch, 1, torch.OutOfMemoryError)
-    with pytest.raises(InputError, match="^2 images a batch need more memory than is free; set accumulate to 2, which"):
-        run(tmp_path / "large")
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "large", replace(CONFIG, accumulate=parts))
+
+
+def test_all_captions_are_hashed_once_a_run(run, tmp_path, monkeypatch):
+    hashed, real = [], CaptionBatches.fingerprint
+    monkeypatch.setattr(CaptionBatches, "fingerprint", lambda batches: hashed.append(batches) or real(batches))
+    assert len(run(tmp_path)) == 6 and len(hashed) == 2  # those to train on and those to validate on
+
+
+def test_what_a_run_goes_on_from_is_not_held_in_memory_as_the_file_is_mapped(make_decoder):
+    decoder = make_decoder()
+    optimizers = [torch.optim.AdamW(decoder.parameters(), fused=True) for _ in range(2)]
+    for parameter in decoder.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizers[0].step()
+    saved = progress.moments_of(optimizers[0])
+    progress.restore_moments(saved, optimizers[1])
+    restored = progress.moments_of(optimizers[1])
+    assert all(torch.equal(restored[name], saved[name]) for name in saved) and restored.keys() == saved.keys()
+    assert not {each.data_ptr() for each in restored.values()} & {each.data_ptr() for each in saved.values()}
 
 
 def test_an_interrupted_cell_keeps_the_best_epoch_and_goes_on(
