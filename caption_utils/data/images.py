@@ -189,11 +189,16 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
-    """What to subtract, and divide by, to get 8 bits: the full range of 16-bit files, the range of values in others."""
+    """What to subtract, and divide by, to get 8 bits.
+
+    That is the full range of 16-bit files, 0 to 1 for fractions, nothing for 8 bits, the range of values in others.
+    """
     ranges = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in strips)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if low >= 0 and 255 < high <= 65535:
         return 0.0, 257.0
+    if image.mode == "F" and low >= 0 and high <= 1:
+        return 0.0, 1 / 255
     return (low, (high - low) / 255 or 1.0) if low < 0 or high > 255 else (0.0, 1.0)
 
 
