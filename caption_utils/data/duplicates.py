@@ -1,25 +1,23 @@
 """Duplicate photos: the same bytes, or nearly the same perceptual hash."""
 
 import hashlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from caption_utils.data.images import load_image
+from caption_utils.data.images import MOST_THREADS, load_image
 from caption_utils.errors import InputError
 from caption_utils.prefetch import prefetch
 
-HASHED_SIDE = 64  # pixels; the hash looks at 32
+HASHED = ("L", 64)  # a JPEG is decoded grey and small, but still read to its end; the hash looks at 32 pixels a side
 BLOCK = 1024  # rows of the distance matrix held at a time
 
 
 def fingerprint(paths: list[Path]) -> pd.DataFrame:
     """SHA-256 ``digest`` and ``phash`` (64 values, 1 or -1) of each file; ``None`` if unreadable."""
-    threads = os.cpu_count() or 1
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
     found = list(prefetch(_fingerprint, paths, threads, ahead=threads))
     return pd.DataFrame(found, columns=["digest", "phash"], dtype=object)
 
@@ -33,10 +31,8 @@ def _fingerprint(path: Path) -> tuple[str | None, np.ndarray | None]:
         return None, None
     digest = hashlib.sha256(data).hexdigest()
     try:
-        image = Image.open(io.BytesIO(data))
-        image.draft("L", (HASHED_SIDE, HASHED_SIDE))  # a JPEG is decoded small, but still read to its end
-        bits = imagehash.phash(load_image(image)).hash.ravel()
-    except (InputError, OSError, ValueError, Image.DecompressionBombError):
+        bits = imagehash.phash(load_image(data, draft=HASHED)).hash.ravel()
+    except InputError:
         return digest, None
     return digest, np.where(bits, 1, -1).astype(np.float32)
 

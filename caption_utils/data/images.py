@@ -19,6 +19,7 @@ DECODE_SIDE = 600  # a large picture is reduced by a whole factor that leaves bo
 LONG_SIDE = 8192  # a very long one is reduced further, to about this length
 MAX_PIXELS = 178_000_000  # just below what Pillow refuses
 DECODED_BYTES = 512_000_000  # memory that decoding may take
+MOST_THREADS = 4  # that decode at once, however many cores there are, since each may hold so much
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG; strips of a wider picture would not be small
 STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
 # Memory per pixel while decoding, if more than the four bytes of a finished pixel in Pillow.
@@ -42,6 +43,7 @@ ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277
 warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
 Source = str | Path | bytes | Image.Image
+Draft = tuple[str | None, int]  # the mode in which a JPEG is decoded, by default its own, and the least side in pixels
 PROBLEMS: dict[type[Exception], str] = {
     FileNotFoundError: "no such file; check the path",
     IsADirectoryError: "a folder, not a picture; name the files in it",
@@ -51,17 +53,17 @@ PROBLEMS: dict[type[Exception], str] = {
 }
 
 
-def load_image(source: Source, name: str | None = None) -> Image.Image:
+def load_image(source: Source, name: str | None = None, draft: Draft = (None, DECODE_SIDE)) -> Image.Image:
     """Upright 8-bit RGB picture: EXIF rotation applied, transparency on white, the first frame of an animation.
 
-    A picture with both sides at least twice ``DECODE_SIDE`` is reduced by a whole factor. Messages call it ``name``,
-    by default its path. Raises ``InputError`` for whatever cannot be decoded completely: a missing, empty, truncated or
-    foreign file, or one that needs more than ``DECODED_BYTES`` to decode.
+    A picture with both sides at least twice ``DECODE_SIDE`` is reduced by a whole factor, a JPEG as far as ``draft``
+    allows. Messages call it ``name``, by default its path. Raises ``InputError`` for whatever cannot be decoded
+    completely: a missing, empty, truncated or foreign file, or one that needs more than ``DECODED_BYTES`` to decode.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     try:
         with _opened(source, name) as opened:
-            return _upright_rgb(opened if isinstance(opened, Image.Image) else _picture(opened, name))
+            return _upright_rgb(opened if isinstance(opened, Image.Image) else _picture(opened, name, draft))
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
@@ -87,7 +89,7 @@ def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Imag
     return path.open("rb")
 
 
-def _picture(file: BinaryIO, name: str) -> Image.Image:
+def _picture(file: BinaryIO, name: str, draft: Draft) -> Image.Image:
     """The picture in ``file``, not decoded yet."""
     head = file.read(1024)
     file.seek(0)
@@ -99,7 +101,7 @@ def _picture(file: BinaryIO, name: str) -> Image.Image:
         image = Image.open(file, formats=_formats(head))
     except UnidentifiedImageError:
         raise InputError(f"{name}: {_kind(head)}; convert it to JPEG or PNG") from None
-    _bound(image, name)
+    _bound(image, name, draft)
     return image
 
 
@@ -129,7 +131,7 @@ def _kind(head: bytes) -> str:
     return "not a picture that can be read"
 
 
-def _bound(image: ImageFile, name: str) -> None:
+def _bound(image: ImageFile, name: str, draft: Draft) -> None:
     """Ask for reduced decoding, which only JPEG supports, and refuse what would still need too much memory."""
     size, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
     if pixels > MAX_PIXELS:
@@ -140,7 +142,8 @@ def _bound(image: ImageFile, name: str) -> None:
         layers = [(across, down) for _, across, down, _ in image.layer]
         widest, tallest = map(max, zip(*layers, strict=True))
         needed = 2 * pixels * sum(across * down for across, down in layers) // (widest * tallest)
-    image.draft(None, (DECODE_SIDE, DECODE_SIDE))
+    mode, side = draft
+    image.draft(mode, (side, side))
     needed += image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", 4)
     needed += _strip_bytes(image)
     if needed > DECODED_BYTES or max(image.size) > LONGEST_SIDE:
@@ -191,7 +194,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _scale(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> tuple[float, float]:
     """What to subtract, and divide by, to get 8 bits.
 
-    That is the full range of 16-bit files, 0 to 1 for fractions, nothing for 8 bits, the range of values in others.
+    16-bit files use their full range, fractions 0 to 1; values up to 255 stay, others use the range that they have.
     """
     ranges = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in strips)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)

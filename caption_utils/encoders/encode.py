@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from caption_utils.data.images import Source, load_image
+from caption_utils.data.images import MOST_THREADS, Source, load_image
 from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
 from caption_utils.prefetch import prefetch
@@ -20,7 +20,6 @@ T = TypeVar("T")
 BATCH = {"cpu": 2, "cuda": 16, "mps": 16}  # images; on a CPU larger batches leave the cache and run slower
 BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, those of the other compute
 BATCHES_AHEAD = 16  # decoded, and encoded, before they are asked for
-MOST_THREADS = 4  # each may hold a picture of ``DECODED_BYTES``, however many cores there are
 
 
 def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) -> Iterator[Tensor | InputError]:

@@ -3,8 +3,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from caption_utils.data import duplicates
 from caption_utils.data.datasets import CaptionDataset, near_duplicates
 from caption_utils.data.duplicates import BLOCK, close_pairs, fingerprint
+from caption_utils.prefetch import prefetch
 
 
 def picture(seed, size=(160, 120)):
@@ -56,6 +58,32 @@ def test_fingerprint_of_files_that_cannot_be_read(dataset, tmp_path):
     prints = fingerprint([tmp_path / "a.jpg", tmp_path / "cut.jpg", tmp_path / "none.jpg"])
     assert prints["digest"].notna().tolist() == [True, True, False]
     assert prints["phash"].notna().tolist() == [True, False, False]
+
+
+def test_what_no_encoder_would_read_has_no_hash(tmp_path):
+    picture(0).save(tmp_path / "a.jpg", "PPM")
+    picture(0).save(tmp_path / "b.jpg", "EPS")
+    assert fingerprint([tmp_path / "a.jpg", tmp_path / "b.jpg"])["phash"].isna().all()
+
+
+def test_hashes_are_made_in_bounded_memory_and_a_jpeg_is_decoded_small(tmp_path, monkeypatch):
+    paths = [tmp_path / "a.jpg", tmp_path / "b.png"]
+    for path in paths:
+        picture(0, (1600, 1200)).save(path)
+    found = fingerprint(paths)["phash"]
+    assert (found[0] == found[1]).sum() >= 60
+    monkeypatch.setattr("caption_utils.data.images.DECODED_BYTES", 200 * 150 * 4)
+    assert fingerprint(paths)["phash"].notna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(None, 1), (2, 2), (64, 4)])
+def test_however_many_cores_few_photos_are_decoded_at_once(monkeypatch, cores, threads):
+    asked = []
+    counted = lambda make, items, threads, ahead: asked.append(threads) or prefetch(make, items, threads, ahead)  # noqa: E731
+    monkeypatch.setattr(duplicates, "prefetch", counted)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    fingerprint([])
+    assert asked == [threads]
 
 
 def test_near_duplicates_are_those_across_splits(dataset):
