@@ -34,7 +34,9 @@ def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) ->
     batches = iter(lambda: list(islice(pixels, size)), [])
     work = partial(map_stacked, lambda images: encoder(sent(images, device)))  # (B, 3, S, S) → (B, N, D)
     at_once = min(BATCHES_AT_ONCE, torch.get_num_threads())  # a thread that is alone waits for none
-    for features in prefetch(work, batches, at_once, ahead=BATCHES_AHEAD):
+    # PyTorch may abort if several threads use an Apple GPU, and the search uses it in the caller's.
+    encoded = map(work, batches) if device.type == "mps" else prefetch(work, batches, at_once, ahead=BATCHES_AHEAD)
+    for features in encoded:
         yield from features
 
 

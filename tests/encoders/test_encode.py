@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,6 +57,16 @@ def test_batches_are_encoded_while_one_is_in_use_two_at_once(fake_encoder, monke
     forward = fake_encoder.forward
     monkeypatch.setattr(fake_encoder, "forward", lambda images: together.wait() is None or forward(images))
     assert len(list(encode(fake_encoder, pictures(8)))) == 8  # one alone would wait for the other
+
+
+def test_an_apple_gpu_is_used_by_the_calling_thread_alone(fake_encoder, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", {"mps": 2})
+    monkeypatch.setattr(module, "sent", lambda images, device: images)
+    monkeypatch.setattr(fake_encoder, "parameters", lambda: iter([SimpleNamespace(device=torch.device("mps"))]))
+    used, forward = set(), fake_encoder.forward
+    monkeypatch.setattr(fake_encoder, "forward", lambda images: used.add(threading.get_ident()) or forward(images))
+    assert len(list(encode(fake_encoder, pictures(8)))) == 8
+    assert used == {threading.get_ident()}
 
 
 @pytest.fixture
