@@ -1,5 +1,6 @@
 """Features of every image, computed once: a memory-mapped float16 store on disk that survives interruption."""
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ from caption_utils.runtime import sent, writable_dir
 
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
 SAMPLE = 1 << 14  # bytes hashed at the beginning, middle and end of a photo
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ALL = slice(None)
 
 
@@ -114,7 +116,10 @@ def _stamp(path: Path) -> str:
 
 
 def _begin(folder: Path, names: list[str], encoder: Encoder) -> None:
-    """Create the store atomically, empty or from an attached one; of several processes at once, the first wins."""
+    """Create the store atomically, empty or from an attached one; of several processes at once, the first wins.
+
+    Once it is there, what others have begun is removed.
+    """
     made = folder.with_name(f"{folder.name}.{uuid4().hex}")
     try:
         made.mkdir(parents=True)
@@ -126,9 +131,12 @@ def _begin(folder: Path, names: list[str], encoder: Encoder) -> None:
         made.rename(folder)
     except OSError as error:
         if not (folder / "index.json").exists():
-            raise InputError(f"{folder}: cannot hold the features ({error}); free some disk space") from None
+            remedy = "free some disk space" if error.errno in FULL else "check that its folder can be written"
+            raise InputError(f"{folder}: cannot hold the features ({error}); {remedy}") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    for other in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed, or comes too late
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _create(folder: Path, names: list[str], encoder: Encoder) -> None:

@@ -231,6 +231,23 @@ def test_a_full_disk_leaves_no_files(dataset, fake_encoder, tmp_path, monkeypatc
     assert not list(tmp_path.glob("fake-*"))
 
 
+def test_a_folder_that_refuses_files_is_told_as_such(dataset, fake_encoder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot hold the features .*; check that its folder can be written$"):
+        extract(dataset, fake_encoder, tmp_path / "file")
+
+
+def test_what_a_killed_process_has_begun_is_removed(dataset, fake_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(features.shutil, "rmtree", lambda path, ignore_errors: None)
+    monkeypatch.setattr(features, "_reserve", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        extract(dataset, fake_encoder, tmp_path)
+    monkeypatch.undo()
+    (left,) = tmp_path.glob("fake-*")
+    store = extract(dataset, fake_encoder, tmp_path)
+    assert list(tmp_path.glob("fake-*")) == [store.folder] != [left]
+
+
 def test_the_default_is_the_writable_data_folder(dataset, fake_encoder, cache):
     assert extract(dataset, fake_encoder).folder.parent == cache
 
