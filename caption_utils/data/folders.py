@@ -80,10 +80,13 @@ def find_images(file: Path, names: Iterable[str]) -> tuple[Path, dict[str, str],
     Raises ``InputError`` if no folder holds any of ``names``.
     """
     names, best, found, unused = set(names), file.parent, dict[str, str](), set[str]()
-    below = {posixpath.dirname(way) for name in names for way in spellings(name)}
+    ways = {way for name in names for way in spellings(name)}
+    below = set(map(posixpath.dirname, ways))
     beside = (folder for name in IMAGE_FOLDERS for folder in walk(file.parent.parent / name, depth=1))
     for folder in chain(walk(file.parent, depth=2), beside):
         present = _files_below(folder, below)
+        if ways.isdisjoint(present):
+            continue
         here = {name: real for name in names if (real := spelled_as_in(present, name))}
         if len(here) > len(found):
             best, found, unused = folder, here, present.difference(here.values())
@@ -133,8 +136,9 @@ def pictures_of(
             empty[path] = InputError(f"{path}: holds no picture; name a folder with files such as photo.jpg")
         elif others:
             notes.append(f"{path}: skipped files that are not pictures: {others}")
-    if empty and not pictures:
-        raise InputError("; ".join(map(str, empty.values())))
+    if not pictures:
+        reasons = "; ".join(map(str, empty.values()))
+        raise InputError(reasons or "no picture is named; name files, or folders that hold some")
     return pictures, empty, notes
 
 

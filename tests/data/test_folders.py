@@ -4,6 +4,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
+from caption_utils.data import folders
 from caption_utils.data.folders import IMAGE_SUFFIXES, find_images, pictures_of, walk
 from caption_utils.data.images import FORMATS
 from caption_utils.errors import InputError
@@ -38,6 +39,14 @@ def test_images_are_found_by_content(tmp_path, folder):
 def test_the_folder_with_most_of_the_images_wins(tmp_path):
     touch(tmp_path / "samples" / "a.jpg", *(tmp_path / "train" / f"{name}.jpg" for name in "abc"))
     assert find_images(tmp_path / "captions.txt", ["a.jpg", "b.jpg", "z.jpg"])[0] == tmp_path / "train"
+
+
+def test_folders_without_any_of_the_photos_are_only_listed(tmp_path, monkeypatch):
+    compared, real = [], folders.spelled_as_in
+    monkeypatch.setattr(folders, "spelled_as_in", lambda present, name: compared.append(name) or real(present, name))
+    touch(tmp_path / "a.jpg", *(tmp_path / str(i) / "other.jpg" for i in range(9)))
+    assert find_images(tmp_path / "captions.txt", ["a.jpg", "gone.jpg"])[:2] == (tmp_path, {"a.jpg": "a.jpg"})
+    assert sorted(compared) == ["a.jpg", "gone.jpg"]
 
 
 def test_nested_paths(tmp_path):
@@ -106,6 +115,11 @@ def test_a_folder_without_pictures_is_an_input_error(tmp_path):
     touch(tmp_path / ".a.jpg", tmp_path / "inner" / "b.jpg")
     with pytest.raises(InputError, match=f"^{tmp_path}: holds no picture; name a folder with files such as photo.jpg$"):
         pictures_of([tmp_path])
+
+
+def test_no_name_at_all_is_an_input_error():
+    with pytest.raises(InputError, match="^no picture is named; name files, or folders that hold some$"):
+        pictures_of([])
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
