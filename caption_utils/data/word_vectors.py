@@ -5,7 +5,9 @@ Representations of Words and Phrases and their Compositionality".
 """
 
 import math
+import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +102,25 @@ def _lines(name: str) -> Iterator[bytes]:
     path = Path(name)
     try:
         if name in FETCHED and not path.exists():
-            with zipfile.ZipFile(fetched("stanfordnlp/glove", "glove.6B.zip", ADVICE)) as archive:
-                yield from archive.open(f"{name}.txt")
+            yield from _archived(fetched("stanfordnlp/glove", "glove.6B.zip", ADVICE), f"{name}.txt")
         else:
             with path.open("rb") as file:
                 yield from file
     except OSError as error:
         names = f"{PACKAGED}, {FETCHED[0]} to {FETCHED[-1]}"
         raise InputError(f"{name}: cannot be read ({error.strerror}); name a text file, or one of {names}") from None
+
+
+def _archived(path: Path, name: str) -> Iterator[bytes]:
+    """The lines of a file in an archive. Raises ``InputError`` if the archive is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield from archive.open(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        stored = os.path.realpath(path)  # in the cache of downloads, the path is only a link
+        raise InputError(
+            f"{name}: its archive {stored} is damaged ({error}); delete that to download it again"
+        ) from None
 
 
 def _packaged(words: set[str]) -> dict[str, np.ndarray]:

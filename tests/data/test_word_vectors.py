@@ -119,6 +119,20 @@ def test_glove_by_name_is_downloaded_once(tmp_path, monkeypatch):
     assert (found.name, found.width) == ("glove.6B.300d", 3)
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed", "another"])
+def test_a_damaged_archive_is_named_as_it_lies_in_the_cache(tmp_path, monkeypatch, damage):
+    blob = tmp_path / "blob"
+    with zipfile.ZipFile(blob, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("other.txt" if damage == "another" else "glove.6B.300d.txt", GLOVE * 1000)
+    data = blob.read_bytes()
+    blob.write_bytes({"cut": data[:200], "changed": data[:80] + bytes(20) + data[100:], "another": data}[damage])
+    (tmp_path / "glove.6B.zip").symlink_to(blob)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: str(tmp_path / name))
+    with pytest.raises(InputError, match=rf"glove\.6B\.300d.txt: its archive {blob} is damaged \(.+\); delete that to"):
+        load_word_vectors("glove.6B.300d", ["dog"])
+
+
 def test_no_connection_is_one_line_with_a_remedy(tmp_path, monkeypatch, offline):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"glove\.6B\.zip: cannot be fetched .*; download it from nlp\.stanford\.edu"):
