@@ -186,7 +186,8 @@ class Trainer:
             self.move_baseline(share)
         self.add_up_gradients()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)  # Pascanu et al. 2013
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)  # Pascanu et al. 2013
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.pace()
         self.scaler.step(self.optimizer)
