@@ -2,15 +2,22 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from caption_utils.errors import InputError
 
 ENCODER = "efficientnet_lite2"
-MAX_LENGTH = 30  # words; Flickr8k's longest caption has 36, 95 % have at most 19
+MAX_LENGTH = 30  # tokens; in words, Flickr8k's longest caption has 36, 95 % have at most 19
 BEAMS = 5
 FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that follow from the data
 LENGTH_PENALTY = 0.7  # a compromise on validation images: less is better for BLEU-4, more for ROUGE-L
+KINDS: dict[Any, tuple[type, str]] = {  # a field's type -> what is taken for it, also of NumPy, and that in words
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "True or False"),
+    str: (str, "a name"),
+}
 
 
 def within(low: float, high: float, default: float) -> Any:
@@ -25,7 +32,9 @@ def one_of(*choices: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The base of all settings: raises ``InputError`` for a value that ``within`` or ``one_of`` does not allow."""
+    """The base of all settings: raises ``InputError`` for a value of another kind than its field, and for one that
+    ``within`` or ``one_of`` does not allow.
+    """
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -33,8 +42,12 @@ class Settings:
             low, high = each.metadata.get("range", (value, value))
             if choices and value not in choices:
                 raise InputError(f"{each.name} {value!r} is unknown; choose one of {', '.join(choices)}")
+            kind, wanted = KINDS[each.type]
+            if not isinstance(value, kind) or isinstance(value, bool) != (each.type is bool):
+                raise InputError(f"{each.name}={value!r} is of the wrong kind; give {wanted}")
             if not low <= value <= high:
                 raise InputError(f"{each.name}={value} is out of range; choose a value from {low} to {high:g}")
+            object.__setattr__(self, each.name, each.type(value))  # JSON takes no number of NumPy's
 
 
 def constant(progress: float, warmup: float) -> float:
@@ -93,6 +106,7 @@ class DecoderConfig(Settings):
         dot = self.attention == "luong" and self.score == "dot"
         for wrong, remedy in (
             (self.gate and self.attention == "luong", "gate is for attention bahdanau or none"),
+            (self.input_feeding and self.attention != "luong", "input_feeding is for attention luong; leave it out"),
             (self.hard and not attending, "hard chooses among regions; take attention bahdanau or luong"),
             (sparse and not attending, "a normalizer is for attention bahdanau or luong; leave it out"),
             (sparse and self.hard, "hard attention must be able to try every region; leave normalizer softmax"),
@@ -135,7 +149,8 @@ class DecoderConfig(Settings):
 @dataclass(frozen=True)
 class RunConfig(Settings):
     """The settings of all training. ``learning_rate`` is the peak of ``schedule``; ``patience`` counts epochs without a
-    new best. Each epoch is validated and saved ``validations`` times.
+    new best. Each epoch is validated and saved ``validations`` times. Gradients whose norm exceeds ``clip_norm`` are
+    scaled down to it; 0 leaves them as they are.
 
     A batch that is too large for the memory is computed in ``accumulate`` parts, with the same gradient. ``precision``
     is that of matrix products: ``float32``, ``bfloat16``, ``float16``, or ``auto``, which depends on the device.
@@ -217,8 +232,9 @@ class SearchConfig(Settings):
     """``beams`` partial hypotheses are kept for each image; one is greedy search.
 
     Captions rank by log-probability divided by ``length ** length_penalty``: 0 is the model's own score, 1 its score
-    per token. They have at most ``max_length`` words. By default no trigram occurs twice in a caption (Paulus et al.
-    2018), which raises every score on validation images a little; a ``no_repeat_ngram`` of 0 allows repetition.
+    per token. They have at most ``max_length`` tokens (words, or pieces of words). By default no sequence of three
+    tokens occurs twice in a caption (Paulus et al. 2018), which raises every score on validation images a little; a
+    ``no_repeat_ngram`` of 0 allows repetition.
     """
 
     beams: int = within(1, 1000, BEAMS)

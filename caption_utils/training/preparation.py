@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from caption_utils.config import FROM_DATA, DecoderConfig, RunConfig, TrainConfig
+from caption_utils.config import FROM_DATA, DecoderConfig, FineTuneConfig, RunConfig, SelfCriticalConfig, TrainConfig
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.layouts import summary
 from caption_utils.data.vocab import Vocabulary
@@ -23,6 +23,10 @@ from caption_utils.training.checkpoint import Model
 from caption_utils.training.processes import join_processes
 
 BATCH = 50  # images at a time in evaluation
+OTHER_RUNS = {  # what the settings of other runs need
+    FineTuneConfig: "--start and --fine-tune, or fine_tune_model",
+    SelfCriticalConfig: "--self-critical, or refine_model",
+}
 B = TypeVar("B", bound=CaptionBatches)
 
 
@@ -31,6 +35,9 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
     known = {field.name for config in (DecoderConfig, TrainConfig) for field in fields(config)}
     for name in settings:
         if name not in known - {*FROM_DATA}:
+            for kind, needed in OTHER_RUNS.items():
+                if fields_of(kind, {name: None}):
+                    raise InputError(f"setting {name!r} needs {needed}")
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
     TrainConfig(**fields_of(TrainConfig, settings))
     spec, shape = encoder_spec(encoder_name), fields_of(DecoderConfig, settings)
@@ -70,11 +77,11 @@ def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = Tr
 
 
 def unseen(dataset: CaptionDataset, model: Model) -> CaptionDataset:
-    """Without the photos that the model was trained on, as a line on the error stream says."""
+    """Without the photos that the model was trained on, as a line on the error stream says, once for all processes."""
     seen = list(filter(model.saw, dataset.image_names))
     if len(seen) == len(dataset.image_names):
         raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split; take others")
-    if seen:
+    if seen and join_processes().is_main_process:
         print(f"Photos that the model was trained on (left out): {summary(seen)}", file=sys.stderr)
     return replace(dataset, table=dataset.table[~dataset.table["image"].isin(seen)])
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from caption_utils.encoders.store import extract
 from caption_utils.errors import InputError
 from caption_utils.evaluation.unseen import best_captions, read_split
 from caption_utils.model.decoder import build_decoder
+from caption_utils.training import preparation
 from caption_utils.training.checkpoint import Model
 
 
@@ -62,7 +65,7 @@ def test_a_model_of_a_random_split_needs_no_lists(unlisted):
     assert (whole.scheme, len(val.image_names)) == ("random", 1)
 
 
-def test_photos_that_the_model_was_trained_on_are_left_out_and_told(data_folder, capsys):
+def test_photos_that_the_model_was_trained_on_are_left_out_and_told(data_folder, monkeypatch, capsys):
     """The validation images are 2, 6 and 10."""
     model = trained(photos=["0.png", "2.png", "6.png", "gone.png"])
     assert read_split(data_folder, model, "val")[1].image_names == ["10.png"]
@@ -70,6 +73,9 @@ def test_photos_that_the_model_was_trained_on_are_left_out_and_told(data_folder,
     for split, images in (("train", 6), ("test", 3)):
         assert len(read_split(data_folder, model, split)[1].image_names) == images
         assert "left out" not in capsys.readouterr().err
+    monkeypatch.setattr(preparation, "join_processes", lambda: SimpleNamespace(is_main_process=False))
+    assert read_split(data_folder, model, "val")[1].image_names == ["10.png"]
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_a_split_of_nothing_but_training_photos_is_refused(data_folder):

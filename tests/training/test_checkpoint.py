@@ -84,7 +84,7 @@ def change_config(folder, change):
         (lambda c: c["decoder"].update(attention="self"), r"config\.json: attention 'self' is unknown; choose one of"),
         (lambda c: c["decoder"].update(vocab_size=7), r"vocab\.json: \d+ words, but the model was trained with 7; "),
         (lambda c: c["decoder"].update(depth=2), r"config\.json: setting missing or unknown \(.*depth.*restore"),
-        (lambda c: c["decoder"].update(hidden_dim="8"), r"config\.json: setting missing or unknown"),
+        (lambda c: c["decoder"].update(hidden_dim="8"), r"config\.json: hidden_dim='8' is of the wrong kind"),
         (lambda c: c["decoder"].update(hidden_dim=-8), r"config\.json: hidden_dim=-8 is out of range"),
         (lambda c: c["decoder"].update(dropout=5), r"config\.json: dropout=5 is out of range"),
         (lambda c: c.update(decoder=[]), r"config\.json: setting missing or unknown"),

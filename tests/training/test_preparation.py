@@ -1,7 +1,9 @@
 """Wrong settings and data are told before any work is done."""
 
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 
+import numpy as np
 import pytest
 
 from caption_utils.config import DecoderConfig, TrainConfig
@@ -31,12 +33,27 @@ from caption_utils.training.run import train_model
         ({"label_smoothing": 2.0}, "label_smoothing=2.0 is out of range"),
         ({"patience": 0}, "patience=0 is out of range"),
         ({"seed": -1}, "seed=-1 is out of range"),
+        ({"epochs": "10"}, "epochs='10' is of the wrong kind; give a whole number"),
+        ({"epochs": 2.5}, "epochs=2.5 is of the wrong kind; give a whole number"),
+        ({"epochs": True}, "epochs=True is of the wrong kind; give a whole number"),
+        ({"hidden_dim": 256.0}, "hidden_dim=256.0 is of the wrong kind; give a whole number"),
+        ({"dropout": None}, "dropout=None is of the wrong kind; give a number"),
+        ({"mirror": "no"}, "mirror='no' is of the wrong kind; give True or False"),
+        ({"gate": 1}, "gate=1 is of the wrong kind; give True or False"),
+        ({"crop": 0.2}, "setting 'crop' needs --start and --fine-tune, or fine_tune_model"),
+        ({"samples": 5}, "setting 'samples' needs --self-critical, or refine_model"),
     ],
 )
 def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
         train_model(tmp_path / "no data here", tmp_path / "out", settings=settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_and_whole_ones_are_numbers():
+    config = TrainConfig(epochs=np.int64(2), learning_rate=1, warmup=np.float32(0.5))
+    assert config == TrainConfig(epochs=2, learning_rate=1.0, warmup=0.5)
+    assert json.loads(json.dumps(asdict(config)))["epochs"] == 2
 
 
 def test_every_setting_has_limits_or_names():
