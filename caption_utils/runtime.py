@@ -8,6 +8,7 @@ import sys
 import tempfile
 import textwrap
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from IPython.display import Markdown
 
-KAGGLE_INPUT = Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))  # attached data sets and notebook outputs
+KAGGLE_INPUT = Path(os.environ.get("CAPTION_INPUT") or "/kaggle/input")  # attached data sets and notebook outputs
 KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = ("fast", "full", "source")
 DEVICES = ("cpu", "cuda", "mps")
@@ -90,11 +91,12 @@ def gpu_count() -> int:
 def gpu_names() -> tuple[str, ...]:
     """Names of the CUDA GPUs. Raises ``RuntimeError`` or ``AssertionError`` if none runs a kernel.
 
-    If there are several, a fork finds out: a process that has initialised CUDA cannot fork one for each GPU.
+    If there are several, a fork finds out: a process that has initialised CUDA cannot fork one for each GPU. On
+    Windows, which has no forks, this one does.
     """
     import torch
 
-    if gpu_count() < 2 or torch.cuda.is_initialized():
+    if gpu_count() < 2 or torch.cuda.is_initialized() or not hasattr(os, "fork"):
         return _try_cuda()
     with ProcessPoolExecutor(1, get_context("fork")) as fork:
         return fork.submit(_try_cuda).result()
@@ -108,7 +110,7 @@ def _try_cuda() -> tuple[str, ...]:
 
 
 def try_training(place: "torch.device") -> None:
-    """A tiny step of training and search that uses each kind of operation of the project once."""
+    """A tiny step of training and search with the kinds of operation that encoders, decoders and search use."""
     import torch
     from torch import nn
     from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
@@ -117,16 +119,20 @@ def try_training(place: "torch.device") -> None:
         layers = nn.ModuleList([nn.Conv2d(3, 8, 3, 2, 1), nn.LSTM(8, 8), nn.LSTMCell(8, 8), nn.Linear(8, 8)])
         convolution, lstm, cell, linear = layers.to(memory_format=torch.channels_last)
         pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-        regions = torch.relu(convolution(pixels / 255)).flatten(2).mT.half().float()  # (2, 16, 8)
+        pooled = nn.functional.adaptive_avg_pool2d(torch.relu(convolution(pixels / 255)), 2)
+        regions = pooled.flatten(2).mT.half().float()  # (2, 4, 8)
         packed = pack_sequence([torch.ones(2, 8), torch.ones(1, 8)])
         hidden, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
-        alpha = torch.tanh(hidden @ regions.mT).softmax(dim=-1)
+        scores = torch.tanh(hidden @ regions.mT)
+        sums = scores.sort(dim=-1, descending=True).values.cumsum(dim=-1)
+        alpha = (scores - sums.gather(-1, scores.argmax(dim=-1, keepdim=True))).softmax(dim=-1)
         step, _ = cell((alpha @ regions).flatten(0, 1), None)
         logits = linear(nn.functional.dropout(step)).index_select(0, torch.tensor([0, 1, 0]))
         nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2]), label_smoothing=0.1).backward()
         nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
         torch.optim.AdamW(layers.parameters(), fused=True).step()
-        best, words = logits.detach().log_softmax(dim=-1).topk(2)
+        allowed = logits.detach().scatter(1, torch.zeros(3, 1, dtype=torch.long), -torch.inf)
+        best, words = allowed.log_softmax(dim=-1).topk(2)
         torch.zeros(2, 2).index_add(0, torch.tensor([0, 1, 0]), best).masked_fill(words[:2] > 0, 0).cpu()
 
 
@@ -148,13 +154,14 @@ def writable_dir(name: str) -> Path:
     ``data/<name>``, ``/kaggle/working/<name>`` and ``~/.cache/caption_utils/<name>``. ``InputError`` if none can.
     """
     bases = [KAGGLE_WORKING] if KAGGLE_WORKING.is_dir() else []
-    bases.append(Path.home() / ".cache" / "caption_utils")
+    with suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+        bases.append(Path.home() / ".cache" / "caption_utils")
     if root := repository():
         bases.insert(0, root / "data")
     for folder in (base / name for base in bases):
         if _can_write(folder):
             return folder
-    tried = ", ".join(map(str, bases))
+    tried = ", ".join(map(str, bases)) or "none"
     raise InputError(f"no writable folder for {name!r} (tried {tried}); set HOME to one")
 
 
@@ -189,7 +196,7 @@ def seed_everything(seed: int) -> None:
 
 
 def profile(dataset_is_demo: bool) -> str:
-    """``"full"`` on a GPU with a real data set, else ``"fast"``; ``CAPTION_PROFILE`` overrides both.
+    """``"full"`` on a CUDA GPU with a real data set, else ``"fast"``; ``CAPTION_PROFILE`` overrides both.
 
     Raises ``InputError`` if ``CAPTION_PROFILE`` is not one of ``PROFILES``.
     """
@@ -204,7 +211,7 @@ def describe_host() -> str:
     import torch
 
     chosen = device()
-    gpus = gpu_names() if chosen.type == "cuda" else ()
+    gpus = gpu_names() if chosen.type == "cuda" else ("Apple",) if chosen.type == "mps" else ()
     rows = {
         "host": host(),
         "system": platform.platform(terse=True),

@@ -1,7 +1,9 @@
 import errno
 import os
 import random
+import runpy
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +97,9 @@ def test_a_fork_asks_for_the_names_of_several_gpus(monkeypatch):
     monkeypatch.setenv("CAPTION_DEVICE", "")
     names = runtime.gpu_names.__wrapped__()
     assert len(names) == 2 and here not in names
+    with monkeypatch.context() as windows:
+        windows.delattr(os, "fork")
+        assert runtime.gpu_names.__wrapped__() == (here, here)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     assert runtime.gpu_names.__wrapped__() == (here, here)
 
@@ -112,6 +117,22 @@ def test_an_apple_gpu_that_lacks_an_operation_is_reported_and_not_used(monkeypat
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert runtime.obstacle.__wrapped__("mps")  # on this machine PyTorch was built without it
     assert capsys.readouterr().err.startswith("The Apple GPU is not used: ")
+
+
+@pytest.mark.parametrize(
+    ("place", "operation"),
+    [
+        (torch.nn.functional, "adaptive_avg_pool2d"),
+        *((torch.Tensor, name) for name in ("sort", "cumsum", "gather", "scatter")),
+    ],
+)
+def test_what_encoders_entmax_and_search_need_is_tried(monkeypatch, place, operation):
+    def lacking(*args, **options):
+        raise NotImplementedError(operation)
+
+    monkeypatch.setattr(place, operation, lacking)
+    with pytest.raises(NotImplementedError, match=operation):
+        runtime.try_training(torch.device("cpu"))
 
 
 def test_repository_is_above_the_package(tmp_path, monkeypatch):
@@ -152,6 +173,20 @@ def test_no_writable_dir_is_an_input_error(repo, tmp_path):
         runtime.writable_dir("cache")
 
 
+def test_writable_dir_of_a_user_whom_the_system_does_not_know(repo, monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert runtime.writable_dir("cache") == repo / "data" / "cache"
+    monkeypatch.setattr(runtime, "repository", lambda: None)
+    with pytest.raises(InputError, match="no writable folder for .cache. .tried none.; set HOME to one"):
+        runtime.writable_dir("cache")
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch):
+    monkeypatch.setenv("CAPTION_INPUT", "")
+    assert runpy.run_path(runtime.__file__)["KAGGLE_INPUT"] == Path("/kaggle/input")
+
+
 def test_seeding_repeats_all_generators():
     draws = []
     for _ in range(2):
@@ -190,6 +225,8 @@ def test_describe_host_counts_the_gpus(tried, monkeypatch):
     tried["cuda"] = ""
     monkeypatch.setattr(runtime, "gpu_names", lambda: ("Tesla T4", "Tesla T4"))
     assert "\ngpus       2 (Tesla T4, Tesla T4); training uses all\n" in runtime.describe_host()
+    tried |= {"cuda": "there is none", "mps": ""}
+    assert "\ngpus       1 (Apple); training uses all\n" in runtime.describe_host()
 
 
 def test_source_is_shown_unchanged():
