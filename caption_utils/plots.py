@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def sample_grid(images: Sequence[Image.Image], texts: Sequence[Sequence[str]], c
     for ax, image, text in zip(axes, images, lines, strict=True):
         ax.imshow(image)
         ax.set(xticks=[], yticks=[], anchor="NW")
-        ax.set_xlabel("\n".join(text), loc="left", fontsize=8)
+        ax.set_xlabel("\n".join(text), loc="left", fontsize=8, parse_math=False)
     return figure
 
 
@@ -54,7 +55,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
     """A panel of horizontal bars for each group of label → length, first label on top."""
     longest = max(map(len, groups.values()))
     figure, axes = panels(len(groups), width=3 * len(groups), height=0.8 + 0.18 * longest)
-    for ax, (title, lengths), colour in zip(axes, groups.items(), COLOURS, strict=False):
+    for ax, (title, lengths), colour in zip(axes, groups.items(), cycle(COLOURS), strict=False):
         ax.barh(list(map(str, lengths)), list(lengths.values()), color=colour)
         ax.invert_yaxis()
         ax.set(title=title, xlabel=xlabel)
@@ -65,7 +66,7 @@ def histogram(values: Mapping[str, Sequence[float]], bins: int | Sequence[float]
     """Outlined histograms on one axis, each in percent of its own values, so that sizes do not matter."""
     figure, (ax,) = panels(1, width=6.5)
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, float) for v in values.values()]), bins)
-    for (label, numbers), colour in zip(values.items(), COLOURS, strict=False):
+    for (label, numbers), colour in zip(values.items(), cycle(COLOURS), strict=False):
         shares = 100 * np.histogram(numbers, edges)[0] / len(numbers)
         ax.stairs(shares, edges, label=label, color=colour, fill=True, alpha=0.25)
         ax.stairs(shares, edges, color=colour, linewidth=1.8)
@@ -86,7 +87,7 @@ def lines(tables: Mapping[str, pd.DataFrame], log_x: bool = False, log_y: bool =
 def draw_lines(ax: Axes, table: pd.DataFrame, ylabel: str) -> None:
     """A line for each column of ``table`` over its index."""
     size = 4 if len(table) <= FEW else 0
-    for column, colour, marker in zip(table, COLOURS, MARKERS, strict=False):
+    for column, colour, marker in zip(table, cycle(COLOURS), cycle(MARKERS), strict=False):
         ax.plot(table.index, table[column], color=colour, marker=marker, markersize=size, label=str(column))
     ax.set(xlabel=table.index.name, ylabel=ylabel)
     ax.legend(fontsize=8)
@@ -107,15 +108,19 @@ def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figu
     """
     prefixes = [[tuple(words[:n]) for n in range(1, len(words) + 1)] for words in sentences]
     best = {prefix: i for i in reversed(range(len(sentences))) for prefix in prefixes[i]}
-    order = sorted(range(len(sentences)), key=lambda i: [best[prefix] for prefix in prefixes[i]])
+    order = sorted(range(len(sentences)), key=lambda i: [*(best[prefix] for prefix in prefixes[i]), i])
     height = {prefix: -order.index(i) for prefix, i in best.items()}
     longest = max(map(len, sentences))
     figure, (ax,) = panels(1, width=1.0 + 0.85 * longest, height=0.5 + 0.4 * len(sentences))
-    for row, label in zip(prefixes, labels, strict=True):
-        ax.text(len(row), height[row[-1]], label, color=COLOURS[1], fontsize=9, va="center", ha="center")
+    box = {"fc": "white", "ec": "none", "pad": 2}
+    for i, (row, label) in enumerate(zip(prefixes, labels, strict=True)):
+        x, y, last = len(row), -order.index(i), height[row[-1]]
+        if y != last:  # a better sentence goes on from here
+            ax.plot([x - 1, x], [last, y], color="#bbbbbb", linewidth=1, zorder=0)
+        ax.text(x, y, label, color=COLOURS[1], fontsize=9, va="center", ha="center", bbox=box if y != last else None)
     for prefix, y in height.items():
         x = len(prefix) - 1
-        ax.text(x, y, prefix[-1], fontsize=9, va="center", ha="center", bbox={"fc": "white", "ec": "none", "pad": 2})
+        ax.text(x, y, prefix[-1], fontsize=9, va="center", ha="center", bbox=box)
         if x:
             ax.plot([x - 1, x], [height[prefix[:-1]], y], color="#bbbbbb", linewidth=1, zorder=0)
     ax.set(xlim=(-0.6, longest + 0.5), ylim=(0.6 - len(sentences), 0.5))

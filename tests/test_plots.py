@@ -36,6 +36,11 @@ def test_sample_grid_leaves_no_full_stop_on_a_line_of_its_own():
     assert [len(line.strip()) for line in figure.axes[0].get_xlabel().split("\n")] == [4, plots.WRAP - 2]
 
 
+def test_sample_grid_takes_dollars_as_they_are():
+    figure = drawn(plots.sample_grid([Image.new("RGB", (8, 6))], [["from $5 to $_"]]))
+    assert not figure.axes[0].xaxis.label.get_parse_math()
+
+
 def test_sample_grid_wants_a_text_for_each_picture():
     with pytest.raises(ValueError):
         plots.sample_grid([Image.new("RGB", (8, 6))], [["one"], ["two"]])
@@ -47,6 +52,14 @@ def test_bars_have_the_lengths_given_first_on_top():
     assert [bar.get_width() for bar in left.patches] == [3, 1]
     assert [label.get_text() for label in left.get_yticklabels()] == ["a", "dog"]
     assert left.yaxis_inverted() and right.get_title() == "nouns"
+
+
+def test_a_seventh_group_is_drawn_like_the_others():
+    groups = {name: {"dog": 1} for name in "abcdefg"}
+    assert [len(ax.patches) for ax in drawn(plots.bars(groups, "times")).axes] == [1] * 7
+    numbers = {name: [1.0, 2.0] for name in groups}
+    assert len(drawn(plots.histogram(numbers, 2, "x")).axes[0].patches) == 2 * 7
+    assert len(plots.lines({"y": pd.DataFrame(numbers)}).axes[0].lines) == 7
 
 
 def test_bars_of_an_empty_group():
@@ -94,3 +107,12 @@ def test_a_word_tree_writes_a_shared_beginning_once():
     assert at["lies"][0] == 3 and at["4th"][0] == 4
     assert len({at[label][1] for label in ("1st", "2nd", "3rd")}) == 3
     assert len(axes.lines) == 6 - 2 + 1  # every word but the first two begins at another
+
+
+def test_a_sentence_with_which_a_better_one_begins_has_a_row_of_its_own():
+    sentences = ["a red ball".split(), "a red car".split(), "a red".split()]
+    (axes,) = drawn(plots.word_tree(sentences, ["1st", "2nd", "3rd"])).axes
+    at = {text.get_text(): text.get_position() for text in axes.texts}
+    assert (at["1st"], at["2nd"], at["3rd"]) == ((3, 0), (3, -1), (2, -2))
+    assert [line.get_xydata().tolist() for line in axes.lines][0] == [[1, 0], [2, -2]]
+    assert len(axes.lines) == 4 - 1 + 1  # from "red" to its label, too
