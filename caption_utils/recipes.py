@@ -12,10 +12,11 @@ from typing import Any
 
 from caption_utils.config import ENCODER
 from caption_utils.data.datasets import CaptionDataset
-from caption_utils.data.folders import attached
+from caption_utils.data.folders import attached, files_in
 from caption_utils.data.locate import KAGGLE_NAME, find_dataset
 from caption_utils.encoders.encoder import load_encoder
 from caption_utils.errors import InputError
+from caption_utils.files import replacing
 from caption_utils.runtime import describe_host, device, host, profile, writable_dir
 from caption_utils.training.checkpoint import LAST
 
@@ -89,8 +90,8 @@ def _find() -> tuple[CaptionDataset, str]:
 
 
 def is_demo(dataset: CaptionDataset) -> bool:
-    """Whether this is the demo set."""
-    return dataset.root.name == "demo"
+    """Whether this is the demo set, or a copy of it, with its ``scenes.json``."""
+    return (dataset.root / "scenes.json").is_file()
 
 
 def _warnings(dataset: CaptionDataset, obstacle: str) -> list[str]:
@@ -137,6 +138,8 @@ def model_folder(name: str, dataset: CaptionDataset, arguments: Mapping[str, Any
     folder = writable_dir("models") / f"{name}-{dataset.root.name}-{digest.hexdigest()}"
     earlier = attached(folder.name)
     if earlier and (earlier / LAST).exists() and not (folder / LAST).exists():
-        shutil.copytree(earlier, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        for file in sorted(files_in(earlier), key=lambda file: file.name == LAST):  # when all are there
+            with replacing(folder / file.name) as copy:
+                shutil.copyfile(file, copy)  # without read-only permissions
         print(f"{folder.name}: continued from {earlier}")
     return folder

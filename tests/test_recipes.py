@@ -1,6 +1,8 @@
 """What notebooks begin with, on made-up hosts: data found or not, a GPU or none, an earlier session's output."""
 
+import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +40,7 @@ def place(tmp_path, monkeypatch):
         raise ConnectionError("no route to kaggle.com")
 
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=no_internet))
-    write_dataset(tmp_path / "data" / "demo", 12)
+    (write_dataset(tmp_path / "data" / "demo", 12) / "scenes.json").write_text("{}")
     return tmp_path
 
 
@@ -73,6 +75,15 @@ def test_a_host_downloads_the_photographs(place, gpu, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=lambda name: str(root)))
     dataset, chosen = recipes.begin()
     assert (dataset.name, dataset.root, chosen) == ("flickr8k", root, "full")
+    assert "THE SPLIT IS RANDOM" in capsys.readouterr().err
+
+
+def test_photographs_in_a_folder_called_demo_are_not_the_demo_set(place, gpu, monkeypatch, capsys):
+    root = write_dataset(place / "mine" / "demo", 12)
+    rows = (root / "captions.txt").read_text().splitlines()
+    (root / "captions.txt").write_text("\n".join(row.rsplit(",", 1)[0] for row in rows))  # without a split
+    monkeypatch.setenv("CAPTION_DATA", str(root))
+    assert recipes.begin()[1] == "full"
     assert "THE SPLIT IS RANDOM" in capsys.readouterr().err
 
 
@@ -128,6 +139,26 @@ def test_an_earlier_session_s_output_is_continued(place, dataset, capsys):
     (folder / LAST).write_bytes(b"epoch 4")  # a copy that can be written, and is not made again
     assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 4"
     assert capsys.readouterr().out == ""
+
+
+def test_of_an_earlier_session_s_output_the_state_comes_last_and_whole(place, dataset, monkeypatch):
+    """A kill while it is copied leaves no state, so that the next start copies again."""
+    folder, copyfile = recipes.model_folder("luong-fast", dataset, {}), shutil.copyfile
+    attached = place / "input" / folder.name
+    attached.mkdir(parents=True)
+    names = ["config.json", LAST, "log.csv", "vocab.json"]
+    for name in names:
+        (attached / name).touch()
+    attached.chmod(0o555)
+
+    def without_state(source, copy):
+        assert Path(copy).name != LAST and not (folder / LAST).exists()
+        copyfile(source, copy)
+
+    monkeypatch.setattr(shutil, "copyfile", without_state)
+    recipes.model_folder("luong-fast", dataset, {})
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert folder.stat().st_mode & 0o200
 
 
 def test_arguments_may_be_paths(place, dataset, tmp_path):
