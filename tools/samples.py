@@ -15,13 +15,15 @@ PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # of sciki
 
 
 def describe_models() -> str:
-    """A line for each model folder below ``data/models``: its name and its best validation score."""
+    """A line for each model folder below ``data/models``: its name and its best validation score, or what is wrong."""
     lines = []
     for path in sorted(writable_dir("models").rglob(CONFIG)):
-        best = read_json(path).get("training", {}).get("best")
-        if not best:  # an ensemble
-            continue
-        lines.append(f"  {os.path.relpath(path.parent)}: {found(best)} after epoch {best['epoch']:.4g}")
+        name = os.path.relpath(path.parent)
+        try:
+            if best := read_json(path).get("training", {}).get("best"):  # an ensemble has none
+                lines.append(f"  {name}: {found(best)} after epoch {best['epoch']:.4g}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            lines.append(f"  {name}: damaged ({error})")
     return "\n".join(lines) or "  nothing"
 
 
