@@ -42,12 +42,13 @@ class Settings:
             low, high = each.metadata.get("range", (value, value))
             if choices and value not in choices:
                 raise InputError(f"{each.name} {value!r} is unknown; choose one of {', '.join(choices)}")
-            kind, wanted = KINDS[each.type]
-            if not isinstance(value, kind) or isinstance(value, bool) != (each.type is bool):
+            kind: Any = each.type
+            taken, wanted = KINDS[kind]
+            if not isinstance(value, taken) or isinstance(value, bool) != (kind is bool):
                 raise InputError(f"{each.name}={value!r} is of the wrong kind; give {wanted}")
             if not low <= value <= high:
                 raise InputError(f"{each.name}={value} is out of range; choose a value from {low} to {high:g}")
-            object.__setattr__(self, each.name, each.type(value))  # JSON takes no number of NumPy's
+            object.__setattr__(self, each.name, kind(value))  # JSON takes no number of NumPy's
 
 
 def constant(progress: float, warmup: float) -> float:

@@ -30,4 +30,4 @@ def test_a_damaged_model_is_a_line_among_the_others(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(content)
     lines = samples.describe_models().splitlines()
-    assert ["damaged" in line for line in lines] == [True, True, True, False]
+    assert [": damaged (" in line for line in lines] == [True, True, True, False]

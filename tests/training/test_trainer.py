@@ -221,7 +221,7 @@ def test_a_crash_in_the_middle_of_an_epoch_costs_that_epoch(run, tmp_path, monke
 
 def test_a_clip_norm_of_0_clips_nothing(run, tmp_path):
     history = run(tmp_path / "off", replace(CONFIG, clip_norm=0))
-    assert history["val_perplexity"].iloc[-1] < 0.9 * history["val_perplexity"].iloc[0]
+    assert history["val_perplexity"].iloc[-1] < 0.97 * history["val_perplexity"].iloc[0]
     run(tmp_path / "out of reach", replace(CONFIG, clip_norm=1e6))
     assert_same_run(tmp_path / "off", tmp_path / "out of reach")
 
