@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 if not importlib.util.find_spec("caption_utils"):
-    here, attached = Path.cwd(), Path(os.environ.get("CAPTION_INPUT", "/kaggle/input"))
+    here, attached = Path.cwd(), Path(os.environ.get("CAPTION_INPUT") or "/kaggle/input")
     above, address = [folder / "caption_utils" for folder in (here, *here.parents)], os.environ.get("CAPTION_REPO", "")
     places = [*above, *here.glob("*/caption_utils"), *attached.rglob("caption_utils")]
     found = [path.parent for path in places if (path / "bootstrap.py").is_file()]
