@@ -12,22 +12,22 @@ from caption_utils.errors import InputError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to, which then replaces ``path``, or what it links to; its folder is created.
+    """A temporary path to write to, which then replaces ``path``; its folder is created.
 
     If anything fails, ``path`` stays as it was and nothing is left beside it. Raises ``InputError`` if it cannot be
     written.
     """
-    target = Path(os.path.realpath(path))
-    kept = target.name[-50:]  # a longer name would leave no room for the suffix
-    temporary = target.with_name(f"{kept}.{uuid4().hex}.tmp")
+    path = Path(path)
+    kept = path.name[-50:]  # a longer name would leave no room for the suffix
+    temporary = path.with_name(f"{kept}.{uuid4().hex}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, target)
+        os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); check permissions and free disk space"
-            + "; the earlier file is kept" * os.path.exists(target)
+            f"{path}: cannot be written ({error.strerror or error}); check permissions and free disk space; "
+            "the earlier file is kept"
         ) from None
     finally:
         with suppress(OSError):  # a folder that could not be made holds nothing to remove
