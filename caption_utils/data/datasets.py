@@ -112,9 +112,7 @@ def load_dataset(
     """
     if split not in SCHEMES:
         raise InputError(f"split={split!r} is unknown; use one of {', '.join(SCHEMES)}")
-    path = os.path.expanduser(root)
-    folder, name = os.path.split(path) if os.path.isfile(path) else (path, "")
-    root = Path(os.path.realpath(folder), name)  # photos lie beside a link to a caption file, not where it leads
+    root = Path(os.path.realpath(os.path.expanduser(root)))
     file = find_caption_file(root)
     root = file.parent if root == file else root
     read = read_captions(file)

@@ -90,17 +90,6 @@ def test_the_caption_file_itself_may_be_given(tmp_path):
     assert load_dataset(root / "captions.txt").table.equals(load_dataset(str(root)).table)
 
 
-def test_a_linked_caption_file_stands_where_the_link_does(tmp_path):
-    root, kept = make(tmp_path / "toy"), tmp_path / "kept"
-    kept.mkdir()
-    (root / "captions.txt").rename(kept / "captions.txt")
-    (root / "captions.txt").symlink_to(kept / "captions.txt")
-    (tmp_path / "link").symlink_to(root)
-    for place in (root, tmp_path / "link"):
-        dataset = load_dataset(place / "captions.txt")
-        assert (dataset.root, dataset.images) == (root, root / "Images")
-
-
 # Splits
 
 
