@@ -12,7 +12,7 @@ MAX_LENGTH = 30  # tokens; in words, Flickr8k's longest caption has 36, 95 % hav
 BEAMS = 5
 FROM_DATA = ("vocab_size", "feature_dim", "local_dim", "word_dim")  # settings that follow from the data
 LENGTH_PENALTY = 0.7  # a compromise on validation images: less is better for BLEU-4, more for ROUGE-L
-KINDS: dict[Any, tuple[type, str]] = {  # a field's type -> what is taken for it, also of NumPy, and that in words
+KINDS: dict[Any, tuple[type, str]] = {  # a field's type -> what is taken for it, NumPy's numbers too, and that in words
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
     bool: (bool, "True or False"),
@@ -107,7 +107,6 @@ class DecoderConfig(Settings):
         dot = self.attention == "luong" and self.score == "dot"
         for wrong, remedy in (
             (self.gate and self.attention == "luong", "gate is for attention bahdanau or none"),
-            (self.input_feeding and self.attention != "luong", "input_feeding is for attention luong; leave it out"),
             (self.hard and not attending, "hard chooses among regions; take attention bahdanau or luong"),
             (sparse and not attending, "a normalizer is for attention bahdanau or luong; leave it out"),
             (sparse and self.hard, "hard attention must be able to try every region; leave normalizer softmax"),

@@ -27,11 +27,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); check permissions and free disk space; "
-            "the earlier file is kept"
+            "an earlier file is kept"
         ) from None
     finally:
         with suppress(OSError):  # a folder that could not be made holds nothing to remove
             temporary.unlink()
+
+
+def key_of(path: str | Path) -> str:
+    """Equal for paths that may name one file: through links, and where case does not count."""
+    return os.path.realpath(path).casefold()
 
 
 def packaged(package: str, *inside: str) -> list[Path] | None:

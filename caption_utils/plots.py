@@ -15,7 +15,7 @@ from caption_utils.config import MEASURES
 
 # the palette of Okabe and Ito, safe for colour-blind readers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"  # one more than colours, so that no two lines are alike
 WRAP = 42  # characters of a caption on a line
 DPI = 80
 FEW = 20  # points; lines of more have no markers

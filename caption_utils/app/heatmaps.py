@@ -5,7 +5,6 @@ the blue shows where the photo itself is black.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from caption_utils.captioner import Caption
 from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 from caption_utils.evaluation.sharpness import effective_regions
-from caption_utils.files import replacing
+from caption_utils.files import key_of, replacing
 from caption_utils.plots import panels
 
 PANEL, PIXELS = 1.9, 256  # of a panel: width in inches, longer side of the photo in pixels
@@ -73,18 +72,13 @@ def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
     found, taken = dict[Path, Path](), dict[str, Path]()
     for photo in dict.fromkeys(photos):
         own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
-        if (key := _key(own)) in taken:
+        if (key := key_of(own)) in taken:
             raise InputError(f"{own}: would hold the maps of both {taken[key]} and {photo}; caption them one at a time")
         found[photo], taken[key] = own, photo
-    if replaced := taken.keys() & set(map(_key, photos)):
+    if replaced := taken.keys() & set(map(key_of, photos)):
         own = found[taken[min(replaced)]]
         raise InputError(f"{own}: is one of the photos; name another file for the attention map")
     return found
-
-
-def _key(path: Path) -> str:
-    """Equal for paths that may name one file, also where case does not count."""
-    return os.path.realpath(path).casefold()
 
 
 def save_map(photo: Path, caption: Caption, out: Path) -> None:

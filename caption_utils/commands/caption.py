@@ -41,7 +41,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace existing text files, csv and maps")
-    existing.add_argument("--skip-existing", action="store_true", help="skip photos that already have their captions")
+    existing.add_argument("--skip-existing", action="store_true", help="skip photos that have their captions and maps")
 
 
 def run(
@@ -75,10 +75,9 @@ def run(
     failed, left_out = 0, 0
     for photo, found in _with_progress([*empty, *files.left], chain(empty.values(), captions)):
         if _too_unsure(found, min_confidence):
-            files.leave_out(photo)
             left_out += 1
             continue
-        found = _with_map(photo, files.write(photo, found), maps.get(photo))
+        found = _with_map(photo, files.write(photo, found), files.map_of(photo))
         failed += isinstance(found, InputError)
         _print_captions(str(photo), found, top, as_json)
     if left_out:
@@ -161,7 +160,7 @@ def _with_map(photo: Path, found: "Found", path: Path | None) -> "Found":
 
 def _print_captions(photo: str, found: "Found", top: int, as_json: bool) -> None:
     if as_json:
-        utf8 = str(sys.stdout.encoding).lower() in ("utf-8", "utf8")  # else what it lacks is not escaped as JSON does
+        utf8 = str(sys.stdout.encoding).lower() in ("utf-8", "utf8")  # others may write \xe9, which is no JSON
         print(json.dumps({"image": photo, **json_fields(found, top)}, ensure_ascii=not utf8), flush=True)
     elif isinstance(found, InputError):
         print(f"caption_utils: {found}", file=sys.stderr, flush=True)

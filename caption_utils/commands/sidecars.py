@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caption_utils.errors import InputError
-from caption_utils.files import replacing
+from caption_utils.files import key_of, replacing
 
 if TYPE_CHECKING:  # takes PyTorch
     from caption_utils.captioner import Caption
@@ -48,8 +48,10 @@ class CaptionFiles:
         skip_existing: bool,
         maps: Mapping[Path, Path] | None = None,
     ):
-        """Raises ``InputError`` for a table or map that exists, a table of another kind, and without any output."""
-        if (overwrite or skip_existing) and photos and not (write or table or maps):
+        """Raises ``InputError`` for an existing table or map that may neither be replaced nor stay, for a table of
+        another kind, and for ``overwrite`` or ``skip_existing`` without any output.
+        """
+        if (overwrite or skip_existing) and not (write or table or maps):
             raise InputError("--overwrite and --skip-existing need --write txt, --csv FILE or --attention-map FILE")
         self.texts = text_paths(photos) if write else {}
         self.table, self.overwrite, self.maps = table, overwrite, maps or {}
@@ -65,14 +67,13 @@ class CaptionFiles:
 
     def begin(self) -> None:
         """Empty a table to be replaced, even if no photo gets a caption. Raises ``OSError`` if that cannot be done."""
-        if self.table and self.overwrite and self.left and os.path.isfile(self.table):
+        if self.table and self.overwrite and os.path.isfile(self.table):
             os.truncate(self.table, 0)
 
-    def leave_out(self, photo: Path) -> None:
-        """Remove files with an earlier caption, if they may be replaced. Raises ``OSError`` if that cannot be done."""
-        for path in (self.texts.get(photo), self.maps.get(photo)):
-            if path and self.overwrite and os.path.isfile(path):
-                os.remove(path)
+    def map_of(self, photo: Path) -> Path | None:
+        """Where the photo's attention map is to be saved, if anywhere; one that is there stays unless ``overwrite``."""
+        path = self.maps.get(photo)
+        return None if path is None or (os.path.isfile(path) and not self.overwrite) else path
 
     def write(self, photo: Path, found: "Found") -> "Found":
         """Returns ``found``, or why the text file cannot be written. Raises ``OSError`` if the table cannot be."""
@@ -118,16 +119,16 @@ def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
     Raises ``InputError`` if that name is taken as well.
     """
     short = {photo: f"{os.path.splitext(photo)[0]}.txt" for photo in photos}
-    pairs = {_key(photo): _key(text) for photo, text in short.items()}  # a photo may be named in several ways
+    pairs = {key_of(photo): key_of(text) for photo, text in short.items()}  # a photo may be named in several ways
     uses = Counter([*pairs, *pairs.values()])
-    found = {photo: text if uses[_key(text)] == 1 else f"{photo}.txt" for photo, text in short.items()}
+    found = {photo: text if uses[key_of(text)] == 1 else f"{photo}.txt" for photo, text in short.items()}
     if len({*found.values(), *map(str, found)}) < 2 * len(found):
         raise InputError("two photos would share a text file, as a.jpg and a.jpg.png may; caption them one at a time")
     return found
 
 
 def _check_table(table: str, taken: Iterable[str | Path], may_exist: bool) -> None:
-    if _key(table) in map(_key, taken):
+    if key_of(table) in map(key_of, taken):
         raise InputError(f"{table}: is a photo or the text file of one; name another file for the table")
     if os.path.isdir(table):
         raise InputError(f"{table}: a folder; name a file for the table")
@@ -158,8 +159,3 @@ def read_table(table: str) -> tuple[int, set[str]]:
     if whole != data:
         os.truncate(table, len(whole))
     return len(header), found
-
-
-def _key(path: str | Path) -> str:
-    """Equal for paths that may name one file, also where case does not count."""
-    return os.path.abspath(path).casefold()

@@ -105,7 +105,7 @@ class EfficientNetLite2(nn.Module):
         stages: list[Any] = self.stages()
         fine = nn.Sequential(*stages[done:-AFTER_FINE])(x)
         local, last = stages[-AFTER_FINE][0].expanded(fine), nn.Sequential(*stages[-AFTER_FINE:])(fine)
-        if local.device.type == "mps":  # an Apple GPU may refuse sides that are no multiple of the last map's
+        if local.device.type == "mps" and local.shape[-1] % last.shape[-1]:  # which an Apple GPU may refuse
             local = local.cpu()
         return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]).to(last.device), last], dim=1)
 

@@ -15,9 +15,7 @@ def check_place(path: str | Path) -> None:
     """Raises ``InputError`` if ``path`` is a folder, or where no file can be written."""
     place = next(folder for folder in Path(path).absolute().parents if folder.exists())
     if Path(path).is_dir() or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{path}: no file can be written there; name another one, or change the permissions of {place}"
-        )
+        raise InputError(f"{path}: no file can be written there; name another one, or a folder that allows it")
 
 
 def write_captions(path: str | Path, evaluation: Evaluation) -> None:

@@ -101,8 +101,9 @@ def save_model(folder: str | Path, model: Model) -> None:
     }
     if model.encoder_weights:
         config["encoder"] |= {"weights": ENCODER_WEIGHTS}
-        save_tensors(folder / ENCODER_WEIGHTS, {name: tensor.half() for name, tensor in model.encoder_weights.items()})
     write_json(folder / CONFIG, config)
+    if model.encoder_weights:
+        save_tensors(folder / ENCODER_WEIGHTS, {name: tensor.half() for name, tensor in model.encoder_weights.items()})
     tied = {"output.weight"} if model.decoder.config.tie_weights else set()
     weights = {name: tensor.half() for name, tensor in model.decoder.state_dict().items() if name not in tied}
     save_tensors(folder / WEIGHTS, weights, {"encoder": model.fingerprint})

@@ -39,6 +39,8 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
                 if fields_of(kind, {name: None}):
                     raise InputError(f"setting {name!r} needs {needed}")
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
+    if settings.get("input_feeding") and settings.get("attention") != "luong":
+        raise InputError("input_feeding is for attention luong; leave it out")
     TrainConfig(**fields_of(TrainConfig, settings))
     spec, shape = encoder_spec(encoder_name), fields_of(DecoderConfig, settings)
     config = DecoderConfig(1, spec.width, local_dim=spec.local, **shape)

@@ -301,8 +301,8 @@ class Trainer:
         """What helps where the memory is too small."""
         if self.config.accumulate * self.processes.num_processes >= self.config.images_per_batch:
             return (
-                "are computed one by one, and one needs more memory than is free; take a smaller model, shorter "
-                "captions or another device"
+                "are computed one by one, and one needs more memory than is free; take a smaller model or another "
+                "device"
             )
         return (
             f"need more memory than is free; set accumulate to {2 * self.config.accumulate}, which gives the same "

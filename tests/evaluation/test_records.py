@@ -83,5 +83,5 @@ def test_where_nothing_can_be_written_is_told_with_the_folder(tmp_path, monkeypa
         with pytest.raises(InputError, match="no file can be written there; name another one"):
             check_place(path)
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
-    with pytest.raises(InputError, match=f"metrics.csv: .*, or change the permissions of {tmp_path}$"):
+    with pytest.raises(InputError, match="metrics.csv: .*, or a folder that allows it$"):
         check_place(tmp_path / "new" / "metrics.csv")

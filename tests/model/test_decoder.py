@@ -254,8 +254,6 @@ def test_tied_weights_are_one_tensor(make_decoder):
     ("settings", "message"),
     [
         ({"attention": "luong", "gate": True}, "gate is for attention bahdanau or none"),
-        ({"input_feeding": True}, "input_feeding is for attention luong; leave it out"),
-        ({"attention": "none", "input_feeding": True}, "input_feeding is for attention luong; leave it out"),
         ({"attention": "none", "hard": True}, "hard chooses among regions; take attention bahdanau or luong"),
         (
             {"attention": "none", "normalizer": "entmax"},
