@@ -5,7 +5,7 @@
 Both versions run in fresh checkouts, with the packages of this environment. They take turns, command by command;
 medians of the seconds, their ratio and the largest memory of a process are printed. ``import torch`` tells how much of
 a start is not ours. With ``--data``, the road from photographs to a measured model is timed, too: features, ten epochs
-of Bahdanau and evaluation, about an hour for both. Last come trainings on the demo set at the same time, beside one
+of Bahdanau and evaluation, half an hour for both. Last come trainings on the demo set at the same time, beside one
 alone.
 """
 
@@ -154,7 +154,7 @@ def busy(checkout: Path) -> None:
     alone = ended(start([*train, "data/models/alone"], checkout)).seconds
     running = [start([*train, f"data/models/{number}"], checkout) for number in range(AT_ONCE)]
     slowest = max(ended(process).seconds for process in running)
-    print(f"{BUSY}: alone {alone:.0f} s, beside two others {slowest:.0f} s", flush=True)
+    print(f"{BUSY}: alone {alone:.0f} s, beside {AT_ONCE - 1} others {slowest:.0f} s", flush=True)
 
 
 def main() -> None:
