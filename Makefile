@@ -61,7 +61,7 @@ gpu: ## check and measure on a GPU, with PYTHON=python3 without .venv; PyTorch a
 
 bench: $(READY) ## measure speed: whole tasks beside version 0.1 (with DATA=data/flickr8k training, too), then their parts
 	-$(BIN)/python benchmarks/bench_tasks.py $(if $(DATA),--data $(DATA))
-	for file in $(filter-out %/bench_tasks.py,$(wildcard benchmarks/bench_*.py)); do \
+	@for file in $(filter-out %/bench_tasks.py,$(wildcard benchmarks/bench_*.py)); do \
 	    echo "$$file"; GOMP_SPINCOUNT=1000 $(BIN)/python "$$file" || exit 1; done
 
 ablation: $(READY) ## measure what each part of the model is worth: DATA=data/flickr8k, many hours, resumable

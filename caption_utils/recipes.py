@@ -71,7 +71,7 @@ def begin() -> tuple[CaptionDataset, str]:
     The data set is the one that ``find_dataset`` finds; on Kaggle and Colab, Flickr8k is downloaded if there is none.
     """
     dataset, obstacle = _find()
-    chosen = profile(is_demo(dataset))
+    chosen = profile(dataset.is_demo)
     print(describe_host())
     print(*dataset.notes, sep="\n")
     print("profile:", chosen)
@@ -89,20 +89,15 @@ def _find() -> tuple[CaptionDataset, str]:
         return find_dataset(), f" ({error})"  # raises the error again unless it is the download's
 
 
-def is_demo(dataset: CaptionDataset) -> bool:
-    """Whether this is the demo set, or a copy of it, with its ``scenes.json``."""
-    return (dataset.root / "scenes.json").is_file()
-
-
 def _warnings(dataset: CaptionDataset, obstacle: str) -> list[str]:
     """What must not be overlooked: drawings where a GPU could train on photographs, and a random split."""
     found = []
-    if is_demo(dataset) and not os.environ.get("CAPTION_DATA") and device().type == "cuda":
+    if dataset.is_demo and not os.environ.get("CAPTION_DATA") and device().type == "cuda":
         found.append(
             "THERE IS A GPU, BUT NO PHOTOGRAPHS: everything below trains small models on drawn scenes.\n"
             f"Attach the data set {KAGGLE_NAME}, or set CAPTION_DATA to a folder with Flickr8k{obstacle}."
         )
-    if dataset.scheme == "random" and not is_demo(dataset):
+    if dataset.scheme == "random" and not dataset.is_demo:
         found.append("THE SPLIT IS RANDOM: scores cannot be compared with published ones.")
     return found
 

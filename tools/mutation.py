@@ -135,7 +135,7 @@ FAULTS = [
     Fault("training/batches.py", "[self.names[i] for i in chosen]", "[self.names[i - 1] for i in chosen]"),
     Fault("training/loss.py", "((1 - attended) ** 2)", "((1 - attended) ** 4)"),
     Fault("training/loss.py", "loss = total / (tokens or len(batch.targets))", "loss = total / len(batch.targets)"),
-    Fault("training/loss.py", "(log_words - baseline) @", "log_words @"),
+    Fault("training/loss.py", "(log_words - baseline) *", "log_words *"),
     Fault("training/loss.py", "config.entropy * entropy", "config.entropy"),
     Fault("training/trainer.py", "        self.optimizer.zero_grad()\n", ""),
     Fault("training/progress.py", "return min(history", "return max(history", "tests/training/test_trainer.py"),
@@ -214,7 +214,7 @@ FAULTS = [
     Fault("captioner.py", "(len(self.tokens) + 1)", "len(self.tokens)", PAGE),
     Fault("app/session.py", "captioner.captions(features, beams)[0]", "captioner.captions(features)[0]", PAGE),
     Fault("model/decoder.py", "torch.sigmoid(self.gate", "torch.tanh(self.gate", IMPROVEMENTS),
-    Fault("training/loss.py", "(log_words - baseline) @", "log_words @", IMPROVEMENTS),
+    Fault("training/loss.py", "(log_words - baseline) *", "log_words *", IMPROVEMENTS),
     Fault("data/wordpiece.py", "count + 1", "count", IMPROVEMENTS),
     # the end of captions not counted; captions compared with themselves, too; CIDEr without clipping; old gradients
     Fault("training/self_critical.py", "[[*caption, EOS] for caption in captions]", "list(captions)", SCORE),

@@ -2,16 +2,12 @@
 
 import os
 
-import skimage.data
-from PIL import Image
-
+from caption_utils.app.photos import sample_photos
 from caption_utils.captioner import Captioner
 from caption_utils.runtime import device, writable_dir
 from caption_utils.training.checkpoint import CONFIG, read_json
-from caption_utils.training.progress import found
+from caption_utils.training.progress import measure_of
 from caption_utils.training.zoo import default_model
-
-PHOTOGRAPHS = ("camera", "astronaut", "chelsea", "coffee", "rocket")  # of scikit-image
 
 
 def describe_models() -> str:
@@ -21,7 +17,7 @@ def describe_models() -> str:
         name = os.path.relpath(path.parent)
         try:
             if best := read_json(path).get("training", {}).get("best"):  # an ensemble has none
-                lines.append(f"  {name}: {found(best)} after epoch {best['epoch']:.4g}")
+                lines.append(f"  {name}: {measure_of(best)} after epoch {best['epoch']:.4g}")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             lines.append(f"  {name}: damaged ({error})")
     return "\n".join(lines) or "  nothing"
@@ -30,5 +26,4 @@ def describe_models() -> str:
 def caption_samples() -> str:
     """A line for each sample photograph: its name and its caption."""
     captioner = Captioner.load(default_model(), device())
-    captions = {name: captioner.caption(Image.fromarray(getattr(skimage.data, name)())) for name in PHOTOGRAPHS}
-    return "\n".join(f"  {name:<10} {caption.text}" for name, caption in captions.items())
+    return "\n".join(f"  {photo.stem:<10} {captioner.caption(photo).text}" for photo in sample_photos())

@@ -69,7 +69,7 @@ def run(data: str, out: str, self_critical: str | None = None, start: str | None
     that of one to refine together with its encoder.
     """
     from caption_utils.training.processes import join_processes
-    from caption_utils.training.progress import best, found
+    from caption_utils.training.progress import best, measure_of
     from caption_utils.training.refinement import fine_tune_model, refine_model
     from caption_utils.training.run import train_model
 
@@ -86,5 +86,5 @@ def run(data: str, out: str, self_critical: str | None = None, start: str | None
         history = train_model(data, out, **named, settings=given)
     row = best(history.to_dict("records"))
     if join_processes().is_main_process:
-        print(f"{out}: best {found(row)} after epoch {row['epoch']:.4g}")
+        print(f"{out}: best {measure_of(row)} after epoch {row['epoch']:.4g}")
     return 0

@@ -31,6 +31,11 @@ class CaptionDataset:
     missing: list[str] = field(default_factory=list)
     scheme: str = "official"
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the demo set, or a copy of it: drawn scenes, with their ``scenes.json``."""
+        return (self.root / "scenes.json").is_file()
+
     def split(self, name: str) -> "CaptionDataset":
         """The rows of one split. Raises ``InputError`` if there are none."""
         table = self.table[self.table["split"] == name].reset_index(drop=True)

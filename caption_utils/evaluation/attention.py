@@ -16,12 +16,12 @@ PHOTOS = 200  # of the deletion test, which encodes each about 17 times
 def attention_scores(captioner: Captioner, dataset: CaptionDataset, captions: Sequence[Caption]) -> dict[str, Score]:
     """Scores of the attention of ``captions``, one for each image of ``dataset``.
 
-    On drawn scenes, which have a ``scenes.json``: ``true``, the percentage of true captions; of the pointing game
+    On the demo set: ``true``, the percentage of true captions; of the pointing game
     ``pointing_hit`` and ``pointing_mass``, to be compared with ``pointing_chance``; and ``pointing_absent``; see
     ``grounding_scores``. On photographs, the deletion test of the first 200 with greedy captions: ``fall_attended``,
     ``fall_random`` and ``fall_difference``; see ``deletion_scores``.
     """
-    if (dataset.root / "scenes.json").is_file():
+    if dataset.is_demo:
         return _pointing_scores(captions, _scenes_of(dataset))
     photos = [dataset.path(name) for name in dataset.image_names[:PHOTOS]]
     falls = deletion_scores(deletion_test(captioner, photos), len(photos))

@@ -2,20 +2,20 @@
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from caption_utils.errors import InputError
 from caption_utils.evaluation.report import Evaluation
 from caption_utils.files import replacing
+from caption_utils.training.preparation import check_folder
 
 
 def check_place(path: str | Path) -> None:
     """Raises ``InputError`` if ``path`` is a folder, or where no file can be written."""
-    place = next(folder for folder in Path(path).absolute().parents if folder.exists())
-    if Path(path).is_dir() or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: no file can be written there; name another one, or a folder that allows it")
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; name a file in it")
+    check_folder(Path(path).parent)
 
 
 def write_captions(path: str | Path, evaluation: Evaluation) -> None:

@@ -21,6 +21,7 @@ from caption_utils.runtime import device
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model
 from caption_utils.training.processes import join_processes
+from caption_utils.training.progress import check_unfinished
 
 BATCH = 50  # images at a time in evaluation
 OTHER_RUNS = {  # what the settings of other runs need
@@ -54,12 +55,18 @@ def check_context(decoder: DecoderConfig, from_context: float) -> None:
 
 
 def check_folder(out: str | Path) -> None:
-    """Raises ``InputError`` if the model folder to be written is a file, or where nothing can be written."""
+    """Raises ``InputError`` if the folder to write into, which need not exist, is a file or allows no writing."""
     place = next(folder for folder in (Path(out).absolute(), *Path(out).absolute().parents) if folder.exists())
     if not place.is_dir():
-        raise InputError(f"{place}: a file, not a folder; name a folder to write the model into")
+        raise InputError(f"{place}: a file, not a folder; name a folder to write into")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"{out}: {place} cannot be written; name another folder, or change its permissions")
+
+
+def check_out(out: str | Path) -> None:
+    """Raises ``InputError`` if no model can be trained into the folder: see ``check_folder``, ``check_unfinished``."""
+    check_folder(out)
+    check_unfinished(Path(out))
 
 
 def fields_of(config: type, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def best(history: History) -> dict[str, float]:
     return min(history, key=lambda row: row["val_perplexity"] if "val_perplexity" in row else -row["val_cider"])
 
 
-def found(row: dict[str, float]) -> str:
+def measure_of(row: dict[str, float]) -> str:
     """The row's measure with its name."""
     return ", ".join(f"{name} {row[key]:.2f}" for key, name in MEASURES.items() if key in row)
 

@@ -18,7 +18,7 @@ from caption_utils.training.checkpoint import Model, check_encoder, load_model
 from caption_utils.training.fine_tuning import FineTuning, PictureBatches
 from caption_utils.training.preparation import (
     check_context,
-    check_folder,
+    check_out,
     fields_of,
     read_dataset,
     training_batches,
@@ -27,7 +27,6 @@ from caption_utils.training.preparation import (
     validation_batches,
 )
 from caption_utils.training.processes import join_processes
-from caption_utils.training.progress import check_unfinished
 from caption_utils.training.run import with_curve
 from caption_utils.training.self_critical import DrawnBatches, refine
 
@@ -46,8 +45,7 @@ def refine_model(
     and for hard attention.
     """
     config = _config_of(SelfCriticalConfig, "self-critical training", settings or {})
-    check_folder(out)
-    check_unfinished(Path(out))
+    check_out(out)
     place = training_device()
     model = load_model(start, place)
     if model.decoder.config.hard:
@@ -71,8 +69,7 @@ def fine_tune_model(
     """
     settings = settings or {}
     _config_of(FineTuneConfig, "fine-tuning", settings, others=("distillation", "freeze_word_vectors"))
-    check_folder(out)
-    check_unfinished(Path(out))
+    check_out(out)
     place = training_device()
     model, encoder, dataset = _begin(data, load_model(start, place), start, "fine_tuned")
     earlier = model.training["fine_tuned"]["training"]

@@ -26,7 +26,7 @@ from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, load_model
 from caption_utils.training.preparation import (
     build_vocabulary,
-    check_folder,
+    check_out,
     check_settings,
     fields_of,
     read_dataset,
@@ -35,7 +35,6 @@ from caption_utils.training.preparation import (
     validation_batches,
 )
 from caption_utils.training.processes import join_processes
-from caption_utils.training.progress import check_unfinished
 from caption_utils.training.trainer import fit
 
 
@@ -64,8 +63,7 @@ def train_model(
     check_settings(encoder_name, settings)
     _check_teachers(teachers, settings)
     _check_words(tokenizer, word_vectors, settings)
-    check_folder(out)
-    check_unfinished(Path(out))
+    check_out(out)
     processes = join_processes()
     place = training_device()
     config = TrainConfig(**fields_of(TrainConfig, settings))

@@ -26,8 +26,8 @@ from caption_utils.training.progress import (
     History,
     Progress,
     best,
-    found,
     load_progress,
+    measure_of,
     moments_of,
     restore_moments,
     restore_weights,
@@ -132,7 +132,7 @@ class Trainer:
         """Train for an epoch, or the part of one that has its own validation, validate and save."""
         self.note(self.train_round())
         self.say(
-            f"epoch {{epoch:.4g}}: loss {{train_loss:.3f}}, {found(self.history[-1])}, "
+            f"epoch {{epoch:.4g}}: loss {{train_loss:.3f}}, {measure_of(self.history[-1])}, "
             "{captions_per_second:.0f} captions/s".format(**self.history[-1])
         )
 
@@ -320,7 +320,7 @@ class Refinement(Trainer):
     def run_round(self) -> None:
         if not self.history:
             self.note({"epoch": 0})
-            self.say(f"epoch 0: {found(self.history[-1])}")
+            self.say(f"epoch 0: {measure_of(self.history[-1])}")
         super().run_round()
 
 

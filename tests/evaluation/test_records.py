@@ -79,9 +79,10 @@ def test_a_failed_write_keeps_the_rows(tmp_path, monkeypatch):
 def test_where_nothing_can_be_written_is_told_with_the_folder(tmp_path, monkeypatch):
     check_place(tmp_path / "new" / "metrics.csv")
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "metrics.csv"):
-        with pytest.raises(InputError, match="no file can be written there; name another one"):
-            check_place(path)
+    with pytest.raises(InputError, match="a folder; name a file in it"):
+        check_place(tmp_path)
+    with pytest.raises(InputError, match="file: a file, not a folder; name a folder to write into"):
+        check_place(tmp_path / "file" / "metrics.csv")
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
-    with pytest.raises(InputError, match="metrics.csv: .*, or a folder that allows it$"):
+    with pytest.raises(InputError, match="cannot be written; name another folder, or change its permissions$"):
         check_place(tmp_path / "new" / "metrics.csv")
