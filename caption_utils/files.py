@@ -26,8 +26,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); check permissions and free disk space; "
-            "an earlier file is kept"
+            f"{path}: cannot be written ({error.strerror or error}); check permissions and free disk space"
+            + "; the earlier file is kept" * path.is_file()
         ) from None
     finally:
         with suppress(OSError):  # a folder that could not be made holds nothing to remove

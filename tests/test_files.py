@@ -41,12 +41,14 @@ def test_two_writers_at_once_do_not_mix(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_one_line_of_error(tmp_path):
+def test_a_full_disk_is_one_line_of_error_that_tells_whether_there_is_an_earlier_file(tmp_path):
     path = tmp_path / "a.txt"
     told = r"a\.txt: cannot be written \(No space left on device\); .*free disk space"
-    with pytest.raises(InputError, match=told), replacing(path):
-        raise OSError(28, "No space left on device")
-    assert not path.exists()
+    for earlier in ("", "; the earlier file is kept"):
+        with pytest.raises(InputError, match=f"{told}{earlier}$"), replacing(path):
+            raise OSError(28, "No space left on device")
+        assert path.exists() == bool(earlier)
+        path.touch()
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):
