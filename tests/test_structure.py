@@ -96,6 +96,12 @@ def test_settings_and_help_load_no_torch():
         assert "dataclasses" in loaded and "torch" not in loaded
 
 
+def test_every_benchmark_is_in_their_table():
+    folder = ROOT / "benchmarks"
+    listed = re.findall(r"^\| `(\w+\.py)` \|", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in [*folder.glob("bench_*.py"), folder / "gpu.py"])
+
+
 SETTINGS = """
 import os, sys, torch, warnings
 from importlib import import_module
