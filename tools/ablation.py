@@ -84,6 +84,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gate, no tied weights": {"gate": True} | UNTIED,
     "GloVe, frozen": {"word_vectors": "glove-50d", "freeze_word_vectors": True},
     "GloVe, trained on": {"word_vectors": "glove-50d"},
+    "GloVe, trained on, no tied weights": {"word_vectors": "glove-50d"} | UNTIED,
     "WordPiece": {"tokenizer": "wordpiece"},
 }
 SCORES = ("bleu4", "cider")
