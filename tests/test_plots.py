@@ -54,12 +54,13 @@ def test_bars_have_the_lengths_given_first_on_top():
     assert left.yaxis_inverted() and right.get_title() == "nouns"
 
 
-def test_a_seventh_group_is_drawn_like_the_others():
+def test_a_seventh_group_is_drawn_too_and_no_two_lines_are_alike():
     groups = {name: {"dog": 1} for name in "abcdefg"}
     assert [len(ax.patches) for ax in drawn(plots.bars(groups, "times")).axes] == [1] * 7
     numbers = {name: [1.0, 2.0] for name in groups}
     assert len(drawn(plots.histogram(numbers, 2, "x")).axes[0].patches) == 2 * 7
-    assert len(plots.lines({"y": pd.DataFrame(numbers)}).axes[0].lines) == 7
+    lines = plots.lines({"y": pd.DataFrame(numbers)}).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 7
 
 
 def test_bars_of_an_empty_group():

@@ -41,8 +41,9 @@ class Halving(torch.nn.AvgPool2d):
         return x
 
 
-def test_an_apple_gpu_leaves_pooling_to_the_cpu(ours, monkeypatch):
-    """It may refuse to pool 17 by 17 cells to 9 by 9."""
+@pytest.mark.parametrize(("side", "place"), [(17, "cpu"), (14, "mps")])
+def test_an_apple_gpu_leaves_pooling_that_does_not_divide_to_the_cpu(ours, monkeypatch, side, place):
+    """It may refuse to pool 17 by 17 cells to 9 by 9, but not 14 by 14 to 7 by 7."""
     pool, places = torch.nn.functional.adaptive_avg_pool2d, []
     watched = lambda maps, side: places.append(maps.device.type) or pool(maps, side)  # noqa: E731
     monkeypatch.setattr("torch.nn.functional.adaptive_avg_pool2d", watched)
@@ -50,8 +51,8 @@ def test_an_apple_gpu_leaves_pooling_to_the_cpu(ours, monkeypatch):
     monkeypatch.setattr(EfficientNetLite2, "stages", lambda model: stages)
     monkeypatch.setattr(torch.Tensor, "to", lambda maps, device: torch.empty(maps.shape, device=device))  # no driver
     with FakeTensorMode():
-        both = ours.two_stages(torch.empty(1, 5, 17, 17, device="mps"))
-    assert (places, both.device.type, both.shape) == (["cpu"], "mps", (1, 10, 9, 9))
+        both = ours.two_stages(torch.empty(1, 5, side, side, device="mps"))
+    assert (places, both.device.type, both.shape) == ([place], "mps", (1, 10, (side + 1) // 2, (side + 1) // 2))
 
 
 def test_all_386_tensors_are_loaded(ours):

@@ -14,6 +14,7 @@ from caption_utils.errors import InputError
 from caption_utils.training import checkpoint
 from caption_utils.training.checkpoint import (
     CONFIG,
+    ENCODER_WEIGHTS,
     VOCAB,
     WEIGHTS,
     Model,
@@ -243,13 +244,15 @@ def test_weights_come_last(model, tmp_path, monkeypatch):
         save_model(tmp_path, model)
 
 
-def test_a_decoder_of_one_epoch_is_not_loaded_with_the_encoder_of_another(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("next_file", [ENCODER_WEIGHTS, WEIGHTS])
+def test_a_decoder_of_one_epoch_is_not_loaded_with_the_encoder_of_another(model, tmp_path, monkeypatch, next_file):
+    """A run is killed before it writes ``next_file``."""
     save_model(tmp_path, replace(model, encoder_weights={"a": torch.ones(2)}))
     assert load_model(tmp_path).fingerprint == "f4ce"
     write = checkpoint.save_tensors
 
     def killed(path, *rest):
-        if path.name == WEIGHTS:
+        if path.name == next_file:
             raise InterruptedError
         write(path, *rest)
 
