@@ -1,9 +1,9 @@
-"""Photos captioned per second by the command ``caption``, without its start, beside the encoder alone.
+"""Photos captioned per second by the command ``caption``, without its start, beside the encoder alone; and ``--help``.
 
     python benchmarks/bench_captioning.py [--turns 3]
 
 The encoder alone gets the same pictures as tensors in memory. The start is what one photo takes. They take turns, and
-medians are printed.
+medians are printed, with the largest memory of the command.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from bench_tasks import CAPTION, DISTINCT, LARGE, SMALL, ended, make_photos, start
+from bench_tasks import CAPTION, DISTINCT, LARGE, SMALL, Cost, ended, make_photos, middle, start
 
 from caption_utils.data.folders import pictures_of
 from caption_utils.data.images import load_image
@@ -26,6 +26,7 @@ from caption_utils.training.checkpoint import load_model
 from caption_utils.training.zoo import default_model
 
 KINDS = {"one photo": (SMALL, 1), "500 photos of 224 pixels": (SMALL, 500), "100 of 12 megapixels": (LARGE, 100)}
+SHARE, MEGABYTES, HELP = 0.72, 700, 0.3  # of the encoder's speed; of memory; seconds of ``--help``
 
 
 def bare(encoder: Encoder, photos: Path) -> Callable[[], float]:
@@ -43,12 +44,16 @@ def bare(encoder: Encoder, photos: Path) -> Callable[[], float]:
     return run
 
 
-def measure(encoder: Encoder, photos: Path, turns: int) -> tuple[float, float]:
-    """Seconds of the encoder alone and of the command, medians."""
+def command(*arguments: str) -> Cost:
+    """What ``caption`` takes."""
+    return ended(start([*CAPTION, *arguments], repository()))
+
+
+def measure(encoder: Encoder, photos: Path, turns: int) -> tuple[float, Cost]:
+    """Seconds of the encoder alone, and what the command takes: medians."""
     alone = bare(encoder, photos)
-    runs = [(alone(), ended(start([*CAPTION, str(photos)], repository())).seconds) for _ in range(turns)]
-    encoded, captioned = map(statistics.median, zip(*runs, strict=True))
-    return encoded, captioned
+    seconds, costs = zip(*((alone(), command(str(photos))) for _ in range(turns)), strict=True)
+    return statistics.median(seconds), middle(costs)
 
 
 def main() -> None:
@@ -60,12 +65,15 @@ def main() -> None:
     for kind, (size, count) in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
             make_photos(Path(folder) / "photos", size, count)
-            encoded, captioned = measure(encoder, Path(folder) / "photos", turns)
+            encoded, cost = measure(encoder, Path(folder) / "photos", turns)
         if count == 1:
-            begin = captioned
+            begin = cost.seconds
             continue
-        alone, whole = count / encoded, count / (captioned - begin)
-        print(f"{kind}: encoder alone {alone:.1f} photos/s, caption {whole:.1f} ({whole / alone:.0%})", flush=True)
+        alone, whole = count / encoded, count / (cost.seconds - begin)
+        print(f"{kind}: encoder alone {alone:.1f} photos/s, caption {whole:.1f}, {whole / alone:.0%} (bar {SHARE:.0%})")
+        print(f"  peak {cost.peak:.0f} MB (bar {MEGABYTES})", flush=True)
+    shown = middle(command("--help") for _ in range(turns))
+    print(f"caption --help: {shown.seconds:.2f} s (bar {HELP} s)")
 
 
 if __name__ == "__main__":
