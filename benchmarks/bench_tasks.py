@@ -2,11 +2,11 @@
 
     python benchmarks/bench_tasks.py [--data data/flickr8k] [--only TASK]
 
-Both versions run in checkouts made for the task, with the packages of this environment. They take turns, command by
-command; medians of the seconds, their ratio and the largest memory of a process are printed, for one photo beside
-``import torch``, which tells how much of it is not ours. With ``--data``, the road from photographs to a measured model
-is timed, too: features, ten epochs of Bahdanau and evaluation, half an hour for both. Last come trainings on the demo
-set at the same time, beside one alone.
+Both versions run in fresh checkouts, with the packages of this environment. They take turns, command by command;
+medians of the seconds, their ratio and the largest memory of a process are printed, for one photo beside ``import
+torch``, which tells how much of it is not ours. With ``--data``, the road from photographs to a measured model is
+timed, too: features, ten epochs of Bahdanau and evaluation, half an hour for both. Last come trainings on the demo set
+at the same time, beside one alone.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from caption_utils.runtime import repository
 VERSIONS = {"now": "HEAD", "version 0.1": "6a534fc"}
 LARGE, SMALL = (4000, 3000), (224, 224)
 MAIN = [sys.executable, "-m", "caption_utils"]
-NOTEBOOKS = [sys.executable, "tools/notebooks.py", "run"]
 CAPTION, TRAIN, EVALUATE = [*MAIN, "caption"], [*MAIN, "train"], [*MAIN, "evaluate"]
 AT_ONCE, BUSY = 3, "a training on the demo set"
 BEYOND = 0.6  # most of version 0.1's time for one photo, without that of importing PyTorch
@@ -77,8 +76,7 @@ def tasks(photos: Path, data: Path | None) -> dict[str, Task]:
         "caption one photo": Task([[*CAPTION, str(photos / "one")]], 10, [sys.executable, "-c", "import torch"]),
         "a folder of 500 photos of 224 pixels": Task([[*CAPTION, str(photos / "small")]], 3),
         "a folder of 100 photos of 12 megapixels": Task([[*CAPTION, str(photos / "large")]], 3),
-        "all notebooks, on the demo set": Task([NOTEBOOKS]),
-        "notebooks 01 to 07, which both versions have": Task([["sh", "-c", "rm -f notebooks/0[89]_*"], NOTEBOOKS]),
+        "all notebooks, on the demo set": Task([[sys.executable, "tools/notebooks.py", "run"]]),
     }
     if data:
         source, model = ["--data", str(data.resolve())], "data/models/road"
@@ -92,13 +90,13 @@ def tasks(photos: Path, data: Path | None) -> dict[str, Task]:
 
 
 def checkout(commit: str, folder: Path) -> Path:
-    """A new folder in ``folder`` with the files of ``commit``. Raises ``SystemExit`` without the whole history."""
-    new = Path(tempfile.mkdtemp(dir=folder))
+    """A new ``folder`` with the files of ``commit``. Raises ``SystemExit`` without the repository's history."""
+    folder.mkdir()
     archive = subprocess.run(["git", "archive", commit], cwd=repository(), capture_output=True)
     if archive.returncode:
         sys.exit(f"version {commit} is not here; measure in a clone with the whole history (git fetch --unshallow)")
-    subprocess.run(["tar", "--extract"], cwd=new, input=archive.stdout, check=True)
-    return new
+    subprocess.run(["tar", "--extract"], cwd=folder, input=archive.stdout, check=True)
+    return folder
 
 
 def environment(checkout: Path) -> dict[str, str]:
@@ -171,11 +169,14 @@ def main() -> None:
     parser.add_argument("--only", metavar="TASK", default="", help="tasks with this in their name")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        checkouts = {}
+        for version, commit in VERSIONS.items():
+            checkouts[version] = checkout(commit, Path(folder) / version)
         for name, task in tasks(Path(folder), options.data).items():
             if options.only in name:
-                compare(name, task, {version: checkout(commit, Path(folder)) for version, commit in VERSIONS.items()})
+                compare(name, task, checkouts)
         if options.only in BUSY:
-            busy(checkout(VERSIONS["now"], Path(folder)))
+            busy(checkouts["now"])
 
 
 if __name__ == "__main__":
