@@ -9,9 +9,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caption_utils.data.folders import files_in, spelled_as_in, walk
+from caption_utils.data.folders import DEPTH, MOST_ENTRIES, files_in, spelled_as_in, walk
 from caption_utils.data.layouts import note_names, read_text
 from caption_utils.errors import InputError
+from caption_utils.runtime import KAGGLE_INPUT
 
 if TYPE_CHECKING:  # takes a second, which captioning does not need
     import pandas as pd
@@ -147,13 +148,15 @@ def _ranked(images: list[str], shares: dict[str, float]) -> dict[str, str]:
 def listed_split(root: Path, images: set[str], notes: list[str], known: Collection[str] = ()) -> dict[str, str]:
     """Image → split by the official lists, which ``notes`` then names; empty if there are none.
 
-    Looks up to two levels below the data set's folder ``root``, then in its parent and beside it, and takes the lists
-    of the first place with one that names some of ``images``; those outside ``root`` count only if they and ``known``
-    cover nearly all images. Lists that cannot be read are ignored. Raises ``InputError`` if two lists put an image into
-    different splits.
+    Looks up to two levels below the data set's folder ``root``, then in its parent and beside it, or in all that Kaggle
+    has attached if it is there, and takes the lists of the first place with one that names some of ``images``; those
+    outside ``root`` count only if they and ``known`` cover nearly all images. Lists that cannot be read are ignored.
+    Raises ``InputError`` if two lists put an image into different splits.
     """
     inside = list(walk(root, 2))
-    for place in dict.fromkeys([*inside, *walk(root.parent, 1)]):
+    on_kaggle = root.is_relative_to(KAGGLE_INPUT)
+    beside = walk(KAGGLE_INPUT, DEPTH, MOST_ENTRIES) if on_kaggle else walk(root.parent, 1)
+    for place in dict.fromkeys([*inside, *beside]):
         found = {
             path: _names_in(path, images, notes if place in inside else [])
             for path in files_in(place)

@@ -114,6 +114,15 @@ def test_lists_beside_the_data_set_count_only_if_they_cover_its_photos(tmp_path,
     assert notes == ([f"Split: official, lists {path}"] if covers else [])
 
 
+@pytest.mark.parametrize("place", ["datasets/b/lists", "lists", "datasets/a"])
+def test_lists_that_kaggle_has_attached_may_have_another_owner(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(splits, "KAGGLE_INPUT", tmp_path / "input")
+    (root := tmp_path / "input" / "datasets" / "a" / "flickr8k").mkdir(parents=True)
+    path = write_list(tmp_path / "input" / place, "\n".join(NAMES), "Flickr_8k.testImages.txt")
+    assert counts(listed_split(root, set(NAMES), notes := []))["test"] == 10
+    assert notes == [f"Split: official, lists {path}"]
+
+
 def test_lists_of_another_data_set_are_ignored(tmp_path):
     (tmp_path / "data").mkdir()
     write_list(tmp_path / "demo", "other.png\n", "trainImages.txt")
