@@ -136,7 +136,8 @@ def test_an_earlier_session_s_output_is_continued(place, dataset, capsys):
     (attached / LAST).chmod(0o444)
     assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 3"
     assert capsys.readouterr().out == f"{folder.name}: continued from {attached}\n"
-    (folder / LAST).write_bytes(b"epoch 4")  # a copy that can be written, and is not made again
+    assert (folder / LAST).stat().st_mode & 0o200
+    (folder / LAST).write_bytes(b"epoch 4")  # the copy is not made again
     assert (recipes.model_folder("luong-fast", dataset, {}) / LAST).read_bytes() == b"epoch 4"
     assert capsys.readouterr().out == ""
 

@@ -138,6 +138,7 @@ FAULTS = [
     Fault("training/loss.py", "(log_words - baseline) *", "log_words *"),
     Fault("training/loss.py", "config.entropy * entropy", "config.entropy"),
     Fault("training/trainer.py", "        self.optimizer.zero_grad()\n", ""),
+    Fault("training/trainer.py", '== "cuda" else []):', '== "cuda" else [], enabled=False):'),
     Fault("training/progress.py", "return min(history", "return max(history", "tests/training/test_trainer.py"),
     Fault("training/trainer.py", "baseline.lerp_(mean, 0.1)", "baseline.lerp_(mean, 0.2)"),
     Fault("training/checkpoint.py", 'and head[8:] != b"{"', "and False"),

@@ -112,6 +112,7 @@ def test_an_attached_store_is_copied_and_completed(dataset, tmp_path, monkeypatc
     again, rest = FakeEncoder(), extract(dataset, FakeEncoder(), tmp_path / "whole")
     continued = extract(dataset, again, tmp_path / "new")
     assert again.seen == 4 and (continued.array == rest.array).all()
+    assert all(file.stat().st_mode & 0o200 for file in continued.folder.iterdir())
     assert not np.load(store.folder / "done.npy")[8:].any()  # what is attached stays as it is
 
 

@@ -344,7 +344,16 @@ def test_the_likeliest_region_is_the_context_of_each_word(hard, make_batches):
     torch.testing.assert_close(decoder(single.features, single.tokens, single.owner)[0], stepped)
 
 
+@pytest.fixture
+def several_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("attention", ["bahdanau", "luong"])
+@pytest.mark.usefixtures("several_threads")
 def test_gradients_repeat_to_the_last_bit(attention):
     """Large enough that PyTorch shares the work among threads, whose order must not matter."""
     torch.manual_seed(0)
