@@ -11,6 +11,7 @@ import pytest
 import skimage
 from PIL import Image
 from servers import ROOT, TOKEN, arguments_of
+from traitlets.config.loader import PyFileConfigLoader
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
@@ -255,3 +256,10 @@ def test_without_a_browser_tests_are_skipped_but_fail_where_nobody_looks(monkeyp
 
 def test_jupyterlab_opens_at_the_first_notebook():
     assert arguments_of("lab")[:3] == ["jupyter", "lab", "notebooks/01_dataset_exploration.ipynb"]
+
+
+def test_only_this_machine_can_open_the_servers(monkeypatch):
+    for name in ("CAPTION_UPLOAD_MB", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, "")  # the settings change them
+    settings = PyFileConfigLoader("voila.py", str(ROOT / "tools" / "jupyter")).load_config()
+    assert settings.Voila.ip == settings.ServerApp.ip == "127.0.0.1"

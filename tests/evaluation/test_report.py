@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+import subprocess
 from itertools import product
 
 import pytest
@@ -268,6 +269,15 @@ def test_other_images_are_not_compared(model, data_folder):
     first, other = (evaluate_model(model, data_folder, split) for split in ("val", "test"))
     with pytest.raises(InputError, match="small: measured on other images than small; evaluate both on the same split"):
         compare(first, other)
+
+
+def test_a_row_names_the_commit(model, data_folder, tmp_path, monkeypatch):
+    git = ["git", "-C", tmp_path, "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "nothing"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(evaluation, "repository", lambda: tmp_path)
+    named = evaluate_model(model, data_folder).row()["commit"]
+    assert named and subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).startswith(named)
 
 
 @pytest.mark.parametrize("found", [FileNotFoundError, None])
