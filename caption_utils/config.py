@@ -213,9 +213,7 @@ class SelfCriticalConfig(RunConfig):
 class FineTuneConfig(TrainConfig):
     """How to go on by teacher forcing with the decoder and the last ``fine_tune`` stages of its encoder.
 
-    They learn at ``encoder_learning_rate``; both rates follow ``schedule``. With ``crop``, each time that a picture is
-    seen, up to this share of its width and of its height is cut off: it is then decoded, and seen by the whole encoder,
-    each time, which takes a GPU.
+    They learn at ``encoder_learning_rate``; both rates follow ``schedule``.
     """
 
     epochs: int = within(1, 1e6, 4)
@@ -224,7 +222,6 @@ class FineTuneConfig(TrainConfig):
     mirror: bool = True
     fine_tune: int = within(1, 1000, 2)
     encoder_learning_rate: float = within(0, 1, 5e-5)
-    crop: float = within(0, 0.9, 0.0)
 
 
 @dataclass(frozen=True)

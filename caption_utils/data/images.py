@@ -211,22 +211,3 @@ def _eight_bit(image: Image.Image, low: float, step: float) -> Image.Image:
 
 def _finite(image: Image.Image) -> np.ndarray:
     return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-
-
-def squashed(image: Image.Image, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    """An RGB picture, or the part of it in ``box``, as bytes ``(3, size, size)``."""
-    if box or image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
-    return np.array(image).transpose(2, 0, 1)
-
-
-def cut_out(path: Path, size: int, cut: list[list[float]], flip: bool) -> np.ndarray:
-    """A picture as bytes ``(3, size, size)``, of which shares of width and height are cut off, and mirrored or not.
-
-    ``cut`` is the two shares, and how much of each is cut off left and above.
-    """
-    image = load_image(path)
-    (wide, high), (left, above) = cut
-    x, y = left * wide * image.width, above * high * image.height
-    pixels = squashed(image, size, (x, y, x + (1 - wide) * image.width, y + (1 - high) * image.height))
-    return pixels[..., ::-1] if flip else pixels

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from caption_utils.data.images import squashed
 from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
 from caption_utils.encoders.resnet import load_resnet101, resnet_features, resnet_stages, resnet_two_stages
 from caption_utils.errors import InputError
@@ -79,7 +79,9 @@ class Encoder(nn.Module):
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
-        return torch.from_numpy(squashed(image, self.size))
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

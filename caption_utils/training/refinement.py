@@ -15,7 +15,7 @@ from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, check_encoder, load_model
-from caption_utils.training.fine_tuning import FineTuning, PictureBatches
+from caption_utils.training.fine_tuning import FineTuning
 from caption_utils.training.preparation import (
     check_context,
     check_out,
@@ -78,11 +78,7 @@ def fine_tune_model(
     encoder.last_stages(config.fine_tune)  # an impossible number is told before any work is done
     before = encoder.before(config.fine_tune)
     val = validation_batches(unseen(dataset.split("val"), model), before, model.vocab, place)
-    train: CaptionBatches
-    if config.crop:
-        train = PictureBatches(dataset.split("train"), encoder.size, model.vocab, config, place)
-    else:
-        train = training_batches(dataset, before, model.vocab, config, place, CaptionBatches)
+    train = training_batches(dataset, before, model.vocab, config, place, CaptionBatches)
     return with_curve(FineTuning(model, encoder, config, Path(out), train, val).run(), out)
 
 

@@ -1,7 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,44 +12,18 @@ from caption_utils.app.photos import Photo
 from caption_utils.app.session import Session
 from caption_utils.captioner import Captioner
 from caption_utils.config import FineTuneConfig
-from caption_utils.data.datasets import load_dataset
 from caption_utils.encoders.encoder import Encoder, EncoderSpec
 from caption_utils.errors import InputError
 from caption_utils.evaluation.report import evaluate_model
 from caption_utils.runtime import sent
 from caption_utils.training import refinement, trainer
 from caption_utils.training.checkpoint import ENCODER_WEIGHTS, LAST, WEIGHTS, Model, load_model
-from caption_utils.training.fine_tuning import FineTuning, PictureBatches, workers
+from caption_utils.training.fine_tuning import FineTuning
 from caption_utils.training.refinement import fine_tune_model
 from caption_utils.training.run import train_model
 
 SMALL = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 2, "images_per_batch": 3, "learning_rate": 1e-2}
 TUNE = {"fine_tune": 2, "epochs": 2, "images_per_batch": 3, "encoder_learning_rate": 1e-2}
-
-
-PICTURES = """
-import os, time
-
-def at_work(number):
-    time.sleep(0.05)
-    return os.getpid()
-
-if __name__ == "__main__":
-    from caption_utils.__main__ import _end
-    from caption_utils.training.fine_tuning import workers
-
-    seen = set()
-    while len(seen) < os.cpu_count():
-        seen |= set(workers().map(at_work, range(os.cpu_count())))
-    _end(3)
-"""
-
-
-@pytest.mark.slow
-def test_the_command_ends_with_the_processes_that_decode_pictures(tmp_path):
-    (tmp_path / "pictures.py").write_text(PICTURES)
-    done = subprocess.run([sys.executable, tmp_path / "pictures.py"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 3, done.stderr
 
 
 class Stages(nn.Module):
@@ -154,9 +124,8 @@ class Crash(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("crop", [0.0, 0.3])
-def test_a_run_that_crashed_goes_on_to_the_same_bits(tune, tmp_path, monkeypatch, crop):
-    tune("whole", crop=crop)
+def test_a_run_that_crashed_goes_on_to_the_same_bits(tune, tmp_path, monkeypatch):
+    tune("whole")
     save = trainer.Trainer.save
 
     def crashing(self):
@@ -167,46 +136,14 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(tune, tmp_path, monkeypatch
     monkeypatch.setattr(trainer.Trainer, "save", crashing)
     for _ in range(2):
         with pytest.raises(Crash):
-            tune("crashed", crop=crop)
-    tune("crashed", crop=crop)
+            tune("crashed")
+    tune("crashed")
     for name in (LAST, WEIGHTS, ENCODER_WEIGHTS):
         one, two = (load_file(tmp_path / folder / name) for folder in ("whole", "crashed"))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert any(name.startswith("stages.") for name in load_file(tmp_path / "whole" / LAST))
     with pytest.raises(InputError, match="another run, which differs in encoder_learning_rate; choose a new folder"):
-        tune("whole", crop=crop, encoder_learning_rate=1e-3)
-
-
-@pytest.mark.slow
-def test_pictures_are_decoded_cut_and_mirrored_by_workers(data_folder, vocab):
-    """Without a cut they are those that a store would have been made of."""
-    train, encoder = load_dataset(data_folder).split("train"), published()
-    whole = [encoder.transform(Image.open(train.path(name)).convert("RGB")) for name in train.image_names]
-
-    def seen(epoch=1, **settings):
-        batches = PictureBatches(train, encoder.size, vocab, replace(FineTuneConfig(), **settings), "cpu")
-        (share,) = batches.shuffled(epoch)
-        return share.parts[0].features
-
-    plain = seen(crop=1e-9, mirror=False)
-    assert plain.dtype == torch.uint8 and sorted(map(torch.sum, plain)) == sorted(map(torch.sum, whole))
-    flipped = seen(crop=1e-9)
-    same = [torch.equal(*pair) for pair in zip(plain, flipped, strict=True)]
-    assert 0 < sum(same) < len(same)
-    assert all(torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(plain, flipped, strict=True))
-    assert torch.equal(seen(crop=0.4), seen(crop=0.4)) and not torch.equal(seen(crop=0.4), flipped)
-
-
-@pytest.mark.slow
-def test_processes_that_decode_outlive_an_interruption_and_are_begun_anew_after_their_end(data_folder, vocab):
-    train, config = load_dataset(data_folder).split("train"), FineTuneConfig(crop=0.1)
-    batches = PictureBatches(train, 8, vocab, config, torch.device("cpu"))
-    interrupted = workers().submit(signal.raise_signal, signal.SIGINT)  # as Jupyter does to all
-    assert interrupted.exception() is None
-    assert workers().submit(os._exit, 1).exception()
-    with pytest.raises(InputError, match="a process that decodes pictures was ended, perhaps for want of memory"):
-        list(batches.shuffled(1))
-    assert len(list(batches.shuffled(1))) == 1
+        tune("whole", encoder_learning_rate=1e-3)
 
 
 @pytest.mark.slow
@@ -248,13 +185,10 @@ def test_a_model_of_another_encoder_is_told_at_once(tune, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pictures", [False, True])
-def test_a_step_on_a_gpu_does_not_wait(pictures, make_decoder, make_batches, vocab, tmp_path):
+def test_a_step_on_a_gpu_does_not_wait(make_decoder, make_batches, vocab, tmp_path):
     """The stages compute in half precision, and their gradients arrive."""
     batches, encoder, found = make_batches(), published(), []
     batches.device, batches.store = GPU, RandomStore(16, 5)
-    if pictures:
-        batches._features = lambda chosen, flip: sent(torch.zeros(len(chosen), 3, 8, 8, dtype=torch.uint8), GPU)
     encoder.model.parts[3].register_forward_hook(lambda module, inputs, maps: found.append(maps.dtype))
     config = FineTuneConfig(precision="float16", label_smoothing=0.1)
     with fake_gpu():

@@ -41,7 +41,7 @@ from caption_utils.training.run import train_model
         ({"mirror": "no"}, "mirror='no' is of the wrong kind; give True or False"),
         ({"gate": 1}, "gate=1 is of the wrong kind; give True or False"),
         ({"input_feeding": True}, "input_feeding is for attention luong; leave it out"),
-        ({"crop": 0.2}, "setting 'crop' needs --start and --fine-tune, or fine_tune_model"),
+        ({"fine_tune": 2}, "setting 'fine_tune' needs --start and --fine-tune, or fine_tune_model"),
         ({"samples": 5}, "setting 'samples' needs --self-critical, or refine_model"),
     ],
 )
