@@ -31,8 +31,6 @@ from caption_utils.model.ensemble import Ensemble
 if TYPE_CHECKING:
     from caption_utils.encoders.encoder import Encoder
 
-PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and how a zip of them, as torch.save writes it
-PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 RENAMED = {
     "attention.score.feature_projection": "attention.W_f",
     "attention.score.query_projection": "attention.W_h",
@@ -116,7 +114,6 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     for other words than the model's, and for an ensemble of models that do not fit together.
     """
     folder = Path(folder)
-    _refuse_pickles(folder)
     config = read_json(folder / CONFIG)
     members = member_folders(folder, config)
     if not members:
@@ -202,13 +199,12 @@ def _check_pair(folder: Path, fingerprint: str) -> None:
 
 
 def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    """Float32 tensors of a safetensors file. Raises ``InputError`` if it is missing, damaged or a pickle."""
+    """Float32 tensors of a safetensors file. Raises ``InputError`` if it is missing or damaged."""
     path = _inside(folder, name)
-    refuse_pickle(path)
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except OSError:
-        raise InputError(f"{path}: no weights here; train a model into this folder first") from None
+    except OSError:  # of a file that may not be read, safetensors says that there is none
+        raise InputError(f"{path}: no weights that can be read; train a model into this folder first") from None
     except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
 
@@ -226,27 +222,6 @@ def upgraded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         renamed = {name.removesuffix("_l0"): tensor for name, tensor in renamed.items()}
         renamed["lstm.weight_ih"] = torch.cat([renamed["lstm.weight_ih"], renamed.pop("fed_gates.weight")], dim=1)
     return renamed
-
-
-def refuse_pickle(path: Path) -> None:
-    """Raises ``InputError`` if ``path`` is a file that holds a pickle, whatever its name."""
-    if not path.is_file():
-        return
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror}); change its permissions") from None
-    if head.startswith(PICKLES) and head[8:] != b"{":  # safetensors: eight bytes of length, then JSON
-        raise InputError(f"{path}: holds a pickle, which can run any code when it is read; save it as safetensors")
-
-
-def _refuse_pickles(folder: Path) -> None:
-    """Raises ``InputError`` if ``folder`` is a pickle, or has one where a configuration should be."""
-    refuse_pickle(folder)
-    if folder.is_dir() and not (folder / CONFIG).exists():
-        for path in sorted(path for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES):
-            refuse_pickle(path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
