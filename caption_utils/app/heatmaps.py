@@ -5,7 +5,6 @@ the blue shows where the photo itself is black.
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,12 @@ from PIL import Image
 
 from caption_utils.captioner import Caption
 from caption_utils.data.images import load_image
-from caption_utils.errors import InputError
 from caption_utils.evaluation.sharpness import effective_regions
-from caption_utils.files import key_of, replacing
+from caption_utils.files import replacing
 from caption_utils.plots import panels
 
 PANEL, PIXELS = 1.9, 256  # of a panel: width in inches, longer side of the photo in pixels
 MOST_COLUMNS = 8
-MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 SHADE, VEIL = 0.78, (0, 20, 52)  # opacity of the veil where the model does not look, and its colour
 
 
@@ -58,27 +55,6 @@ def attention_figure(image: Image.Image, caption: Caption, columns: int | None =
         ax.set_title(title, fontsize=10)
         ax.axis("off")
     return figure
-
-
-def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
-    """Photo → file of its attention map: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
-
-    Raises ``InputError`` for an unknown format, two photos with the same file, and a map that would replace a photo,
-    also where case does not count.
-    """
-    path = Path(out)
-    if path.suffix.lower() not in MAP_SUFFIXES:
-        raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
-    found, taken = dict[Path, Path](), dict[str, Path]()
-    for photo in dict.fromkeys(photos):
-        own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
-        if (key := key_of(own)) in taken:
-            raise InputError(f"{own}: would hold the maps of both {taken[key]} and {photo}; caption them one at a time")
-        found[photo], taken[key] = own, photo
-    if replaced := taken.keys() & set(map(key_of, photos)):
-        own = found[taken[min(replaced)]]
-        raise InputError(f"{own}: is one of the photos; name another file for the attention map")
-    return found
 
 
 def save_map(photo: Path, caption: Caption, out: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.commands.sidecars import CaptionFiles, json_fields
+from caption_utils.commands.sidecars import CaptionFiles, json_fields, map_paths
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
@@ -67,7 +67,7 @@ def run(
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths, empty, notes = pictures_of(_listed(photos), recursive)
-    maps = _map_paths(attention_map, paths)
+    maps = map_paths(attention_map, paths) if attention_map else {}
     files = CaptionFiles(paths, maps=maps, **outputs)
     captions = caption_photos(_captioner(model, min_confidence), files.left, beams)
     files.begin()
@@ -92,14 +92,6 @@ def _listed(photos: Iterable[str]) -> Iterator[str]:
             yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip() not in ("", "-"))
         else:
             yield photo
-
-
-def _map_paths(attention_map: str | None, photos: list[Path]) -> dict[Path, Path]:
-    if not attention_map:
-        return {}
-    from caption_utils.app.heatmaps import map_paths  # Matplotlib takes a second
-
-    return map_paths(attention_map, photos)
 
 
 def _captioner(model: str | None, min_confidence: float | None) -> "Captioner":
@@ -149,7 +141,7 @@ def _with_map(photo: Path, found: "Found", path: Path | None) -> "Found":
     """What was found, its attention map saved, or why that failed."""
     if path is None or isinstance(found, InputError):
         return found
-    from caption_utils.app.heatmaps import save_map
+    from caption_utils.app.heatmaps import save_map  # Matplotlib takes a second
 
     try:
         save_map(photo, found[0], path)

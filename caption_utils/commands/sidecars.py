@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # takes PyTorch
     Found = list[Caption] | InputError
 
 COLUMNS = ("photo", "caption", "log_probability", "confidence")  # the last only where the model has it
+MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 ERRORS = "surrogateescape"  # file names may be bytes that are not text
 
 
@@ -124,6 +125,27 @@ def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
     found = {photo: text if uses[key_of(text)] == 1 else f"{photo}.txt" for photo, text in short.items()}
     if len({*found.values(), *map(str, found)}) < 2 * len(found):
         raise InputError("two photos would share a text file, as a.jpg and a.jpg.png may; caption them one at a time")
+    return found
+
+
+def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
+    """Photo → file of its attention map: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
+
+    Raises ``InputError`` for an unknown format, two photos with the same file, and a map that would replace a photo,
+    also where case does not count.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in MAP_SUFFIXES:
+        raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
+    found, taken = dict[Path, Path](), dict[str, Path]()
+    for photo in dict.fromkeys(photos):
+        own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
+        if (key := key_of(own)) in taken:
+            raise InputError(f"{own}: would hold the maps of both {taken[key]} and {photo}; caption them one at a time")
+        found[photo], taken[key] = own, photo
+    if replaced := taken.keys() & set(map(key_of, photos)):
+        own = found[taken[min(replaced)]]
+        raise InputError(f"{own}: is one of the photos; name another file for the attention map")
     return found
 
 

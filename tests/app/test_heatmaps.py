@@ -1,14 +1,11 @@
 """Tests of caption_utils.app.heatmaps."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, map_paths, place, spotlight, spread, veil
+from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, place, spotlight, spread, veil
 from caption_utils.captioner import Caption
-from caption_utils.errors import InputError
 
 SIZE = (70, 140)  # width, height
 
@@ -98,34 +95,3 @@ def test_a_side_is_fitted_and_never_nothing(size, expected):
 )
 def test_a_place_is_told_in_words(cell, words):
     assert place(one_hot(*cell)) == words
-
-
-def test_a_photo_given_twice_has_one_map():
-    photos = [Path("a.jpg"), Path("sub/b.jpg"), Path("a.jpg")]
-    assert map_paths("maps/out.pdf", photos) == {
-        Path("a.jpg"): Path("maps/out-a.pdf"),
-        Path("sub/b.jpg"): Path("maps/out-b.pdf"),
-    }
-
-
-def test_names_that_differ_in_case_may_be_one_file():
-    with pytest.raises(InputError, match=r"Photo\.PNG: is one of the photos; name another file for the attention map"):
-        map_paths("Photo.PNG", [Path("photo.png")])
-    with pytest.raises(
-        InputError, match=r"out-a\.png: would hold the maps of both A\.jpg and a\.png; caption them one"
-    ):
-        map_paths("out.png", [Path("A.jpg"), Path("a.png")])
-
-
-@pytest.mark.parametrize(
-    ("out", "message"),
-    [
-        ("out", "out: attention maps are saved as .png, .jpg, .pdf, .svg; end the name with one of them"),
-        ("out.txt", "out.txt: attention maps are saved as"),
-        ("a.png", "a.png: is one of the photos; name another file for the attention map"),
-    ],
-)
-def test_a_map_s_name_without_a_format_or_of_a_photo_is_one_line(out, message):
-    with pytest.raises(InputError) as caught:
-        map_paths(out, [Path("a.png")])
-    assert message in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from caption_utils.__main__ import main
-from caption_utils.commands.sidecars import COLUMNS, CaptionFiles, json_fields, read_table, text_paths
+from caption_utils.commands.sidecars import COLUMNS, CaptionFiles, json_fields, map_paths, read_table, text_paths
 from caption_utils.errors import InputError
 
 
@@ -293,3 +293,34 @@ def test_a_killed_run_leaves_whole_files(folder, tmp_path, caption, seen, model_
     assert sorted(path.name for path in folder.glob("*.t*")) == ["a.txt", "b.txt"]
     caption(folder, *both, "--skip-existing")
     assert seen == ["bad.png", "c d.png"] and len(rows_of(table)) == 4
+
+
+def test_a_photo_given_twice_has_one_map():
+    photos = [Path("a.jpg"), Path("sub/b.jpg"), Path("a.jpg")]
+    assert map_paths("maps/out.pdf", photos) == {
+        Path("a.jpg"): Path("maps/out-a.pdf"),
+        Path("sub/b.jpg"): Path("maps/out-b.pdf"),
+    }
+
+
+def test_names_that_differ_in_case_may_be_one_file():
+    with pytest.raises(InputError, match=r"Photo\.PNG: is one of the photos; name another file for the attention map"):
+        map_paths("Photo.PNG", [Path("photo.png")])
+    with pytest.raises(
+        InputError, match=r"out-a\.png: would hold the maps of both A\.jpg and a\.png; caption them one"
+    ):
+        map_paths("out.png", [Path("A.jpg"), Path("a.png")])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("out", "out: attention maps are saved as .png, .jpg, .pdf, .svg; end the name with one of them"),
+        ("out.txt", "out.txt: attention maps are saved as"),
+        ("a.png", "a.png: is one of the photos; name another file for the attention map"),
+    ],
+)
+def test_a_map_s_name_without_a_format_or_of_a_photo_is_one_line(out, message):
+    with pytest.raises(InputError) as caught:
+        map_paths(out, [Path("a.png")])
+    assert message in str(caught.value)
