@@ -79,7 +79,7 @@ FAULTS = [
     Fault("data/word_vectors.py", "found[wanted.pop(word)]", "found[wanted[word]]"),
     Fault("data/splits.py", '"devImages.txt": "val"', '"devImages.txt": "test"'),
     Fault("data/splits.py", 'f"{seed}/{name}"', "name"),
-    Fault("data/images.py", "6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90"),
+    Fault("data/images.py", "    ImageOps.exif_transpose(reduced, in_place=True)\n", ""),
     Fault("data/images.py", 'image.size, "white"', 'image.size, "black"'),
     Fault("data/duplicates.py", "distance <= max_distance", "distance < max_distance"),
     Fault("data/folders.py", "if file.suffix.lower() in", "if file.suffix in"),

@@ -3,12 +3,12 @@
 import io
 import math
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -27,15 +27,6 @@ BYTES_PER_PIXEL = {"WEBP": 14, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
 # Not ICO, which Pillow decodes before it knows the size, nor PPM, which it may decode in Python, value by value.
 FORMATS = {"JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", *BYTES_PER_PIXEL}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, BITS, SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
 
 # Large pictures and damaged EXIF, which Pillow warns of, are handled here. Set once, because catching warnings around
@@ -162,9 +153,12 @@ def _strip_bytes(image: ImageFile) -> int:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     reduced = _reduced_rgb(image)
-    return reduced if turn is None else reduced.transpose(turn)
+    reduced.info.clear()  # or its EXIF would be written anew, which may fail
+    with suppress(Exception):  # damaged EXIF counts as none
+        reduced.getexif()[ExifTags.Base.Orientation] = image.getexif()[ExifTags.Base.Orientation]
+    ImageOps.exif_transpose(reduced, in_place=True)
+    return reduced
 
 
 def _reduced_rgb(image: Image.Image) -> Image.Image:

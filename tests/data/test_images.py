@@ -182,6 +182,12 @@ def test_damaged_exif_is_ignored_without_a_warning(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize("exif", [b"XX*\0\x08\0\0\0\0\0", b"II*"], ids=["no header", "too short"])
+def test_a_whole_picture_with_a_damaged_exif_header_is_read(kind, options, exif):
+    assert_scene(load_image(encoded(scene(), kind, exif=exif, **options)))
+
+
 MEMORY = """
 import sys
 sys.path.insert(0, sys.argv[2])
