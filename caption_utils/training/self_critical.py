@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,9 +23,6 @@ from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import Model
 from caption_utils.training.loss import TeacherForcing, of_captions
 from caption_utils.training.trainer import Refinement
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class Reward:
@@ -130,7 +128,7 @@ class SelfCritical(Refinement):
 
 def refine(
     model: Model, train: DrawnBatches, val: CaptionBatches, config: SelfCriticalConfig, folder: str | Path
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Train ``model.decoder`` by the score of the captions it draws, and return the history, one row a validation.
 
     Self-critical sequence training (Rennie et al. 2017), with the baseline of Luo 2020, "A Better Variant of

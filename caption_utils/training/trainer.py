@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -35,9 +36,6 @@ from caption_utils.training.progress import (
     weights_of,
     write_log,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def precision(device: torch.device, wanted: str = "auto") -> torch.dtype:
@@ -278,7 +276,7 @@ class Trainer:
             path = self.folder / LAST
             raise InputError(f"{path}: another run, which differs in {', '.join(changed)}; choose a new folder")
 
-    def run(self) -> "pd.DataFrame":
+    def run(self) -> pd.DataFrame:
         """Train, or go on, until it is finished, see ``fit``; returns the history."""
         self.resume()
         device = self.batches.device
@@ -293,8 +291,6 @@ class Trainer:
                 raise
             except torch.OutOfMemoryError:
                 raise InputError(f"{self.config.images_per_batch} images a batch {self._remedy()}") from None
-        import pandas as pd  # training itself does without
-
         return pd.DataFrame(self.history)
 
     def _remedy(self) -> str:
@@ -344,7 +340,7 @@ def fit(
     config: TrainConfig,
     folder: str | Path,
     teachers: Sequence[Decoder] = (),
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
 
     It learns from ``teachers`` too, if any: decoders for the same features and vocabulary, in evaluation mode.
