@@ -30,9 +30,9 @@ class Score:
             sums = [times @ self.statistics for times in _draws(len(self.statistics), resamples, seed)]
         return self.corpus(np.stack(sums))
 
-    def interval(self, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """Bounds of the 95 % percentile interval."""
-        return _bounds(self.resampled(resamples, seed))
+        return _bounds(self.resampled())
 
 
 @dataclass(frozen=True)

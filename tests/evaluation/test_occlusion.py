@@ -75,7 +75,7 @@ def test_a_word_falls_when_what_it_looked_at_is_grey(captioner):
 
 def test_random_regions_matter_as_often_as_they_are_drawn(captioner):
     """A quarter of many random choices of one region in four delete the one that matters."""
-    table = deletion_test(captioner, [photo()], draws=400, seed=1)
+    table = deletion_test(captioner, [photo()], draws=400)
     assert table["random"][0] == pytest.approx(table["attended"][0] / 4, rel=0.25)
 
 
@@ -108,10 +108,9 @@ def test_score_is_the_mean_over_words_in_points(captioner):
     )
 
 
-def test_a_seed_draws_the_same_regions(captioner):
-    tables = [deletion_test(captioner, [photo()], draws=2, seed=seed) for seed in (1, 1, 5, 6, 7)]
+def test_the_same_regions_are_drawn_each_time(captioner):
+    tables = [deletion_test(captioner, [photo()], draws=2) for _ in range(2)]
     assert tables[0].equals(tables[1])
-    assert any(not tables[0].equals(table) for table in tables[2:])
 
 
 def test_with_a_real_decoder(fake_encoder):
