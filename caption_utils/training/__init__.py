@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["CaptionBatches"],
         "checkpoint": ["Model", "load_model", "save_model"],
-        "fine_tuning": ["FineTuning"],
         "loss": ["caption_loss", "hard_loss"],
         "refinement": ["fine_tune_model", "refine_model"],
         "run": ["train_model", "train_on_all_gpus"],
