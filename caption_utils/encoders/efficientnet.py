@@ -7,7 +7,6 @@ variants as released by Google for mobile devices in 2020.
 
 from itertools import accumulate, pairwise
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,6 @@ STAGES = (  # blocks, kernel, stride of the first block, expansion, channels
     (1, 3, 1, 6, 352),
 )
 STEM, HEAD, CLASSES = 32, 1280, 1000
-AFTER_FINE = 2  # last stages, in whose maps a cell stands for 32 pixels; before them, it stands for 16
 
 
 class SameConv(nn.Conv2d):
@@ -93,24 +91,8 @@ class EfficientNetLite2(nn.Module):
         stem = nn.Sequential(self._conv_stem, self._bn0, nn.ReLU6(inplace=True))
         return [stem, *first, nn.Sequential(*last, self._conv_head, self._bn1, nn.ReLU6(inplace=True))]
 
-    def features(self, x: Tensor, done: int = 0) -> Tensor:
-        """The last feature map, ``(B, 1280, S/32, S/32)``, from images or the output of the first ``done`` stages."""
-        return nn.Sequential(*self.stages()[done:])(x)
-
-    def two_stages(self, x: Tensor, done: int = 0) -> Tensor:
-        """An earlier map on the grid of the last, then the last: ``(B, 720 + 1280, S/32, S/32)``.
-
-        The earlier one, as the next block expands it, has cells of 16 pixels; it is averaged over those of the last.
-        """
-        stages: list[Any] = self.stages()
-        fine = nn.Sequential(*stages[done:-AFTER_FINE])(x)
-        local, last = stages[-AFTER_FINE][0].expanded(fine), nn.Sequential(*stages[-AFTER_FINE:])(fine)
-        if local.device.type == "mps" and local.shape[-1] % last.shape[-1]:  # which an Apple GPU may refuse
-            local = local.cpu()
-        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]).to(last.device), last], dim=1)
-
     def forward(self, x: Tensor) -> Tensor:
-        return self._fc(self.features(x).mean(dim=(2, 3)))
+        return self._fc(nn.Sequential(*self.stages())(x).mean(dim=(2, 3)))
 
 
 def load_efficientnet_lite2() -> EfficientNetLite2:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
-from caption_utils.encoders.resnet import load_resnet101, resnet_features, resnet_stages, resnet_two_stages
+from caption_utils.encoders.resnet import load_resnet101, resnet_stages
 from caption_utils.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -23,19 +24,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What defines an encoder: ``load`` returns a classifier, ``features`` maps images to its last feature map.
+    """What defines an encoder: ``load`` returns a classifier, ``stages`` its parts that make the last feature map.
 
-    If not 0, ``local`` of its ``width`` channels, the first, come from an earlier stage, and only they are attended to.
-    ``stages`` lists the parts that make the map, in order; ``features`` can continue from the output of any of them
-    after which at least ``least`` are left.
+    If not 0, ``local`` of its ``width`` channels, the first, come from the map before the last ``least`` stages, and
+    only they are attended to. ``expanded`` makes them of the next stage and that map.
     """
 
     load: Callable[[], nn.Module]
-    features: Callable[..., Tensor]
+    stages: Callable[[Any], list[nn.Module]]
     width: int
-    stages: Callable[[Any], list[nn.Module]] = lambda model: []
-    least: int = 1
     local: int = 0
+    least: int = 1
+    expanded: Callable[[Any, Tensor], Tensor] = lambda stage, maps: maps
     grid: int = 7
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -43,18 +43,16 @@ class EncoderSpec:
 
 
 HALF = (0.5, 0.5, 0.5)
-LITE2 = EncoderSpec(
-    load_efficientnet_lite2, EfficientNetLite2.features, 1280, EfficientNetLite2.stages, mean=HALF, std=HALF
-)
-LITE2_LOCAL = replace(LITE2, features=EfficientNetLite2.two_stages, width=720 + 1280, local=720, least=2)
-RESNET101 = EncoderSpec(load_resnet101, resnet_features, 2048, resnet_stages)
+LITE2 = EncoderSpec(load_efficientnet_lite2, EfficientNetLite2.stages, 1280, mean=HALF, std=HALF)
+LITE2_LOCAL = replace(LITE2, width=720 + 1280, local=720, least=2, expanded=lambda stage, maps: stage[0].expanded(maps))
+RESNET101 = EncoderSpec(load_resnet101, resnet_stages, 2048)
 ENCODERS = {
     "efficientnet_lite2": LITE2,
     "efficientnet_lite2_260px": replace(LITE2, grid=9, size=260),
     "efficientnet_lite2_local": LITE2_LOCAL,
     "efficientnet_lite2_local_260px": replace(LITE2_LOCAL, grid=9, size=260),
     "resnet101": RESNET101,
-    "resnet101_local": replace(RESNET101, features=resnet_two_stages, width=1024 + 2048, local=1024),
+    "resnet101_local": replace(RESNET101, width=1024 + 2048, local=1024),
 }
 
 
@@ -87,8 +85,23 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images as bytes ``(B, 3, S, S)`` to float32 features ``(B, N, D)``; a GPU computes them in float16."""
         with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
-            maps = self.spec.features(self.model, self._normalized(images))  # (B, D, H', W')
+            maps = self.feature_map(self._normalized(images))  # (B, D, H', W')
         return regions(maps).float()
+
+    def feature_map(self, images: Tensor, start: int = 0) -> Tensor:
+        """The map ``(B, D, H', W')`` of normalised images, or of what enters the stage of number ``start``.
+
+        Local channels, of smaller cells, are averaged over those of the last map.
+        """
+        stages, least = self.spec.stages(self.model), self.spec.least
+        fine = nn.Sequential(*stages[start:-least])(images)
+        last = nn.Sequential(*stages[-least:])(fine)
+        if not self.spec.local:
+            return last
+        local = self.spec.expanded(stages[-least], fine)
+        if local.device.type == "mps" and local.shape[-1] % last.shape[-1]:  # which an Apple GPU may refuse
+            local = local.cpu()
+        return torch.cat([F.adaptive_avg_pool2d(local, last.shape[-1]).to(last.device), last], dim=1)
 
     def last_stages(self, count: int) -> nn.ModuleList:
         """The last ``count`` stages. Raises ``InputError`` if so many, or so few, cannot be trained."""
@@ -102,7 +115,7 @@ class Encoder(nn.Module):
     def before(self, count: int) -> "Encoder":
         """The encoder without its last ``count`` stages, for ``extract``."""
         first = copy(self)
-        first.spec = replace(self.spec, features=lambda model, x: nn.Sequential(*self.spec.stages(model)[:-count])(x))
+        first.spec = replace(self.spec, stages=lambda model: self.spec.stages(model)[:-count], local=0, least=1)
         first.name, first.fingerprint = f"{self.name}_before_{count}", f"{self.fingerprint} before {count}"
         image = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8, device=self.mean.device)
         cells, first.width = first(image).shape[1:]
@@ -112,7 +125,7 @@ class Encoder(nn.Module):
     def after(self, features: Tensor, count: int) -> Tensor:
         """The last ``count`` stages: the output of ``before(count)``, ``(B, N', D')``, to features ``(B, N, D)``."""
         maps = features.transpose(1, 2).unflatten(2, (math.isqrt(features.shape[1]), -1))
-        return regions(self.spec.features(self.model, maps, len(self.spec.stages(self.model)) - count))
+        return regions(self.feature_map(maps, -count))
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> "Encoder":
         """This encoder with some of its published weights replaced. Raises ``InputError`` if they do not fit."""

@@ -4,8 +4,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from caption_utils.errors import InputError
 
@@ -28,15 +27,3 @@ def resnet_stages(model: Any) -> list[nn.Module]:
     """The parts that make the last feature map, in order: the stem and the four stages."""
     stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
     return [stem, model.layer1, model.layer2, model.layer3, model.layer4]
-
-
-def resnet_features(model: Any, x: Tensor, done: int = 0) -> Tensor:
-    """The last feature map ``(B, 2048, S/32, S/32)`` of normalised images, or of the output of ``done`` stages."""
-    return nn.Sequential(*resnet_stages(model)[done:])(x)
-
-
-def resnet_two_stages(model: Any, x: Tensor, done: int = 0) -> Tensor:
-    """The third stage's map on the grid of the last, then the last: ``(B, 1024 + 2048, S/32, S/32)``."""
-    fine = nn.Sequential(*resnet_stages(model)[done:-1])(x)
-    last = model.layer4(fine)
-    return torch.cat([F.adaptive_avg_pool2d(fine, last.shape[-1]), last], dim=1)

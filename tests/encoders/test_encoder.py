@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import skimage
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models import ResNet101_Weights, resnet101
 
 from caption_utils.encoders import encoder as module
 from caption_utils.encoders.efficientnet import load_efficientnet_lite2
 from caption_utils.encoders.encoder import ENCODERS, Encoder, encoder_spec, fold_batch_norms, load_encoder
-from caption_utils.encoders.resnet import resnet_features, resnet_two_stages
 from caption_utils.errors import InputError
 
 CLASSES = ResNet101_Weights.IMAGENET1K_V2.meta["categories"]
@@ -36,7 +38,7 @@ def test_features_are_the_last_map_region_by_region_in_reading_order(encoder):
     assert (features.shape, features.dtype) == ((2, 49, 1280), torch.float32)
     assert (encoder.grid**2, encoder.width) == (49, 1280)
     normalized = (images / 255 - 0.5) / 0.5
-    maps = encoder.model.features(normalized)
+    maps = encoder.feature_map(normalized)
     torch.testing.assert_close(features.reshape(2, 7, 7, 1280), maps.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
 
 
@@ -80,16 +82,13 @@ def test_stages_that_cannot_be_trained(encoder):
 
 
 def test_resnets_local_channels_are_those_of_its_third_stage():
-    model = resnet101(weights=None).eval()
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        both, last = resnet_two_stages(model, images), resnet_features(model, images)
-        finer = model.layer3(model.layer2(model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(images)))))))
+    spec = replace(ENCODERS["resnet101_local"], load=lambda: resnet101(weights=None))
+    encoder, images = Encoder("resnet101_local", spec), torch.randn(1, 3, 64, 64)
+    both, model = encoder.feature_map(images), encoder.model
+    finer = model.layer3(model.layer2(model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(images)))))))
     assert both.shape == (1, 3072, 2, 2)
-    torch.testing.assert_close(both[:, 1024:], last)
-    with torch.no_grad():
-        torch.testing.assert_close(resnet_two_stages(model, finer, done=4), both)
-        torch.testing.assert_close(resnet_features(model, finer, done=4), last)
+    torch.testing.assert_close(both[:, 1024:], model.layer4(finer))
+    torch.testing.assert_close(encoder.feature_map(finer, start=4), both)
     torch.testing.assert_close(both[:, :1024], finer.reshape(1, 1024, 2, 2, 2, 2).mean(dim=(3, 5)))
 
 
@@ -99,7 +98,8 @@ def test_folded_batch_norms_give_the_same_features(encoder, size):
     published = load_efficientnet_lite2().eval()
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
     with torch.no_grad():
-        torch.testing.assert_close(encoder.model.features(images), published.features(images), atol=1e-4, rtol=1e-5)
+        expected = torch.nn.Sequential(*published.stages())(images)
+        torch.testing.assert_close(encoder.feature_map(images), expected, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(encoder.model(images), published(images), atol=1e-4, rtol=1e-5)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in encoder.model.modules())
 
@@ -137,8 +137,21 @@ class Small(torch.nn.Module):
 
 
 def small_encoder(seed=0, **changed):
-    spec = {"load": lambda: Small(seed), "features": lambda model, x: model.layer(x), "width": 4, "size": 5, "grid": 5}
+    spec = {"load": lambda: Small(seed), "stages": lambda model: [model.layer], "width": 4, "size": 5, "grid": 5}
     return Encoder("small", module.EncoderSpec(**(spec | changed)))
+
+
+@pytest.mark.parametrize(("side", "place"), [(17, "cpu"), (14, "mps")])
+def test_an_apple_gpu_leaves_pooling_that_does_not_divide_to_the_cpu(monkeypatch, side, place):
+    """It may refuse to pool 17 by 17 cells to 9 by 9, but not 14 by 14 to 7 by 7."""
+    encoder = small_encoder(stages=lambda model: [torch.nn.Identity(), torch.nn.AvgPool2d(1, 2)], local=5)
+    pool, places = torch.nn.functional.adaptive_avg_pool2d, []
+    watched = lambda maps, side: places.append(maps.device.type) or pool(maps, side)  # noqa: E731
+    monkeypatch.setattr("torch.nn.functional.adaptive_avg_pool2d", watched)
+    monkeypatch.setattr(torch.Tensor, "to", lambda maps, device: torch.empty(maps.shape, device=device))  # no driver
+    with FakeTensorMode():
+        both = encoder.feature_map(torch.empty(1, 5, side, side, device="mps"))
+    assert (places, both.device.type, both.shape) == ([place], "mps", (1, 10, (side + 1) // 2, (side + 1) // 2))
 
 
 def test_the_fingerprint_depends_on_weights_and_transform():
@@ -153,7 +166,7 @@ def test_the_fingerprint_depends_on_weights_and_transform():
 
 
 def test_each_channel_is_normalized_by_its_own_mean_and_deviation():
-    encoder = small_encoder(features=lambda model, x: x, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    encoder = small_encoder(stages=lambda model: [torch.nn.Identity()], mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
     pixels = torch.tensor([51, 102, 153], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 5, 5)
     expected = torch.tensor([(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.25, (0.6 - 0.3) / 1.0])
     torch.testing.assert_close(encoder(pixels), expected.expand(1, 25, 3))

@@ -38,14 +38,7 @@ class Stages(nn.Module):
         )
 
 
-SPEC = EncoderSpec(
-    Stages,
-    lambda model, x, done=0: nn.Sequential(*model.parts[done:])(x),
-    6,
-    lambda model: list(model.parts),
-    grid=2,
-    size=8,
-)
+SPEC = EncoderSpec(Stages, lambda model: list(model.parts), 6, grid=2, size=8)
 
 
 def published(name="small", device="cpu"):
