@@ -103,6 +103,7 @@ def lstm(module, inputs, state):
     lower = torch.is_autocast_enabled("cuda")
     assert not lower or torch.get_autocast_dtype("cuda") is torch.float16, "cuDNN's float16 would get unscaled losses"
     half = torch.float16 if lower else torch.float32
+    assert all(value.is_contiguous() for value in state), "rnn: hx is not contiguous"
     hidden, cell = (value[0].to(half) for value in state)
     weights = [weight.to(half) for weight in module.parameters()]
     outputs, ended = [], []

@@ -114,6 +114,15 @@ def test_tensors_on_two_devices_are_found(train):
         train("general", "bfloat16", noting([], lambda logits: logits + torch.ones(logits.shape)))
 
 
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in REPEATED])
+def test_a_step_may_follow_the_first_state(variant, make_decoder):
+    """cuDNN's LSTM refuses a state that is a stripe of another tensor."""
+    with fake_gpu(), GPU:
+        decoder = make_decoder(variant)
+        logits, _, _ = decoder.step(torch.ones(2, dtype=torch.long), decoder.init_state(torch.ones(2, 5, 6)))
+    assert (len(logits), logits.device) == (2, GPU)
+
+
 @tried
 def test_validating_a_batch_does_not_wait(variant, precision, make_decoder, make_batches):
     batches, found = make_batches(captions=FEW), []

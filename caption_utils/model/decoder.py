@@ -209,8 +209,9 @@ class LuongDecoder(Decoder):
 
     def init_state(self, features: Tensor) -> State:
         state = super().init_state(features)
-        fed = state.hidden.new_zeros(len(state.hidden), self.config.output_dim) if self.config.input_feeding else None
-        return replace(state, attentional=fed)
+        hidden, cell = state.hidden.contiguous(), state.cell.contiguous()  # cuDNN's LSTM takes no others
+        fed = hidden.new_zeros(len(hidden), self.config.output_dim) if self.config.input_feeding else None
+        return replace(state, hidden=hidden, cell=cell, attentional=fed)
 
     def recur(self, embedded: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         if state.attentional is not None:
