@@ -1,24 +1,32 @@
-"""One process or several: Hugging Face Accelerate starts them (``accelerate launch``, ``notebook_launcher``).
+"""One process or several: ``accelerate launch`` or ``call_in_forks`` starts them, and Accelerate connects them.
 
-A process that was started alone imports none of it, so that a notebook can still launch several later.
+A process that was started alone imports none of it, so that a notebook can still start several later.
 """
 
 import atexit
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import ProcessException
 
+from caption_utils.errors import InputError
 from caption_utils.runtime import device
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 LONGEST_WAIT = timedelta(days=1)  # for the last to have extracted its features
+GRACE = 10  # seconds that an interrupted process has to end by itself
 
 
 @dataclass(frozen=True)
@@ -66,3 +74,41 @@ def broadcast(tensor: Tensor) -> Tensor:
     from accelerate.utils import broadcast
 
     return broadcast(tensor)
+
+
+def call_in_forks(count: int, function: Callable[..., object], *arguments: Any) -> None:
+    """Call ``function`` in forks of this process, which ``join_processes`` connects; returns when all have ended.
+
+    What they print goes to this one's output. Raises the ``InputError`` of a fork, and ``ProcessException`` if one is
+    killed or fails otherwise; then, and after an interruption, all are ended.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    errors = get_context("fork").SimpleQueue()
+    forks = start_processes(_in_fork, (place, errors, function, arguments), count, join=False, start_method="fork")
+    try:
+        while not forks.join():
+            pass
+    except ProcessException:  # of the first to end, which may be one that waited for another
+        if errors.empty():
+            raise
+        raise InputError(errors.get()) from None
+    finally:
+        for fork in forks.processes:
+            fork.join(GRACE)
+            fork.kill()  # it may wait for another on its GPU, and then heeds no interruption
+            fork.join()
+
+
+def _in_fork(rank: int, place: dict[str, str], errors: Any, function: Callable[..., object], arguments: tuple) -> None:
+    os.environ |= {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)  # those that the parent's work on the CPU has started are not there in a fork
+    # nor is a notebook's thread for what is printed
+    with open(1, "w", buffering=1, closefd=False) as out, redirect_stdout(out), redirect_stderr(out):
+        try:
+            function(*arguments)
+        except InputError as error:
+            errors.put(str(error))
+            raise

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from caption_utils.training.preparation import (
     training_device,
     validation_batches,
 )
-from caption_utils.training.processes import join_processes
+from caption_utils.training.processes import call_in_forks, join_processes
 from caption_utils.training.trainer import fit
 
 
@@ -158,19 +157,6 @@ def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
         print(f"Training on 1 of {count} GPUs: this process has used one; restart the kernel to train on all")
     if count < 2 or torch.cuda.is_initialized():
         return train_model(*bound.args)
-    from accelerate import notebook_launcher
-    from accelerate.utils.other import get_free_port
-
     print(f"Training on {count} GPUs, with a process for each")
-    notebook_launcher(_train_in_fork, bound.args, num_processes=count, use_port=str(get_free_port()))
+    call_in_forks(count, train_model, *bound.args)
     return pd.read_csv(Path(bound.arguments["out"]) / "log.csv")
-
-
-def _train_in_fork(*arguments: Any) -> None:
-    torch.set_num_threads(1)  # those that the parent's work on the CPU has started are not there in a fork
-    with open(1, "w", buffering=1, closefd=False) as out, redirect_stdout(out):  # nor is a notebook's thread for it
-        try:
-            train_model(*arguments)
-        except InputError as error:
-            print(error)  # the launcher reports the process that ended first, which may be one that waited for this
-            raise

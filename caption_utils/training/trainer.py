@@ -285,9 +285,10 @@ class Trainer:
                 while not self.finished():
                     self.run_round()
             except KeyboardInterrupt:
-                self.resume()
-                epochs = self.history[-1]["epoch"] if self.history else 0
+                kept = load_progress(self.folder)
+                epochs = kept.history[-1]["epoch"] if kept else 0
                 self.say(f"interrupted: {self.folder} keeps {epochs:.4g} epochs; the same call goes on from there")
+                self.resume()  # after the line: the GPU may wait for ever for another process that was interrupted
                 raise
             except torch.OutOfMemoryError:
                 raise InputError(f"{self.config.images_per_batch} images a batch {self._remedy()}") from None

@@ -278,6 +278,15 @@ def test_an_interrupted_cell_keeps_the_best_epoch_and_goes_on(
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_an_interruption_is_told_before_anything_waits_for_a_gpu(run, tmp_path, monkeypatch, capsys):
+    told, real = [], Trainer.resume
+    monkeypatch.setattr(Trainer, "resume", lambda trainer: (told.append(capsys.readouterr().out), real(trainer)))
+    interrupt_step(monkeypatch, 2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut")
+    assert ["interrupted" in text for text in told] == [False, True]
+
+
 def test_an_interruption_between_state_and_model_costs_no_epoch(run, tmp_path, monkeypatch):
     real, calls = checkpoint.save_model, []
 
