@@ -218,7 +218,7 @@ def describe_host() -> str:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": chosen.type,
-        "gpus": f"{len(gpus)} ({', '.join(gpus)}); training uses all" if gpus else "none",
+        "gpus": f"{len(gpus)} ({', '.join(gpus)})" if gpus else "none",
         "cpu cores": str(os.cpu_count()),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())

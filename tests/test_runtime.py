@@ -228,9 +228,9 @@ def test_describe_host_names_versions_and_device():
 def test_describe_host_counts_the_gpus(tried, monkeypatch):
     tried["cuda"] = ""
     monkeypatch.setattr(runtime, "gpu_names", lambda: ("Tesla T4", "Tesla T4"))
-    assert "\ngpus       2 (Tesla T4, Tesla T4); training uses all\n" in runtime.describe_host()
+    assert "\ngpus       2 (Tesla T4, Tesla T4)\n" in runtime.describe_host()
     tried |= {"cuda": "there is none", "mps": ""}
-    assert "\ngpus       1 (Apple); training uses all\n" in runtime.describe_host()
+    assert "\ngpus       1 (Apple)\n" in runtime.describe_host()
 
 
 def test_source_is_shown_unchanged():
