@@ -10,7 +10,7 @@ import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,6 +222,17 @@ def describe_host() -> str:
         "cpu cores": str(os.cpu_count()),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())
+
+
+def progress_bar(*items: Any, **options: Any) -> Any:
+    """``tqdm``: in a notebook a widget, elsewhere text, also in a notebook's forks, whose widgets it does not show."""
+    if parent_process() is None:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+
+        options["mininterval"] = 1  # second; a notebook stores all states of a text
+    return tqdm(*items, **options)
 
 
 def show_source(*parts: Any) -> "Markdown":

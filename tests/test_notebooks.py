@@ -207,6 +207,24 @@ def throwaway(tmp_path):
     return path
 
 
+FORKS = """
+import time
+from caption_utils.runtime import progress_bar
+from caption_utils.training.processes import call_in_forks
+call_in_forks(2, lambda: [print(f"step {step}") for step in progress_bar(range(2), desc="bar")])
+time.sleep(1)  # until the kernel has read what they printed
+"""
+
+
+def test_a_notebook_shows_the_progress_of_its_forks(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # or the kernel reads nothing that others print
+    path = tmp_path / "01_t.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FORKS)]), path)
+    (output,) = code_cells(executed(path))[0].outputs
+    assert output.name == "stdout"
+    assert output.text.count("step 1\n") == 2 and "bar: 100%|" in output.text
+
+
 def test_stored_outputs_hold_no_machine_and_no_widget(throwaway):
     before = throwaway.read_bytes()
     stored = notebooks.normalize(executed(throwaway))

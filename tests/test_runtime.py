@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tqdm.auto
 
 from caption_utils import runtime
 from caption_utils.errors import InputError
@@ -231,6 +232,13 @@ def test_describe_host_counts_the_gpus(tried, monkeypatch):
     assert "\ngpus       2 (Tesla T4, Tesla T4)\n" in runtime.describe_host()
     tried |= {"cuda": "there is none", "mps": ""}
     assert "\ngpus       1 (Apple)\n" in runtime.describe_host()
+
+
+def test_a_progress_bar_is_the_one_that_suits_the_place(monkeypatch):
+    assert list(runtime.progress_bar(range(3), disable=True)) == [0, 1, 2]
+    assert type(runtime.progress_bar(disable=True)) is tqdm.auto.tqdm
+    monkeypatch.setattr(runtime, "parent_process", lambda: "a notebook")
+    assert type(runtime.progress_bar(disable=True)) is tqdm.tqdm
 
 
 def test_source_is_shown_unchanged():

@@ -14,14 +14,13 @@ from uuid import uuid4
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caption_utils.data.datasets import CaptionDataset
 from caption_utils.data.folders import attached
 from caption_utils.encoders.encode import encode
 from caption_utils.encoders.encoder import Encoder
 from caption_utils.errors import InputError
-from caption_utils.runtime import sent, writable_dir
+from caption_utils.runtime import progress_bar, sent, writable_dir
 
 COPIED = 512  # rows copied to a GPU at a time, some 60 MB
 SAMPLE = 1 << 14  # bytes hashed at the beginning, middle and end of a photo
@@ -171,7 +170,7 @@ def _fill(folder: Path, images: dict[int, Path], encoder: Encoder, mirror: bool,
     features, done = _mapped(folder / "features.npy", "r+"), _mapped(folder / "done.npy", "r+")
     damaged: list[str] = []
     encoded = encode(encoder, images.values(), mirror)
-    progress = tqdm(encoded, total=len(images), desc=f"{encoder.name} features", unit="image", disable=quiet)
+    progress = progress_bar(encoded, total=len(images), desc=f"{encoder.name} features", unit="image", disable=quiet)
     for row, found in zip(images, progress, strict=True):
         if isinstance(found, InputError):
             damaged.append(str(found))

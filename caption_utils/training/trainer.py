@@ -19,6 +19,7 @@ from caption_utils.errors import InputError
 from caption_utils.fast import bahdanau
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
+from caption_utils.runtime import progress_bar
 from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import LAST, Model, save_model
 from caption_utils.training.loss import TeacherForcing, caption_loss, hard_loss
@@ -159,7 +160,7 @@ class Trainer:
         shares = self.batches.shuffled(epoch, who.process_index, who.num_processes, self.config.accumulate, steps)
         losses, title = [], f"epoch {epoch}/{self.config.epochs}"
         size = steps.stop - steps.start
-        for share in tqdm(shares, total=size, desc=title, leave=False, disable=not who.is_main_process):
+        for share in progress_bar(shares, total=size, desc=title, leave=False, disable=not who.is_main_process):
             losses.append(self.train_step(share))
             captions += share.captions
         loss = all_reduce([torch.stack(losses)])[0].mean().item()
