@@ -166,7 +166,7 @@ FAULTS = [
     Fault("app/widget.py", '[*others, upload] if host() == "colab"', '[*others, upload] if host() == "kaggle"'),
     Fault("commands/sidecars.py", "texts and not self._keeps(photo)", "texts"),
     Fault("commands/caption.py", "0) >= least", "0) < least"),
-    Fault("commands/evaluate.py", "parse_constant=lambda name: None", "parse_constant=float"),
+    Fault("commands/sidecars.py", "parse_constant=lambda name: None", "parse_constant=float"),
     Fault(
         "__main__.py",
         '{error}", file=sys.stderr)\n        return 2',

@@ -1,6 +1,5 @@
 """Caption photographs."""
 
-import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
@@ -8,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.commands.sidecars import CaptionFiles, json_fields, map_paths
+from caption_utils.commands.sidecars import CaptionFiles, json_fields, map_paths, valid_json
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
@@ -86,12 +85,19 @@ def run(
 
 
 def _listed(photos: Iterable[str]) -> Iterator[str]:
-    """The arguments, with the lines of standard input in place of ``-``."""
+    """The arguments, with the lines of standard input in place of ``-``. Raises ``InputError`` for null bytes there."""
     for photo in photos:
-        if photo == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip() not in ("", "-"))
-        else:
+        if photo != "-":
             yield photo
+            continue
+        for line in sys.stdin:
+            path = line.rstrip("\r\n").removeprefix("\ufeff")  # the byte-order mark
+            if "\0" in path:
+                raise InputError(
+                    "standard input: holds null bytes; give UTF-8 text with one path a line (find without -print0)"
+                )
+            if path.strip() not in ("", "-"):
+                yield path
 
 
 def _captioner(model: str | None, min_confidence: float | None) -> "Captioner":
@@ -153,7 +159,7 @@ def _with_map(photo: Path, found: "Found", path: Path | None) -> "Found":
 def _print_captions(photo: str, found: "Found", top: int, as_json: bool) -> None:
     if as_json:
         utf8 = str(sys.stdout.encoding).lower() in ("utf-8", "utf8")  # others may write \xe9, which is no JSON
-        print(json.dumps({"image": photo, **json_fields(found, top)}, ensure_ascii=not utf8), flush=True)
+        print(valid_json({"image": photo, **json_fields(found, top)}, ensure_ascii=not utf8), flush=True)
     elif isinstance(found, InputError):
         print(f"caption_utils: {found}", file=sys.stderr, flush=True)
     else:

@@ -1,11 +1,11 @@
 """Measure a model on one split."""
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from caption_utils.commands.sidecars import valid_json
 from caption_utils.config import BEAMS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--beam", type=int, default=BEAMS, dest="beams", help="beams, 1 for greedy (%(default)s)")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     parser.add_argument("--record", metavar="FILE", help="append the row to this csv")
-    parser.add_argument("--captions", metavar="FILE", help="write the captions to this file, in COCO's result format")
+    parser.add_argument("--captions", metavar="FILE", help="write the captions to a new file in COCO's result format")
     parser.add_argument("--against", metavar="MODEL", help="compare with this model folder on the same images")
 
 
@@ -36,14 +36,16 @@ def run(
 ) -> int:
     """Print the scores of a model on one split, and the differences from the model ``against``, if given.
 
-    ``captions`` names a file for the captions, ``record`` a csv to which the row is appended.
+    ``captions`` names a new file for the captions, ``record`` a csv to which the row is appended.
     """
-    from caption_utils.evaluation.records import append_row, check_place, write_captions
+    from caption_utils.evaluation.records import append_row, check_new, check_place, write_captions
     from caption_utils.evaluation.report import compare, evaluate_model
     from caption_utils.training.checkpoint import load_model
 
     for path in filter(None, (record, captions)):  # what is wrong is told before anything is measured
         check_place(path)
+    if captions:
+        check_new(captions, record)
     if against:
         load_model(against)
     found = evaluate_model(model, data, split, beams)
@@ -70,8 +72,7 @@ def _as_json(report: dict, against: str | None, differences: Mapping[str, "Diffe
     if differences:
         rounded = {name: {k: round(v, 4) for k, v in asdict(d).items()} for name, d in differences.items()}
         report = report | {"against": {"model": against, **rounded}}
-    valid = json.loads(json.dumps(report), parse_constant=lambda name: None)  # JSON has no NaN and no infinity
-    return json.dumps(valid)
+    return valid_json(report)
 
 
 def _score_lines(row: Mapping, missing: Mapping[str, str]) -> list[str]:

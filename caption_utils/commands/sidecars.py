@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,12 @@ if TYPE_CHECKING:  # takes PyTorch
 COLUMNS = ("photo", "caption", "log_probability", "confidence")  # the last only where the model has it
 MAP_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 ERRORS = "surrogateescape"  # file names may be bytes that are not text
+
+
+def valid_json(content: Mapping, ensure_ascii: bool = True) -> str:
+    """The content as JSON, which has no NaN and no infinity: ``null`` stands for them."""
+    valid = json.loads(json.dumps(content), parse_constant=lambda name: None)
+    return json.dumps(valid, ensure_ascii=ensure_ascii)
 
 
 def json_fields(found: "Found", top: int) -> dict:
@@ -77,7 +84,7 @@ class CaptionFiles:
         return None if path is None or (os.path.isfile(path) and not self.overwrite) else path
 
     def write(self, photo: Path, found: "Found") -> "Found":
-        """Returns ``found``, or why the text file cannot be written. Raises ``OSError`` if the table cannot be."""
+        """Returns ``found``, or why the text file cannot be written. Raises ``InputError`` if the table cannot be."""
         if isinstance(found, InputError):
             return found
         if self.table and str(photo) not in self.in_table:
@@ -95,9 +102,15 @@ class CaptionFiles:
         confidence = "" if best.confidence is None else f"{best.confidence:.4f}"
         self.columns = self.columns or len(COLUMNS) - (not confidence)
         rows = [(photo, best.text, f"{best.log_probability:.4f}", confidence)]
-        Path(table).parent.mkdir(parents=True, exist_ok=True)
-        with open(table, "a" if self.in_table else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
-            csv.writer(file).writerows(row[: self.columns] for row in (rows if self.in_table else [COLUMNS, *rows]))
+        try:
+            Path(table).parent.mkdir(parents=True, exist_ok=True)
+            with open(table, "a" if self.in_table else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
+                csv.writer(file).writerows(row[: self.columns] for row in (rows if self.in_table else [COLUMNS, *rows]))
+        except OSError as error:
+            raise InputError(
+                f"{table}: cannot be written ({error.strerror or error}); free some disk space or check its "
+                "permissions, then go on with --skip-existing"
+            ) from None
         self.in_table.add(photo)
 
     def _keeps(self, photo: Path) -> bool:

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from caption_utils.errors import InputError
 from caption_utils.evaluation.report import Evaluation
-from caption_utils.files import replacing
+from caption_utils.files import key_of, replacing
 from caption_utils.training.preparation import check_folder
 
 
@@ -16,6 +17,14 @@ def check_place(path: str | Path) -> None:
     if Path(path).is_dir():
         raise InputError(f"{path}: a folder; name a file in it")
     check_folder(Path(path).parent)
+
+
+def check_new(captions: str | Path, record: str | Path | None) -> None:
+    """Raises ``InputError`` if the captions would replace a file, or the row that goes to ``record``."""
+    if os.path.lexists(captions):
+        raise InputError(f"{captions}: already exists; name another file for the captions")
+    if record and key_of(record) == key_of(captions):
+        raise InputError(f"{captions}: is to hold the row; name another file for the captions")
 
 
 def write_captions(path: str | Path, evaluation: Evaluation) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import skimage
 import torch
+from safetensors.torch import load_file, save_file
 
 from caption_utils.__main__ import main
 from caption_utils.calibration import Calibration, Subspace
@@ -96,6 +97,29 @@ def test_a_folder_and_a_list_from_standard_input(model, tmp_path, capsys, monkey
     assert main(["caption", "--model", str(model), PHOTO, str(tmp_path / "photos"), "-"]) == 0
     named = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
     assert named == [PHOTO, *map(str, (first, second, spaced, first, second))]
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(model, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PHOTO}\n"))
+    assert main(["caption", "--model", str(model), "--beam", "1", "-"]) == 0
+    assert capsys.readouterr().out.startswith(f"{PHOTO}: ")
+
+
+@pytest.mark.parametrize("listed", ["a.jpg\0b.jpg\0", "\udcff\udcfea\0.\0j\0p\0g\0\n\0"], ids=["-print0", "UTF-16"])
+def test_a_list_with_null_bytes_is_one_line(refused, monkeypatch, listed):
+    monkeypatch.setattr("sys.stdin", io.StringIO(listed))
+    line = refused("caption", "-")
+    assert line.endswith(
+        "standard input: holds null bytes; give UTF-8 text with one path a line (find without -print0)"
+    )
+
+
+def test_the_json_of_a_diverged_model_is_valid(model, capsys):
+    weights = load_file(model / "model.safetensors")
+    save_file({name: tensor * torch.nan for name, tensor in weights.items()}, model / "model.safetensors")
+    assert main(["caption", "--model", str(model), "--json", "--top", "2", PHOTO]) == 0
+    row = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert row["attention"][0][0][0] is None and row["image"] == PHOTO
 
 
 def test_a_terminal_sees_progress_over_several_photos(model, capsys, monkeypatch):

@@ -29,7 +29,7 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     assert against.pop("model") == str(other)
     assert against["bleu4"] == {"value": 0, "low": 0, "high": 0, "p": 1} and "meteor" not in against
     assert len(json.loads((tmp_path / "captions.json").read_text())) == row["images"] == 3
-    assert main(command) == 0
+    assert main(command[:-2]) == 0
     printed = capsys.readouterr().out
     assert f"difference from {other}, 95 % interval" in printed
     assert "cider                +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
@@ -43,6 +43,16 @@ def test_wrong_options_are_told_before_anything_is_measured(
 ):
     monkeypatch.setattr("caption_utils.evaluation.report.extract", lambda *rest: pytest.fail("measures"))
     refused("evaluate", "--model", model, "--data", data_folder, *options)
+
+
+@pytest.mark.parametrize("name", ["captions.txt", "Images", "new.csv"])
+def test_captions_replace_no_file_nor_the_row(data_folder, tmp_path, refused, monkeypatch, name):
+    """Neither the data set's own captions nor what ``--record`` writes."""
+    monkeypatch.setattr("caption_utils.evaluation.report.evaluate_model", lambda *rest: pytest.fail("measures"))
+    before = (data_folder / "captions.txt").read_bytes()
+    files = ["--captions", data_folder / name, "--record", data_folder / "new.csv"]
+    assert str(data_folder / name) in refused("evaluate", "--model", tmp_path, "--data", data_folder, *files)
+    assert (data_folder / "captions.txt").read_bytes() == before and not (data_folder / "new.csv").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,7 +13,15 @@ import pytest
 import torch
 
 from caption_utils.__main__ import main
-from caption_utils.commands.sidecars import COLUMNS, CaptionFiles, json_fields, map_paths, read_table, text_paths
+from caption_utils.commands.sidecars import (
+    COLUMNS,
+    CaptionFiles,
+    json_fields,
+    map_paths,
+    read_table,
+    text_paths,
+    valid_json,
+)
 from caption_utils.errors import InputError
 
 
@@ -208,6 +217,18 @@ def test_any_name_comes_back_from_the_table(tmp_path):
     assert read_table(table) == (3, set(map(str, photos))) and len(rows_of(table)) == len(names) + 1
     assert rows_of(table)[1] == [str(photos[0]), "a dog , it runs", "-1.2346"]
     assert CaptionFiles([*photos, Path("new.png")], None, table, False, True).left == [Path("new.png")]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+def test_a_table_on_a_full_disk_is_named():
+    message = r"^/dev/full: cannot be written \(No space left on device\); free .* then go on with --skip-existing$"
+    with pytest.raises(InputError, match=message):
+        CaptionFiles([Path("a.png")], None, "/dev/full", True, False).write(Path("a.png"), [Said])
+
+
+def test_json_has_no_nan_and_no_infinity():
+    found = valid_json({"é": [math.nan, -math.inf, 1.5], "b": "NaN"}, ensure_ascii=False)
+    assert found == '{"é": [null, null, 1.5], "b": "NaN"}'
 
 
 def test_confidence_is_in_json_and_in_a_new_table(tmp_path):

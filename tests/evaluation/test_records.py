@@ -8,7 +8,7 @@ import pytest
 
 from caption_utils.captioner import Caption
 from caption_utils.errors import InputError
-from caption_utils.evaluation.records import append_row, check_place, write_captions
+from caption_utils.evaluation.records import append_row, check_new, check_place, write_captions
 
 CAPTIONS = [Caption("a red half", -1.23456, [], None), Caption('"é"', -2.0, [], None)]
 EVALUATION = SimpleNamespace(images=["2.png", "a b.png"], captions=CAPTIONS)
@@ -74,6 +74,15 @@ def test_a_failed_write_keeps_the_rows(tmp_path, monkeypatch):
         append_row(tmp_path / "metrics.csv", ROW)
     assert (tmp_path / "metrics.csv").read_text() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_captions_take_no_place_that_is_taken(tmp_path):
+    check_new(tmp_path / "captions.json", None)
+    check_new(tmp_path / "captions.json", tmp_path / "metrics.csv")
+    (tmp_path / "old").symlink_to("nothing")
+    for name, reason in (("old", "already exists"), ("metrics.csv", "is to hold the row")):
+        with pytest.raises(InputError, match=f"{name}: {reason}; name another file for the captions"):
+            check_new(tmp_path / name, tmp_path / "x" / ".." / "metrics.csv")
 
 
 def test_where_nothing_can_be_written_is_told_with_the_folder(tmp_path, monkeypatch):
