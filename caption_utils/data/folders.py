@@ -93,7 +93,10 @@ def find_images(file: Path, names: Iterable[str]) -> tuple[Path, dict[str, str],
         if len(found) == len(names):
             break
     if not found:
-        raise InputError(f"{file}: found none of its {len(names)} images; put them into Images beside it")
+        raise InputError(
+            f"{file}: found none of its {len(names)} images, such as {min(names)}; correct the names, or put the "
+            "images into Images beside it"
+        )
     images = (path for path in unused if path.lower().endswith(IMAGE_SUFFIXES))
     return best, found, sorted(path for path in images if not _hidden(posixpath.basename(path)))
 

@@ -238,7 +238,8 @@ def _read_karpathy(file: CaptionFile, text: str) -> None:
             name = "/".join(filter(None, (_text(entry.get("filepath")), _text(entry["filename"]))))
             captions, split = _texts(entry["sentences"]), _text(entry.get("split"))
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{file.path}: images[{number}] lacks filename or sentences; {USE_KARPATHY}") from None
+            what = f"images[{number}] lacks filename or sentences, or has a split that is no text"
+            raise InputError(f"{file.path}: {what}; {USE_KARPATHY}") from None
         for caption in captions:
             file.add(number, name, caption, split)
 

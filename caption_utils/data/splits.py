@@ -150,8 +150,8 @@ def listed_split(root: Path, images: set[str], notes: list[str], known: Collecti
 
     Looks up to two levels below the data set's folder ``root``, then in its parent and beside it, or in all that Kaggle
     has attached if it is there, and takes the lists of the first place with one that names some of ``images``; those
-    outside ``root`` count only if they and ``known`` cover nearly all images. Lists that cannot be read are ignored.
-    Raises ``InputError`` if two lists put an image into different splits.
+    outside ``root`` count only if they and ``known`` cover nearly all images. Lists that cannot be read or name none of
+    them are ignored. Raises ``InputError`` if two lists put an image into different splits.
     """
     inside = list(walk(root, 2))
     on_kaggle = root.is_relative_to(KAGGLE_INPUT)
@@ -167,6 +167,9 @@ def listed_split(root: Path, images: set[str], notes: list[str], known: Collecti
             shown = (path.relative_to(root) if place in inside else path for path in lists)
             notes.append(f"Split: official, lists {', '.join(map(str, shown))}")
             return _assign(lists)
+        if place in inside:
+            for path, names in found.items():
+                note_names(notes, names, f"List ignored: {path}: names none of the photos")
     return {}
 
 

@@ -60,7 +60,8 @@ def read_word_vectors(lines: Iterable[bytes], words: Iterable[str], name: str) -
     """The vectors of ``words`` in the lines of a text file called ``name``: GloVe's, or word2vec's with its header.
 
     A word may hold spaces, as a few of GloVe's do, so numbers are counted from the end of a line. A word's first vector
-    counts. Raises ``InputError`` for the first line that is not a word and as many numbers as in the other lines.
+    counts. Raises ``InputError`` for the first line with fewer or more numbers than the others, or with a wanted word
+    and something that is no number.
     """
     wanted = {word.encode(): word for word in words}
     found: dict[str, np.ndarray] = {}

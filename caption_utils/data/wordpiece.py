@@ -99,7 +99,8 @@ class WordPiece:
         try:
             return Tokenizer.from_str(json.dumps({"version": "1.0", **parts}))
         except Exception as error:  # the library raises no other
-            raise InputError(f"its rules are not those of WordPiece ({error}); restore the file") from None
+            remedy = "restore the tokenizer.json, or the model's vocab.json"
+            raise InputError(f"the rules of WordPiece are damaged ({error}); {remedy}") from None
 
 
 def _bert() -> Path:

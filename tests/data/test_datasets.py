@@ -194,7 +194,8 @@ def test_karpathys_coco_with_nested_images(tmp_path):
 
 def test_no_image_at_all(tmp_path):
     root = make(tmp_path / "toy", present=[])
-    fails(f"{root / 'captions.txt'}: found none of its 20 images; put them into Images beside it", root)
+    remedy = "correct the names, or put the images into Images beside it"
+    fails(f"{root / 'captions.txt'}: found none of its 20 images, such as 0.jpg; {remedy}", root)
 
 
 def test_captions_alone(tmp_path):

@@ -62,7 +62,8 @@ def test_photos_of_another_data_set_are_not_used(tmp_path):
     with pytest.raises(InputError) as caught:
         find_images(tmp_path / "data" / "captions.txt", ["1.jpg", "2.jpg"])
     assert str(caught.value) == (
-        f"{tmp_path / 'data' / 'captions.txt'}: found none of its 2 images; put them into Images beside it"
+        f"{tmp_path / 'data' / 'captions.txt'}: found none of its 2 images, such as 1.jpg; correct the names, or put "
+        "the images into Images beside it"
     )
 
 

@@ -288,12 +288,16 @@ def test_karpathy_s_images_without_a_caption_are_counted(tmp_path, raw):
     assert (captions.rows, list(captions.dropped.values())) == ([], [[0, 1]])
 
 
-def test_json_that_is_not_karpathys(tmp_path):
-    path = write(tmp_path / "captions_val2014.json", '{"images": [{"id": 1, "file_name": "a.jpg"}]}')
+@pytest.mark.parametrize(
+    "image",
+    ['{"id": 1, "file_name": "a.jpg"}', '{"filename": "a.jpg", "sentences": [{"raw": "A dog"}], "split": 1}'],
+)
+def test_json_that_is_not_karpathys(tmp_path, image):
+    path = write(tmp_path / "captions_val2014.json", f'{{"images": [{image}]}}')
     fails(
         path,
-        f"{path}: images[0] lacks filename or sentences; use Karpathy's dataset_flickr8k.json, "
-        "or that of Flickr30k or COCO",
+        f"{path}: images[0] lacks filename or sentences, or has a split that is no text; use Karpathy's "
+        "dataset_flickr8k.json, or that of Flickr30k or COCO",
     )
 
 

@@ -142,6 +142,20 @@ def test_lists_that_are_hidden_or_unreadable_are_ignored(tmp_path, place):
     assert len(notes) == (2 if "data" in place else 0)
 
 
+@pytest.mark.parametrize("place", ["", "text"])
+def test_a_list_of_names_that_no_photo_has_is_told(tmp_path, place):
+    path = write_list(tmp_path / "data" / place, "1\n2\n3\n4\n")
+    assert listed_split(tmp_path / "data", set(NAMES), notes := []) == {}
+    assert notes == [f"List ignored: {path}: names none of the photos: 4 (1, 2, 3, …)"]
+
+
+def test_a_list_of_absent_photos_beside_one_of_those_that_are_there(tmp_path):
+    write_list(tmp_path, "gone.jpg\n")
+    write_list(tmp_path, "1.jpg\n", "Flickr_8k.testImages.txt")
+    assert listed_split(tmp_path, set(NAMES), notes := []) == {"1.jpg": "test"}
+    assert notes == ["Split: official, lists Flickr_8k.testImages.txt"]
+
+
 def test_a_list_may_spell_names_differently(tmp_path):
     write_list(tmp_path, unicodedata.normalize("NFC", "Images\\é.jpg\n./2.jpg\n"))
     decomposed = unicodedata.normalize("NFD", "Images/é.jpg")

@@ -78,9 +78,8 @@ def test_a_file_of_another_kind_is_named(tokenizer_file, content, message):
 def test_damaged_rules_are_reported(tokenizer_file):
     stored = json.loads(tokenizer_file.read_text())
     tokenizer_file.write_text(json.dumps(stored | {"normalizer": {"type": "Nobody's"}}))
-    with pytest.raises(
-        InputError, match=r"tokenizer\.json: its rules are not those of WordPiece \(.*\); restore the file"
-    ):
+    message = r"the rules of WordPiece are damaged \(.*\); restore the tokenizer\.json, or the model's vocab\.json"
+    with pytest.raises(InputError, match=rf"^{tokenizer_file}: {message}$"):
         WordPiece.read(str(tokenizer_file))
 
 
