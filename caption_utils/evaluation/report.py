@@ -159,8 +159,8 @@ def _commit() -> str:
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
     """First minus second, by paired bootstrap, for each score that both have, ``sharpness`` and ``attention`` included.
 
-    Perplexities per token compare only between vocabularies of one size. Raises ``InputError`` if the two were not
-    measured on the same images.
+    Perplexities compare only between vocabularies of one size, or per word if one of them is of word pieces. Raises
+    ``InputError`` if the two were not measured on the same images.
     """
     if first.images != second.images:
         raise InputError(
@@ -171,4 +171,6 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:
     shared = [name for name in (*SCORES, *first.sharpness, *first.attention) if name in ours and name in theirs]
     if first.about["vocab_size"] != second.about["vocab_size"]:
         shared.remove("perplexity")
+        if all(each["perplexity"].value == each["perplexity_per_word"].value for each in (ours, theirs)):  # of words
+            shared.remove("perplexity_per_word")
     return {name: paired_difference(ours[name], theirs[name]) for name in shared}
