@@ -102,7 +102,7 @@ def self_critical_loss(forward: TeacherForcing, batch: Drawn, captions: int | No
     """
     logits, _ = forward(batch.features, batch.tokens, batch.owner)
     log_words = -F.cross_entropy(logits.float(), batch.targets, reduction="none")  # (P,)
-    learnt = batch.advantages @ of_captions(log_words, batch)
+    learnt = (batch.advantages * of_captions(log_words, batch)).sum()  # autocast would round @
     return -(batch.rewards.sum() + learnt - learnt.detach()) / (captions or len(batch.owner))
 
 

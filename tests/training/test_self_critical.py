@@ -129,6 +129,21 @@ def test_the_gradient_is_that_of_reinforce(variant_name, make_decoder, drawn_bat
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_lower_precision_leaves_the_advantages_as_they_are(make_decoder, drawn_batches):
+    decoder = make_decoder()
+    (share,) = drawn_batches(decoder, replace(CONFIG, images_per_batch=4)).shuffled(1)
+    (batch,) = share.parts
+    logits = decoder(batch.features, batch.tokens, batch.owner)[0].detach().requires_grad_()
+
+    def gradient():
+        (found,) = torch.autograd.grad(self_critical_loss(lambda *seen: (logits, None), batch), logits)
+        return found
+
+    expected = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gradient(), expected)
+
+
 @pytest.mark.slow
 def test_the_reward_rises_and_the_best_is_kept(run, make_batches, tmp_path):
     config = replace(CONFIG, epochs=15, patience=15, images_per_batch=4, validations=1, learning_rate=2e-2, samples=8)
