@@ -231,9 +231,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ``InputError`` if it is missing or damaged."""
+    """Read a JSON object. Raises ``InputError`` if it is missing or damaged, or may not be read."""
+    path = _inside(path.parent, path.name)
     try:
-        content = json.loads(_inside(path.parent, path.name).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
     except (ValueError, RecursionError) as error:
@@ -244,8 +245,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """``folder/name``, refused if a link leads it out of the folder."""
+    """``folder/name``, refused if a link leads it out of the folder, and if it is a file that may not be read."""
     path = folder / name
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise InputError(f"{path}: leads outside its model folder; copy the file into it")
+    if os.path.isfile(path) and not os.access(path, os.R_OK):
+        raise InputError(f"{path}: may not be read; change its permissions")
     return path

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from caption_utils.config import MEASURES
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
-from caption_utils.training.checkpoint import LAST, WEIGHTS, save_tensors
+from caption_utils.training.checkpoint import CONFIG, LAST, VOCAB, WEIGHTS, save_tensors
 
 LOG_FIELDS = ("epoch", "train_loss", *MEASURES, "learning_rate", "captions_per_second", "seconds")
 History = list[dict[str, float]]  # a row for each validation
@@ -76,15 +76,16 @@ def save_progress(folder: Path, progress: Progress) -> None:
 
 
 def check_unfinished(folder: Path) -> None:
-    """Raises ``InputError`` if there is a model but nothing to go on from."""
-    if (folder / WEIGHTS).exists() and not (folder / LAST).exists():
-        raise InputError(f"{folder}: holds a finished model; choose a new folder, or delete this one")
+    """Raises ``InputError`` if there are files of a model, or others of their names, but nothing to go on from."""
+    there = [name for name in (WEIGHTS, CONFIG, VOCAB) if (folder / name).exists()]
+    if there and not (folder / LAST).exists():
+        raise InputError(f"{folder}: holds {' and '.join(there)}, but no run to go on with; choose a new folder")
 
 
 def load_progress(folder: Path) -> Progress | None:
     """What ``save_progress`` wrote, ``None`` if no run has been here.
 
-    Raises ``InputError`` if it is damaged, or if there is a model but nothing to go on from.
+    Raises ``InputError`` if it is damaged, and as ``check_unfinished`` does.
     """
     check_unfinished(folder)
     path = folder / LAST

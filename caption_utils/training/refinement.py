@@ -39,10 +39,10 @@ def refine_model(
 ) -> pd.DataFrame:
     """Read ``data`` and ``refine`` the model of the folder ``start`` into the folder ``out``; returns the history.
 
-    Words, encoder, split and the shape of the decoder, its dropout too, are those of ``start``; ``settings`` are fields
-    of ``SelfCriticalConfig``. Validation photos that ``start`` was trained on are left out, as a line on the error
-    stream says. Else it is as ``train_model``. Raises ``InputError`` as its parts do, for other settings
-    and for hard attention.
+    Words, encoder, split and the shape of the decoder, its dropout too, are those of ``start``; word vectors that it
+    kept frozen learn, too; ``settings`` are fields of ``SelfCriticalConfig``. Validation photos that ``start`` was
+    trained on are left out, as a line on the error stream says. Else it is as ``train_model``. Raises ``InputError`` as
+    its parts do, for other settings, for hard attention and for a single validation photo.
     """
     config = _config_of(SelfCriticalConfig, "self-critical training", settings or {})
     check_out(out)
@@ -51,9 +51,12 @@ def refine_model(
     if model.decoder.config.hard:
         raise InputError(f"{start}: has hard attention, which self-critical training does not know; take another model")
     model, encoder, dataset = _begin(data, model, start, "self_critical")
+    photos = unseen(dataset.split("val"), model)
+    if len(photos.image_names) == 1:
+        raise InputError(f"{dataset.root}: one validation photo has no CIDEr, which chooses the best weights; give two")
     make = partial(DrawnBatches, model.decoder, config)
     train = training_batches(dataset, encoder, model.vocab, config, place, make)
-    val = validation_batches(unseen(dataset.split("val"), model), encoder, model.vocab, place)
+    val = validation_batches(photos, encoder, model.vocab, place)
     return with_curve(refine(model, train, val, config, out), out)
 
 

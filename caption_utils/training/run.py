@@ -61,7 +61,7 @@ def train_model(
     settings = settings or {}
     check_settings(encoder_name, settings)
     _check_teachers(teachers, settings)
-    _check_words(tokenizer, word_vectors, settings)
+    _check_words(min_count, tokenizer, word_vectors, settings)
     check_out(out)
     processes = join_processes()
     place = training_device()
@@ -107,7 +107,9 @@ def _check_teachers(teachers: Sequence[str | Path], settings: Mapping[str, Any])
         raise InputError("distillation needs teachers and a share above 0; give both --teacher and --distillation")
 
 
-def _check_words(tokenizer: str, word_vectors: str | None, settings: Mapping[str, Any]) -> None:
+def _check_words(min_count: int, tokenizer: str, word_vectors: str | None, settings: Mapping[str, Any]) -> None:
+    if not isinstance(min_count, int) or min_count < 1:
+        raise InputError(f"min_count={min_count!r} is out of range; choose a whole number from 1")
     if word_vectors is not None and tokenizer != "words":
         raise InputError(f"word vectors are for whole words, and tokenizer {tokenizer} makes pieces; leave one out")
     if settings.get("freeze_word_vectors") and word_vectors is None:

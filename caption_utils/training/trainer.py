@@ -154,7 +154,8 @@ class Trainer:
         number, start, captions = self.done() + 1, time.perf_counter(), 0
         who, total = self.processes, len(self.batches)
         self.model.decoder.train()
-        torch.manual_seed(self.config.seed * 100_003 + number + who.process_index * 2**40)  # dropout masks of its own
+        # dropout masks of its own; a CPU takes only the low 32 bits of a seed
+        torch.manual_seed(self.config.seed * 100_003 + number + who.process_index * 2**24)
         epoch, first = 1 + self.done() // self.rounds, self.done() // self.rounds * total
         steps = slice(self.steps - first, number * total // self.rounds - first)
         shares = self.batches.shuffled(epoch, who.process_index, who.num_processes, self.config.accumulate, steps)
@@ -231,7 +232,12 @@ class Trainer:
             sys.stdout.flush()  # into a file or a pipe, too
 
     def save(self) -> None:
-        """After a validation: everything needed to go on, then the model folder if it is the best yet."""
+        """After a validation: everything needed to go on, then the model folder if it is the best yet.
+
+        Raises ``InputError`` if another run has saved first in a folder that was new.
+        """
+        if len(self.history) == 1 and (self.folder / LAST).exists():
+            raise InputError(f"{self.folder}: another run has begun here meanwhile; choose a new folder")
         tensors = weights_of(self.modules()) | moments_of(self.optimizer)
         save_progress(self.folder, Progress(tensors, self.history, self.settings, self.scaler.state_dict()))
         self.publish()
@@ -343,16 +349,16 @@ def fit(
     folder: str | Path,
     teachers: Sequence[Decoder] = (),
 ) -> pd.DataFrame:
-    """Train ``model.decoder`` until it is finished and return the history, one row an epoch.
+    """Train ``model.decoder`` until it is finished and return the history, one row a validation.
 
     It learns from ``teachers`` too, if any: decoders for the same features and vocabulary, in evaluation mode.
 
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
-    was interrupted there, it goes on after its last whole epoch, as if nothing had happened: on a CPU, with as many
+    was interrupted there, it goes on after its last validation, as if nothing had happened: on a CPU, with as many
     threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
     another run, or if a GPU's memory is too small.
 
     Several processes call it alike, each with the same weights to start from. ``KeyboardInterrupt`` leaves weights and
-    folder as they were after the last whole epoch, and is raised again.
+    folder as they were after the last validation, and is raised again.
     """
     return Trainer(model, config, Path(folder), train, val, teachers).run()

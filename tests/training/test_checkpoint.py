@@ -174,7 +174,15 @@ def test_what_is_no_json_object_is_named(tmp_path, content):
 def test_a_link_out_of_the_folder_is_refused(folder, name):
     shutil.move(folder / name, folder.parent / name)
     (folder / name).symlink_to(folder.parent / name)
-    with pytest.raises(InputError, match=f"{name}: leads outside its model folder; copy the file into it"):
+    with pytest.raises(InputError, match=f"^{folder / name}: leads outside its model folder; copy the file into it$"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG, VOCAB, WEIGHTS])
+def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch, name):
+    """As ``os.access`` tells it, since root may read all."""
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != name)
+    with pytest.raises(InputError, match=f"^{folder / name}: may not be read; change its permissions$"):
         load_model(folder)
 
 

@@ -51,6 +51,12 @@ def test_wrong_settings_are_told_before_any_work(tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("count", [0, -5, "3", 2.0])
+def test_a_wrong_least_count_of_words_is_told_before_any_work(tmp_path, count):
+    with pytest.raises(InputError, match=f"min_count={count!r} is out of range; choose a whole number from 1"):
+        train_model(tmp_path / "no data here", tmp_path / "out", min_count=count)
+
+
 def test_numbers_of_numpy_and_whole_ones_are_numbers():
     config = TrainConfig(epochs=np.int64(2), learning_rate=1, warmup=np.float32(0.5))
     assert config == TrainConfig(epochs=2, learning_rate=1.0, warmup=0.5)

@@ -32,14 +32,21 @@ def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer
 
 
 def test_the_best_is_chosen_on_photos_that_the_start_was_not_trained_on(data_folder, tmp_path, capsys):
-    """The validation images are 2, 6 and 10; the model was trained on two of them."""
+    """The validation images are 2, 6 and 10; a single one has no CIDEr."""
     train_model(data_folder, tmp_path / "start", min_count=1, settings=SMALL)
     config = json.loads((tmp_path / "start" / "config.json").read_text())
-    digests = b"".join(sorted(map(name_digest, ("0.png", "2.png", "6.png"))))
-    config["trained_on"] = base64.b64encode(digests).decode()
-    (tmp_path / "start" / "config.json").write_text(json.dumps(config))
-    refine_model(data_folder, tmp_path / "start", tmp_path / "refined", REFINED)
+
+    def refine(*trained_on):
+        config["trained_on"] = base64.b64encode(b"".join(sorted(map(name_digest, trained_on)))).decode()
+        (tmp_path / "start" / "config.json").write_text(json.dumps(config))
+        refine_model(data_folder, tmp_path / "start", tmp_path / "refined", REFINED)
+
+    with pytest.raises(InputError, match="data: one validation photo has no CIDEr, which chooses the best weights"):
+        refine("0.png", "2.png", "6.png")
     assert "trained on (left out): 2 (2.png, 6.png)" in capsys.readouterr().err
+    assert not (tmp_path / "refined").exists()
+    refine("0.png", "2.png")
+    assert "trained on (left out): 1 (2.png)" in capsys.readouterr().err
 
 
 def test_what_cannot_be_refined_is_told_before_any_work(data_folder, tmp_path, fake_training):

@@ -204,14 +204,16 @@ def test_words_at_odds_are_told_before_any_work(tmp_path, settings, words, messa
         train_model(tmp_path / "no data here", tmp_path / "out", settings=settings, **words)
 
 
-def test_a_folder_with_a_finished_model_is_refused_before_any_work(data_folder, tmp_path):
-    train_model(data_folder, tmp_path / "model", min_count=1, settings=SMALL)
-    (tmp_path / "model" / "last.safetensors").unlink()
+@pytest.mark.parametrize("left", ["model.safetensors", "config.json", "vocab.json"])
+def test_a_folder_with_files_of_a_model_is_refused_before_any_work(tmp_path, left):
+    """An ensemble has only a configuration, and so have models of other projects."""
     nothing, out = tmp_path / "no data here", tmp_path / "model"
+    out.mkdir()
+    (out / left).touch()
     for train in (
         lambda: train_model(nothing, out, min_count=1, settings=SMALL),
         lambda: refine_model(nothing, out, out),
         lambda: fine_tune_model(nothing, out, out),
     ):
-        with pytest.raises(InputError, match="model: holds a finished model; choose a new folder, or delete this one"):
+        with pytest.raises(InputError, match=f"model: holds {left}, but no run to go on with; choose a new folder$"):
             train()

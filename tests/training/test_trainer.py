@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -659,9 +660,24 @@ def test_a_model_without_its_run_is_not_overwritten(run, tmp_path):
     run(tmp_path)
     (tmp_path / LAST).unlink()
     before = (tmp_path / checkpoint.WEIGHTS).read_bytes()
-    with pytest.raises(InputError, match="holds a finished model; choose a new folder"):
+    message = "holds model.safetensors and config.json and vocab.json, but no run to go on with; choose a new folder$"
+    with pytest.raises(InputError, match=message):
         run(tmp_path)
     assert (tmp_path / checkpoint.WEIGHTS).read_bytes() == before
+
+
+def test_of_two_runs_that_begin_in_a_new_folder_the_second_to_save_ends(run, tmp_path, monkeypatch):
+    real = Trainer.train_round
+
+    def overtaken(trainer):
+        monkeypatch.undo()
+        run(tmp_path, replace(CONFIG, epochs=1, seed=3))
+        return real(trainer)
+
+    monkeypatch.setattr(Trainer, "train_round", overtaken)
+    with pytest.raises(InputError, match="another run has begun here meanwhile; choose a new folder"):
+        run(tmp_path)
+    assert load_model(tmp_path).training["seed"] == 3 and len(run(tmp_path, replace(CONFIG, epochs=1, seed=3))) == 1
 
 
 def test_a_crash_between_state_and_model_does_not_cost_the_best_epoch(run, tmp_path, monkeypatch):
@@ -701,6 +717,19 @@ def test_the_surroundings_randomness_is_left_alone(run, make_decoder, tmp_path):
     before = torch.get_rng_state()
     run(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_process_draws_dropout_masks_of_its_own(make_decoder, make_batches, vocab, tmp_path, monkeypatch):
+    """The generator on a CPU takes the low 32 bits of a seed alone."""
+    trainer = Trainer(Model(make_decoder(), vocab, "fake", "f4ce"), CONFIG, tmp_path, make_batches(), make_batches())
+    monkeypatch.setattr(
+        Trainer, "train_step", lambda trainer, share: drawn.append(torch.rand(()).item()) or torch.ones(())
+    )
+    drawn = []
+    for index in (0, 1, 2, 255, 0):
+        trainer.processes = SimpleNamespace(process_index=index, num_processes=256, is_main_process=False)
+        trainer.train_round()
+    assert len(drawn) == 5 and len({*drawn}) == 4 and drawn[0] == drawn[-1]
 
 
 def test_seeds_decide(run, tmp_path):
