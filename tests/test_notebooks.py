@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -216,6 +217,8 @@ time.sleep(1)  # until the kernel has read what they printed
 """
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_notebook_shows_the_progress_of_its_forks(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # or the kernel reads nothing that others print
     path = tmp_path / "01_t.ipynb"

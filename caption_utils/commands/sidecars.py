@@ -1,4 +1,7 @@
-"""Captions for other programs: JSON, a text file beside each photo, a csv. All files are complete after each photo."""
+"""Captions for other programs: JSON, a text file beside each photo, a csv; and where attention maps go.
+
+All files are complete after each photo.
+"""
 
 import csv
 import io

@@ -154,8 +154,8 @@ def listed_split(root: Path, images: set[str], notes: list[str], known: Collecti
     them are ignored. Raises ``InputError`` if two lists put an image into different splits.
     """
     inside = list(walk(root, 2))
-    on_kaggle = root.is_relative_to(KAGGLE_INPUT)
-    beside = walk(KAGGLE_INPUT, DEPTH, MOST_ENTRIES) if on_kaggle else walk(root.parent, 1)
+    kaggle = KAGGLE_INPUT.resolve()  # as root is
+    beside = walk(kaggle, DEPTH, MOST_ENTRIES) if root.is_relative_to(kaggle) else walk(root.parent, 1)
     for place in dict.fromkeys([*inside, *beside]):
         found = {
             path: _names_in(path, images, notes if place in inside else [])

@@ -27,7 +27,8 @@ class EncoderSpec:
     """What defines an encoder: ``load`` returns a classifier, ``stages`` its parts that make the last feature map.
 
     If not 0, ``local`` of its ``width`` channels, the first, come from the map before the last ``least`` stages, and
-    only they are attended to. ``expanded`` makes them of the next stage and that map.
+    only they are attended to; ``expanded`` makes them of the next stage and that map. No fewer than ``least`` stages
+    can be fine-tuned.
     """
 
     load: Callable[[], nn.Module]
@@ -89,7 +90,7 @@ class Encoder(nn.Module):
         return regions(maps).float()
 
     def feature_map(self, images: Tensor, start: int = 0) -> Tensor:
-        """The map ``(B, D, H', W')`` of normalised images, or of what enters the stage of number ``start``.
+        """The map ``(B, D, H', W')`` of normalised images, or of what enters stage ``start``, from the end if negative.
 
         Local channels, of smaller cells, are averaged over those of the last map.
         """

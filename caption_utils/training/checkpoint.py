@@ -203,8 +203,8 @@ def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
     path = _inside(folder, name)
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except OSError:  # of a file that may not be read, safetensors says that there is none
-        raise InputError(f"{path}: no weights that can be read; train a model into this folder first") from None
+    except OSError:
+        raise InputError(f"{path}: no weights here; train a model into this folder first") from None
     except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}); restore the file or train again") from None
 

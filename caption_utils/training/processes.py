@@ -96,10 +96,13 @@ def call_in_forks(count: int, function: Callable[..., object], *arguments: Any) 
             raise
         raise InputError(errors.get()) from None
     finally:
-        for fork in forks.processes:
-            fork.join(GRACE)
-            fork.kill()  # it may wait for another on its GPU, and then heeds no interruption
-            fork.join()
+        try:
+            for fork in forks.processes:
+                fork.join(GRACE)
+        finally:  # after a second interruption, too
+            for fork in forks.processes:
+                fork.kill()  # it may wait for another on its GPU, and then heeds no interruption
+                fork.join()
 
 
 def _in_fork(rank: int, place: dict[str, str], errors: Any, function: Callable[..., object], arguments: tuple) -> None:

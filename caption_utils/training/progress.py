@@ -79,7 +79,9 @@ def check_unfinished(folder: Path) -> None:
     """Raises ``InputError`` if there are files of a model, or others of their names, but nothing to go on from."""
     there = [name for name in (WEIGHTS, CONFIG, VOCAB) if (folder / name).exists()]
     if there and not (folder / LAST).exists():
-        raise InputError(f"{folder}: holds {' and '.join(there)}, but no run to go on with; choose a new folder")
+        raise InputError(
+            f"{folder}: holds {' and '.join(there)}, but no run to go on with; choose a new folder, or move them away"
+        )
 
 
 def load_progress(folder: Path) -> Progress | None:

@@ -132,7 +132,7 @@ def test_a_folder_of_an_older_version_knows_neither_words_nor_photos(folder):
     [
         (CONFIG, "config.json: not found; point to a model folder"),
         (VOCAB, "vocab.json: no vocabulary here"),
-        (WEIGHTS, r"model\.safetensors: no weights that can be read; train a model into this folder first"),
+        (WEIGHTS, r"model\.safetensors: no weights here; train a model into this folder first"),
     ],
 )
 def test_a_missing_file_is_named(folder, name, message):

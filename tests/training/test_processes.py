@@ -273,6 +273,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @needs_fork
 def test_an_interruption_reaches_all_forks_and_none_outlives_it():
     start = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}

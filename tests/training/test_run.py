@@ -215,5 +215,7 @@ def test_a_folder_with_files_of_a_model_is_refused_before_any_work(tmp_path, lef
         lambda: refine_model(nothing, out, out),
         lambda: fine_tune_model(nothing, out, out),
     ):
-        with pytest.raises(InputError, match=f"model: holds {left}, but no run to go on with; choose a new folder$"):
+        with pytest.raises(
+            InputError, match=f"model: holds {left}, but no run to go on with; choose a new folder, or move them away$"
+        ):
             train()

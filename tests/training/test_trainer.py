@@ -660,7 +660,7 @@ def test_a_model_without_its_run_is_not_overwritten(run, tmp_path):
     run(tmp_path)
     (tmp_path / LAST).unlink()
     before = (tmp_path / checkpoint.WEIGHTS).read_bytes()
-    message = "holds model.safetensors and config.json and vocab.json, but no run to go on with; choose a new folder$"
+    message = "holds model.safetensors and config.json and vocab.json, but no run to go on with; choose a new folder"
     with pytest.raises(InputError, match=message):
         run(tmp_path)
     assert (tmp_path / checkpoint.WEIGHTS).read_bytes() == before
