@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED, LINKED = ("caption_utils", "tests", "tools", "notebooks"), ("data", "results")
+COPIED, LINKED = ("caption_utils", "tests", "tools", "notebooks"), ("data", "docs", "results")
 SECONDS = 120  # for one test, since a fault may make a loop endless
 AT_ONCE = 2
 NBVAL = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg")

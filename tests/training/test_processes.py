@@ -227,25 +227,26 @@ def test_forks_know_their_place_and_print_where_this_process_does(capfd):
     assert "RANK" not in os.environ
 
 
-def end_of(first):
-    """What ``call_in_forks`` raises where the first of two ends with ``first()``, and the second would go on."""
-    start = time.perf_counter()
+def end_of(first, late):
+    """What ``call_in_forks`` raises where the first of two ends with ``first()``; the second would write ``late``."""
     with pytest.raises((InputError, ProcessException)) as raised:
-        call_in_forks(2, lambda: first() if os.environ["RANK"] == "0" else time.sleep(60))
-    assert time.perf_counter() - start < 30
+        call_in_forks(2, lambda: first() if os.environ["RANK"] == "0" else time.sleep(60) or late.touch())
+    assert not late.exists()
     return raised.value
 
 
 @needs_fork
-def test_one_fork_that_fails_ends_all():
+def test_one_fork_that_fails_ends_all(tmp_path):
+    late = tmp_path / "late"
+
     def fail(error):
         raise error
 
-    told = end_of(lambda: fail(InputError("too\nlong")))
+    told = end_of(lambda: fail(InputError("too\nlong")), late)
     assert (type(told), str(told)) == (InputError, "too long")
-    told = end_of(lambda: fail(KeyError("lost")))
+    told = end_of(lambda: fail(KeyError("lost")), late)
     assert type(told) is ProcessRaisedException and str(told).endswith("KeyError: 'lost'\n")
-    told = end_of(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    told = end_of(lambda: os.kill(os.getpid(), signal.SIGKILL), late)
     assert type(told) is ProcessExitedException and str(told) == "process 0 terminated with signal SIGKILL"
 
 
