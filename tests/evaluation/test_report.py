@@ -272,17 +272,8 @@ def test_other_images_are_not_compared(model, data_folder):
 
 
 def test_a_row_names_the_commit(model, data_folder, tmp_path, monkeypatch):
-    git = [
-        "git",
-        "-C",
-        tmp_path,
-        "-c",
-        "user.name=test",
-        "-c",
-        "user.email=test@localhost",
-        "-c",
-        "commit.gpgsign=false",
-    ]
+    options = "-c user.name=test -c user.email=test@localhost -c commit.gpgsign=false".split()
+    git = ["git", "-C", tmp_path, *options]
     for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "nothing"]):
         subprocess.run([*git, *command], check=True)
     monkeypatch.setattr(evaluation, "repository", lambda: tmp_path)
