@@ -60,13 +60,17 @@ class FakeEncoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1 / 255), requires_grad=False)
-        self.seen = 0
+        self.sizes = []  # of the batches; several threads may append at once
+
+    @property
+    def seen(self):
+        return sum(self.sizes)
 
     def transform(self, image):
         return torch.from_numpy(np.array(image.resize((self.size, self.size)))).permute(2, 0, 1)
 
     def forward(self, images):
-        self.seen += len(images)
+        self.sizes.append(len(images))
         maps = nn.functional.adaptive_avg_pool2d(images * self.scale, self.grid)  # (B, 3, 2, 2)
         return maps.flatten(2).transpose(1, 2).repeat(1, 1, 2)
 

@@ -5,9 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -74,19 +76,23 @@ def extract(
 ) -> FeatureStore:
     """The store of the features of ``dataset``'s images; only missing rows are computed.
 
-    ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store,
-    each its own ``rows``: it is complete when all have returned. Its folder lies in ``cache``, by default the writable
-    data folder; its name is a hash of encoder, weights, transform and photos, so that a change in any of them makes a
-    new store. If Kaggle has attached one of that name, it is copied and completed. Images that cannot be decoded raise
-    an ``InputError`` that names them, after the others are stored.
+    ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store. With
+    ``rows`` each computes its own, and the store is complete when all have returned; without, they share the work as it
+    comes: one that finds a store begun takes its rows in random order, and all skip those that others have done. Its
+    folder lies in ``cache``, by default the writable data folder; its name is a hash of encoder, weights, transform and
+    photos, so that a change in any of them makes a new store. If Kaggle has attached one of that name, it is copied and
+    completed. Images that cannot be decoded raise an ``InputError`` that names them, after the others are stored.
     """
     names = dataset.image_names
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
-    if not (folder / "index.json").exists():
+    joins = (folder / "index.json").exists()
+    if not joins:
         _begin(folder, names, encoder)
     done = _mapped(folder / "done.npy", "r")
-    if missing := {row: dataset.path(names[row]) for row in range(len(names))[rows] if not done[row]}:
-        _fill(folder, missing, encoder, mirror, quiet=bool(rows.start))
+    if missing := [row for row in range(len(names))[rows] if not done[row]]:
+        if joins and rows == ALL:
+            Random().shuffle(missing)  # the generator of its own leaves seeded ones alone
+        _fill(folder, {row: dataset.path(names[row]) for row in missing}, encoder, mirror, quiet=bool(rows.start))
     return FeatureStore(folder)
 
 
@@ -166,16 +172,27 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 
 def _fill(folder: Path, images: dict[int, Path], encoder: Encoder, mirror: bool, quiet: bool) -> None:
-    """Compute the rows of ``images`` and mark each as done once it is written."""
+    """Compute the rows of ``images`` that no other process has done meanwhile; mark each once it is written."""
     features, done = _mapped(folder / "features.npy", "r+"), _mapped(folder / "done.npy", "r+")
     damaged: list[str] = []
-    encoded = encode(encoder, images.values(), mirror)
-    progress = progress_bar(encoded, total=len(images), desc=f"{encoder.name} features", unit="image", disable=quiet)
-    for row, found in zip(images, progress, strict=True):
-        if isinstance(found, InputError):
-            damaged.append(str(found))
-        else:
-            features[row], done[row] = found.half().cpu().numpy(), True
+    begun: deque[int] = deque()  # rows whose photos are on their way through the encoder
+    with progress_bar(total=len(images), desc=f"{encoder.name} features", unit="image", disable=quiet) as progress:
+
+        def left() -> Iterator[Path]:
+            for row, path in images.items():
+                if done[row]:
+                    progress.update()
+                else:
+                    begun.append(row)
+                    yield path
+
+        for found in encode(encoder, left(), mirror):
+            row = begun.popleft()
+            if isinstance(found, InputError):
+                damaged.append(str(found))
+            else:
+                features[row], done[row] = found.half().cpu().numpy(), True
+            progress.update()
     if damaged:
         more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         raise InputError(f"{len(damaged)} of {len(images)} images cannot be read: {'; '.join(damaged[:3])}{more}")

@@ -1,5 +1,7 @@
 import os
+import random
 import shutil
+from itertools import count
 
 import numpy as np
 import pytest
@@ -95,6 +97,7 @@ class Failing(FakeEncoder):
 
 def test_an_interrupted_extraction_resumes_where_it_stopped(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 5})
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCHES_AT_ONCE", 1)  # in order
     failing, sound = Failing(), FakeEncoder()
     with pytest.raises(KeyboardInterrupt):
         extract(dataset, failing, tmp_path)
@@ -161,6 +164,50 @@ def test_several_processes_fill_one_store_and_encode_each_photo_once(dataset, tm
     assert [share.seen for share in shares] == [3, 3, 2, 2, 2]
     assert torch.equal(store[dataset.image_names], encoded(dataset, FakeEncoder(), dataset.image_names))
     assert capsys.readouterr().err.count("100%") == 1
+
+
+class Recording(FakeEncoder):
+    """Remembers the pictures in the order in which they came."""
+
+    def __init__(self):
+        super().__init__()
+        self.pictures = []
+
+    def forward(self, images):
+        self.pictures += images
+        return super().forward(images)
+
+
+def test_only_a_process_that_joins_takes_all_rows_in_random_order(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCHES_AT_ONCE", 1)
+    pictures = [Recording().transform(load_image(dataset.path(name))) for name in dataset.image_names]
+    extract(dataset, begins := Recording(), tmp_path / "one")
+    assert torch.equal(torch.stack(begins.pictures), torch.stack(pictures))
+    extract(dataset, Recording(), tmp_path / "two", rows=slice(0, 0))
+    extract(dataset, has_a_share := Recording(), tmp_path / "two", rows=slice(0, 4))
+    assert torch.equal(torch.stack(has_a_share.pictures), torch.stack(pictures[:4]))
+    seeded = random.getstate()
+    extract(dataset, joins := Recording(), tmp_path / "two")
+    assert len(joins.pictures) == 8 and not torch.equal(torch.stack(joins.pictures), torch.stack(pictures[4:]))
+    assert random.getstate() == seeded
+
+
+def test_photos_that_another_process_has_done_meanwhile_are_skipped(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 1})
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCHES_AHEAD", 1)
+    monkeypatch.setattr("caption_utils.encoders.encode.BATCHES_AT_ONCE", 1)
+    other, overtaken, turn = FakeEncoder(), FakeEncoder(), count()
+
+    def overtake(images):
+        if next(turn) == 0:
+            extract(dataset, other, tmp_path)
+        return FakeEncoder.forward(overtaken, images)
+
+    monkeypatch.setattr(overtaken, "forward", overtake)
+    store = extract(dataset, overtaken, tmp_path)
+    assert other.seen == 12 and overtaken.seen <= 6  # those that were on their way
+    assert torch.equal(store[dataset.image_names], encoded(dataset, FakeEncoder(), dataset.image_names))
+    assert capsys.readouterr().err.count("12/12") == 2
 
 
 def test_of_two_processes_that_create_a_store_the_first_wins(dataset, fake_encoder, tmp_path, monkeypatch):

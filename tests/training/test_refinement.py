@@ -54,7 +54,8 @@ def test_what_cannot_be_refined_is_told_before_any_work(data_folder, tmp_path, f
         train_model(data_folder, tmp_path / f"hard-{len(settings)}", min_count=1, settings=SMALL | settings)
     (tmp_path / "both").mkdir()
     (tmp_path / "both" / "config.json").write_text('{"models": ["hard-0", "hard-0"]}')
-    fake_training.seen, fake_training.fingerprint = 0, "0ther"
+    fake_training.sizes.clear()
+    fake_training.fingerprint = "0ther"
     for start, settings, message in (
         ("both", {}, "both: an ensemble, whose models are trained one by one; name one of them"),
         ("none", {}, "none/config.json: not found; point to a model folder"),
