@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from caption_utils.calibration import load_calibration
+from caption_utils.data.splits import KNOWN, digests_of
 from caption_utils.encoders.encoder import load_encoder
 from caption_utils.training.checkpoint import load_model
 
@@ -36,6 +37,11 @@ def test_a_shipped_model_is_small_and_fits_the_encoder(folder):
     assert model.own_encoder(load_encoder(model.encoder)).fingerprint == model.fingerprint
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["vocabulary"] == model.vocab.fingerprint()
+
+
+def test_a_shipped_model_knows_its_training_photos(folder):
+    official = json.loads(KNOWN.read_text(encoding="utf-8"))
+    assert load_model(folder).trained_on == {*digests_of(official["train"])}
 
 
 def trainings(folder):
