@@ -63,8 +63,9 @@ class Model:
         return published.with_weights(self.encoder_weights) if self.encoder_weights else published
 
     def saw(self, photo: str) -> bool:
-        """Whether it was trained on a photo of this name."""
-        return name_digest(photo) in self.trained_on
+        """Whether it was trained on a photo of this name, with or without the folders that it begins with."""
+        parts = photo.split("/")
+        return any(name_digest("/".join(parts[start:])) in self.trained_on for start in range(len(parts)))
 
 
 def check_encoder(model: Model, name: str, fingerprint: str) -> None:

@@ -119,6 +119,7 @@ def test_a_model_knows_the_names_of_its_training_photos(model, tmp_path):
     again = load_model(tmp_path)
     assert all(map(again.saw, photos)) and again.saw("sub/a\u0308.jpg")
     assert not any(again.saw(f"{i}.png") for i in range(2000)) and not again.saw("ä.jpg")
+    assert again.saw("photos/all/a.jpg") and not again.saw("photos/aa.jpg")  # the table may name the folder, too
     assert (tmp_path / CONFIG).stat().st_size < 20_000
 
 
