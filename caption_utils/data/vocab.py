@@ -17,7 +17,7 @@ from caption_utils.files import replacing
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
-TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": " - "})
+TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "‐": "-", "–": "-", "—": " - "})
 CLITIC = re.compile(r" (?=(?:n't|'(?:s|m|d|re|ve|ll))\b)")  # the space before a clitic
 
 
@@ -34,8 +34,11 @@ def tokenize(text: str) -> list[str]:
 def _tokens(text: str) -> tuple[str, ...]:
     from nltk.tokenize import word_tokenize  # slow to import, and not needed to caption a photo
 
+    text = text.replace("´", "'")  # NFKC would make a space and an accent of it
     plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
-    tokens = (token.rstrip(".") for token in word_tokenize(plain, preserve_line=True))
+    # NLTK leaves most punctuation outside ASCII at its word
+    marks = "".join(char for char in plain if not char.isascii() and unicodedata.category(char).startswith("P"))
+    tokens = (token.lstrip(marks).rstrip(f".{marks}") for token in word_tokenize(plain, preserve_line=True))
     return tuple(intern(token) for token in tokens if any(map(str.isalnum, token)))
 
 
