@@ -132,6 +132,7 @@ def known_split(images: Collection[str]) -> dict[str, str]:
 
 
 def _digest(name: str, seed: int) -> bytes:
+    name = unicodedata.normalize("NFC", name)  # file systems differ in how they spell accents
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
 
 

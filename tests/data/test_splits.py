@@ -86,6 +86,13 @@ def test_shuffling_depends_on_seed_and_names_only():
 def test_a_known_permutation():
     """Guards published results: a change here would move every image of a seeded split."""
     assert shuffled(["a", "b", "c", "d"], 0) == ["c", "b", "d", "a"]
+    assert shuffled(["ä", "ö", "ü", "é"], 0) == ["ö", "é", "ä", "ü"]
+
+
+def test_accents_may_be_spelled_differently():
+    composed = [f"Hündin {i}.jpg" for i in range(60)]
+    decomposed = [unicodedata.normalize("NFD", name) for name in composed]
+    assert list(random_split(composed, 0).values()) == list(random_split(decomposed, 0).values())
 
 
 def write_list(folder, content, name="Flickr_8k.trainImages.txt"):
