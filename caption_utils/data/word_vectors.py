@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +68,16 @@ def read_word_vectors(lines: Iterable[bytes], words: Iterable[str], name: str) -
     found: dict[str, np.ndarray] = {}
     width = 0
     for number, line in enumerate(lines, 1):
-        if number == 1 and _is_header(line):
-            continue
+        if number == 1:
+            line = line.removeprefix(BOM_UTF8)
+            if _is_header(line):
+                continue
         first, width = not width, width or max(1, len(line.split()) - 1)
         word, *numbers = line.rsplit(None, width) or [b""]
         too_many = b" " in word and _is_number(word.split()[-1])
         vector = _vector(numbers) if first or word in wanted else None
         if len(numbers) < width or too_many or (vector is not None and not np.isfinite(vector).all()):
-            raise InputError(f"{name}, line {number}: not a word and {width} numbers; restore the file")
+            raise InputError(f"{name}, line {number}: not a word and {width} numbers; restore it, or unpack an archive")
         if word in wanted and vector is not None:
             found[wanted.pop(word)] = vector
     return found

@@ -30,10 +30,23 @@ def load(tmp_path):
         GLOVE.replace(" ", "\t"),
         GLOVE.rstrip(),
         f"{GLOVE}dog 7 8 9\n",
+        "\ufeffdog 1 2 3\ncafé 4 5 6\n",
+        f"\ufeff3 3\n{GLOVE}",
         f". . . 1 1 1\n{GLOVE}dog name@domain.com 0 0 0\n",
         f"\xa0 0 0 0\n{GLOVE}".encode("latin-1").replace("é".encode("latin-1"), "é".encode()),
     ],
-    ids=["glove", "word2vec", "spaces", "tabs", "no-end", "twice", "words-with-spaces", "no-utf8"],
+    ids=[
+        "glove",
+        "word2vec",
+        "spaces",
+        "tabs",
+        "no-end",
+        "twice",
+        "mark",
+        "mark-and-header",
+        "words-with-spaces",
+        "no-utf8",
+    ],
 )
 def test_text_files_in_all_formats(load, text):
     if text.startswith(". ." if isinstance(text, str) else b". ."):
@@ -59,7 +72,11 @@ def test_text_files_in_all_formats(load, text):
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(load, text, line):
-    message = f"vectors.txt, line {line}: not a word and . numbers; restore" if line else "none of 3 words has a vector"
+    message = (
+        f"vectors.txt, line {line}: not a word and . numbers; restore it, or unpack an archive"
+        if line
+        else "none of 3 words has a vector"
+    )
     with pytest.raises(InputError, match=message):
         load(text)
 
