@@ -9,7 +9,7 @@ import pandas as pd
 
 from caption_utils.data.duplicates import close_pairs, fingerprint
 from caption_utils.data.folders import find_images
-from caption_utils.data.layouts import find_caption_file, note_names, read_captions
+from caption_utils.data.layouts import find_caption_file, note_names, passed_over, read_captions
 from caption_utils.data.splits import FEWEST, SCHEMES, SPLITS, assign_split
 from caption_utils.errors import InputError
 
@@ -41,9 +41,10 @@ class CaptionDataset:
         table = self.table[self.table["split"] == name].reset_index(drop=True)
         if table.empty:
             present = ", ".join(split for split in SPLITS if split in set(self.table["split"]))
+            lost = f" (captioned images without a file: {len(self.missing)})"
             hints = {
                 "random": f" (it takes {FEWEST.get(name)} images in all)",
-                "official": " (a random split would have some)",
+                "official": lost if self.missing else " (a random split would have some)",
             }
             hint = hints.get(self.scheme, "") if name in SPLITS else ""
             raise InputError(f"split {name!r} of {self.name} has no images{hint}; choose one of: {present}")
@@ -119,8 +120,11 @@ def load_dataset(
         raise InputError(f"split={split!r} is unknown; use one of {', '.join(SCHEMES)}")
     root = Path(os.path.realpath(os.path.expanduser(root)))
     file = find_caption_file(root)
-    root = file.parent if root == file else root
     read = read_captions(file)
+    if root == file:
+        root = file.parent
+    else:
+        note_names(read.notes, passed_over(file), "Other caption files, not read (to read one, point to it)")
     table = pd.DataFrame(read.rows, columns=["image", "caption", "split"], dtype="str")
     notes, images, missing = read.notes, file.parent, list[str]()
     dropped = {reason: len(numbers) for reason, numbers in read.dropped.items()}
@@ -141,7 +145,7 @@ def _match_images(file: Path, table: pd.DataFrame, notes: list[str]) -> tuple[pd
     names = list(table["image"].unique())
     folder, found, others = find_images(file, names)
     missing = [name for name in names if name not in found]
-    note_names(notes, missing, "Captioned images without a file (rows dropped)")
+    note_names(notes, missing, f"Captioned images without a file in {folder} (rows dropped)")
     note_names(notes, others, "Image files without a caption (not used)")
     return table.assign(image=table["image"].map(found)).dropna(subset="image"), folder, missing
 

@@ -31,7 +31,7 @@ CUT_OFF = "cut off before the caption"
 
 TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 NUMBERED = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")
-ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|""" + "|".join(MISSING)
 LIST = re.compile(rf"\[ ?(?:(?:{ITEM}),? ?)+\]")
 
 
@@ -68,7 +68,8 @@ def _items(text: str) -> list[str]:
     """The text itself, or its items if it is a list that was written to a table as text."""
     if LIST.fullmatch(text):
         with suppress(SyntaxError, ValueError):  # not a list after all
-            return [literal_eval(item).encode(errors="replace").decode() for item in re.findall(ITEM, text)]
+            items = [item if item in MISSING else literal_eval(item) for item in re.findall(ITEM, text)]
+            return [item.encode(errors="replace").decode() for item in items]
     return [text]
 
 
@@ -92,14 +93,22 @@ def find_caption_file(root: Path) -> Path:
 
 
 def _caption_files(folder: Path) -> list[Path]:
-    """Files with a well-known name, or else those in a known layout; unreadable ones are ignored."""
-    files = [path for path in files_in(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path)]
-    named = [path for name in KNOWN_NAMES for path in files if path.name.lower() == name]
-    found = named[:1]
-    for path in [] if named else files:
-        with suppress(InputError):
-            found += [path] if _reader(path) else []
-    return found
+    """The file with a well-known name, or else those in a known layout."""
+    files = files_in(folder)
+    named = [path for name in KNOWN_NAMES for path in files if path.name.lower() == name and os.path.isfile(path)]
+    return named[:1] or list(filter(_is_caption_file, files))
+
+
+def _is_caption_file(path: Path) -> bool:
+    """Whether it is in a known layout; an unreadable file is not."""
+    with suppress(InputError):
+        return path.suffix.lower() in SUFFIXES and os.path.isfile(path) and _reader(path) is not None
+    return False
+
+
+def passed_over(file: Path) -> list[str]:
+    """Names of the other caption files beside ``file``, which ``find_caption_file`` chose by its name."""
+    return [path.name for path in files_in(file.parent) if path != file and _is_caption_file(path)]
 
 
 def read_captions(path: Path) -> CaptionFile:
@@ -112,6 +121,8 @@ def read_captions(path: Path) -> CaptionFile:
     if not reader:
         if not path.stat().st_size:
             raise InputError(f"{path}: the file is empty; download it again")
+        if "\0" in read_text(path, 1 << 16, errors="replace"):
+            raise InputError(f"{path}: not text; unpack it if it is an archive, or save it as CSV in UTF-8")
         raise InputError(f"{path}: no caption file (expected {LAYOUTS}); add the header line image,caption")
     file = CaptionFile(path)
     reader(file, read_text(path))

@@ -72,6 +72,23 @@ def test_a_split_that_lists_leave_empty_says_how_to_get_one(tmp_path):
     assert load_dataset(folder, "random").split("val").image_names
 
 
+def test_a_split_whose_photos_lie_in_another_folder_says_that_they_are_missing(tmp_path):
+    root = tmp_path / "toy"
+    for split, names in {"train": NAMES[:15], "test": NAMES[15:]}.items():
+        (root / split).mkdir(parents=True)
+        for name in names:
+            (root / split / name).touch()
+    lines = [f"{name},A dog,{'train' if i < 15 else 'test'}\n" for i, name in enumerate(NAMES)]
+    (root / "captions.csv").write_text("".join(["image,caption,split\n", *lines]))
+    dataset = load_dataset(root)
+    where = f"Captioned images without a file in {root / 'train'} (rows dropped)"
+    assert dataset.notes[0] == f"{where}: 5 (15.jpg, 16.jpg, 17.jpg, …)"
+    with pytest.raises(InputError) as caught:
+        dataset.split("test")
+    told = "split 'test' of toy has no images (captioned images without a file: 5); choose one of: train"
+    assert str(caught.value) == told
+
+
 @pytest.mark.parametrize("name", ["test", "valid"])
 def test_a_split_without_images(tmp_path, name):
     dataset = load_dataset(make(tmp_path / "toy"), split="first6k")
@@ -151,6 +168,16 @@ def test_unknown_scheme(tmp_path):
     fails("split='karpathy' is unknown; use one of official, first6k, source, random", tmp_path, split="karpathy")
 
 
+def test_other_caption_files_beside_the_one_that_is_read_are_noted(tmp_path):
+    root = make(tmp_path / "toy")
+    (root / "trainImages.txt").write_text("\n".join(NAMES))
+    entry = {"filename": "0.jpg", "split": "test", "sentences": [{"raw": "A dog"}]}
+    (root / "dataset_flickr8k.json").write_text(json.dumps({"images": [entry]}))
+    told = "Other caption files, not read (to read one, point to it): 1 (dataset_flickr8k.json)"
+    assert load_dataset(root).notes[0] == told
+    assert told not in load_dataset(root / "captions.txt").notes  # the one that was asked for
+
+
 # Images
 
 
@@ -160,7 +187,7 @@ def test_missing_and_uncaptioned_images_are_counted(tmp_path):
     assert dataset.image_names == NAMES[4:]
     assert dataset.missing == NAMES[:4]
     assert dataset.notes[:2] == [
-        "Captioned images without a file (rows dropped): 4 (0.jpg, 1.jpg, 2.jpg, …)",
+        f"Captioned images without a file in {root / 'Images'} (rows dropped): 4 (0.jpg, 1.jpg, 2.jpg, …)",
         "Image files without a caption (not used): 1 (extra.jpg)",
     ]
     assert dataset.split("train").missing == NAMES[:4]
@@ -177,7 +204,7 @@ def test_the_original_distribution_with_its_missing_image(tmp_path):
     dataset = load_dataset(tmp_path / "f8k")
     assert (dataset.name, dataset.root, dataset.images) == ("f8k", tmp_path / "f8k", photos)
     assert dataset.table.values.tolist() == [["a.jpg", "A dog .", "test"]]
-    assert dataset.notes[0] == "Captioned images without a file (rows dropped): 1 (b.jpg.1)"
+    assert dataset.notes[0] == f"Captioned images without a file in {photos} (rows dropped): 1 (b.jpg.1)"
 
 
 def test_karpathys_coco_with_nested_images(tmp_path):

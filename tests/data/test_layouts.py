@@ -1,4 +1,7 @@
+import gzip
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,13 @@ def read(tmp_path, content, name="captions.txt"):
 
 def rows(captions):
     return [(image, caption) for image, caption, _ in captions.rows]
+
+
+def zipped(content):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("captions.txt", content)
+    return packed.getvalue()
 
 
 def fails(path, message):
@@ -171,6 +181,13 @@ def test_a_missing_caption_is_dropped_and_counted(tmp_path, nothing):
     assert list(captions.dropped.values()) == [[2] * (3 if nothing.startswith("[n") else 1)]
 
 
+@pytest.mark.parametrize("missing", ["nan", "None", "null", "<NA>"])
+def test_a_missing_item_of_a_list_in_a_table_is_dropped_and_counted(tmp_path, missing):
+    captions = read(tmp_path, f"image,caption\na.jpg,\"['A dog', {missing}]\"\nb.jpg,[{missing}]\n")
+    assert rows(captions) == [("a.jpg", "A dog")]
+    assert list(captions.dropped.values()) == [[2, 3]]
+
+
 @pytest.mark.parametrize("name", ["", " "])
 def test_a_row_without_an_image_is_dropped_and_counted(tmp_path, name):
     captions = read(tmp_path, f"image,caption\n{name},A dog\na.jpg,A cat\n")
@@ -231,6 +248,13 @@ def test_header_missing(tmp_path, text):
 def test_empty_file(tmp_path):
     path = write(tmp_path / "captions.txt", "")
     fails(path, f"{path}: the file is empty; download it again")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zipped])
+def test_an_archive_is_to_be_unpacked(tmp_path, pack):
+    path = tmp_path / "captions"
+    path.write_bytes(pack(b"image,caption\na.jpg,A dog\n"))
+    fails(path, f"{path}: not text; unpack it if it is an archive, or save it as CSV in UTF-8")
 
 
 def test_other_encodings_name_the_line(tmp_path):
