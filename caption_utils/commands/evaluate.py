@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from caption_utils.commands.sidecars import valid_json
 from caption_utils.config import BEAMS
 
 if TYPE_CHECKING:
+    from caption_utils.evaluation.report import Evaluation
     from caption_utils.metrics.bootstrap import Difference
 
 
@@ -49,23 +51,24 @@ def run(
     if against:
         load_model(against)
     found = evaluate_model(model, data, split, beams)
-    differences = {}
-    try:
+    differences: dict[str, Difference] = {}
+    with ExitStack() as results:  # what was measured is told and written, whatever becomes of the rest; the last first
+        if captions:
+            results.callback(write_captions, captions, found)
+        if record:
+            results.callback(append_row, record, found.row())
+        results.callback(lambda: _print(found, as_json, against, differences))
         if against:
             differences = compare(found, evaluate_model(against, data, split, beams))
-    finally:  # what was measured is told, whatever becomes of the other model
-        if as_json:
-            print(_as_json(found.report(), against, differences), flush=True)
-        else:
-            lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
-            print("\n".join(lines), flush=True)
-        try:
-            if record:
-                append_row(record, found.row())
-        finally:
-            if captions:
-                write_captions(captions, found)
     return 0
+
+
+def _print(found: "Evaluation", as_json: bool, against: str | None, differences: Mapping[str, "Difference"]) -> None:
+    if as_json:
+        print(_as_json(found.report(), against, differences), flush=True)
+    else:
+        lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
+        print("\n".join(lines), flush=True)
 
 
 def _as_json(report: dict, against: str | None, differences: Mapping[str, "Difference"]) -> str:

@@ -101,6 +101,18 @@ def test_a_row_that_cannot_be_recorded_is_printed_all_the_same(model, data_folde
 
 
 @pytest.mark.slow
+def test_what_was_measured_is_written_though_it_cannot_be_printed(model, data_folder, tmp_path, monkeypatch):
+    def closed(*lines, **options):
+        raise BrokenPipeError
+
+    files = ["--captions", str(tmp_path / "captions.json"), "--record", str(tmp_path / "rows.csv")]
+    monkeypatch.setattr("caption_utils.commands.evaluate.print", closed, raising=False)
+    assert main(["evaluate", "--model", str(model), "--data", str(data_folder), *files]) == 141
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+    assert len(json.loads((tmp_path / "captions.json").read_text())) == 3
+
+
+@pytest.mark.slow
 def test_the_row_is_recorded_though_the_captions_cannot_be_written(model, data_folder, tmp_path, capsys, monkeypatch):
     def full(path, found):
         raise InputError(f"{path}: cannot be written")
