@@ -104,11 +104,12 @@ class CaptionFiles:
         """A table keeps its columns; a new one has ``confidence`` if its first caption has."""
         confidence = "" if best.confidence is None else f"{best.confidence:.4f}"
         self.columns = self.columns or len(COLUMNS) - (not confidence)
-        rows = [(photo, best.text, f"{best.log_probability:.4f}", confidence)]
+        row = (photo, best.text, f"{best.log_probability:.4f}", confidence)
         try:
             Path(table).parent.mkdir(parents=True, exist_ok=True)
-            with open(table, "a" if self.in_table else "w", encoding="utf-8", errors=ERRORS, newline="") as file:
-                csv.writer(file).writerows(row[: self.columns] for row in (rows if self.in_table else [COLUMNS, *rows]))
+            with open(table, "a", encoding="utf-8", errors=ERRORS, newline="") as file:
+                begun = self.in_table or os.path.getsize(table)  # also by a run beside this one
+                csv.writer(file).writerows(cells[: self.columns] for cells in ([row] if begun else [COLUMNS, row]))
         except OSError as error:
             raise InputError(
                 f"{table}: cannot be written ({error.strerror or error}); free some disk space or check its "
@@ -186,6 +187,8 @@ def read_table(table: str) -> tuple[int, set[str]]:
     """
     data = Path(table).read_bytes() if os.path.lexists(table) else b""
     whole = data[: data.rfind(b"\n") + 1]
+    while whole.count(b'"') % 2:  # ends within a name of several lines
+        whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
     rows = csv.reader(io.StringIO(whole.decode("utf-8", ERRORS), newline=""))
     try:
         header = next(rows, []) if data else []

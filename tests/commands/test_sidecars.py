@@ -219,6 +219,35 @@ def test_any_name_comes_back_from_the_table(tmp_path):
     assert CaptionFiles([*photos, Path("new.png")], None, table, False, True).left == [Path("new.png")]
 
 
+def test_a_name_of_several_lines_that_is_cut_off_is_removed(tmp_path):
+    table, photos = tmp_path / "t.csv", [tmp_path / "a.png", tmp_path / "b\nc\nd.png"]
+    CaptionFiles(photos, None, str(table), False, False).write(photos[0], [Said])
+    whole = table.read_bytes()
+    table.write_bytes(whole + f'"{tmp_path}/b\nc\nd'.encode())
+    assert read_table(str(table)) == (3, {str(photos[0])}) and table.read_bytes() == whole
+
+
+@pytest.mark.parametrize("skip_existing", [False, True])
+def test_runs_side_by_side_share_a_table(tmp_path, skip_existing):
+    table, photos = str(tmp_path / "t.csv"), [tmp_path / "a.png", tmp_path / "b.png"]
+    runs = [CaptionFiles([photo], None, table, False, skip_existing) for photo in photos]
+    for files, photo in zip(runs, photos, strict=True):
+        files.write(photo, [Said])
+    assert [row[0] for row in rows_of(table)] == ["photo", *map(str, photos)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_table_in_a_pipe_has_one_header(tmp_path):
+    table, photos = tmp_path / "pipe", [tmp_path / "a.png", tmp_path / "b.png"]
+    os.mkfifo(table)
+    reader = os.open(table, os.O_RDONLY | os.O_NONBLOCK)
+    files = CaptionFiles(photos, None, str(table), True, False)
+    for photo in photos:
+        files.write(photo, [Said])
+    assert [line.split(",")[0] for line in os.read(reader, 999).decode().splitlines()] == ["photo", *map(str, photos)]
+    os.close(reader)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
 def test_a_table_on_a_full_disk_is_named():
     message = r"^/dev/full: cannot be written \(No space left on device\); free .* then go on with --skip-existing$"
