@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caption_utils.commands.sidecars import CaptionFiles, json_fields, map_paths, valid_json
+from caption_utils.commands.sidecars import CaptionFiles, json_fields, map_paths, valid_json, without_maps
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.folders import pictures_of
 from caption_utils.errors import InputError
@@ -66,6 +66,8 @@ def run(
     if not 1 <= top <= SearchConfig(beams).beams:
         raise InputError(f"top={top}: choose 1 to {beams}, or more beams with --beam")
     paths, empty, notes = pictures_of(_listed(photos), recursive)
+    if attention_map and outputs["skip_existing"]:
+        paths = without_maps(attention_map, paths, notes)
     maps = map_paths(attention_map, paths) if attention_map else {}
     files = CaptionFiles(paths, maps=maps, **outputs)
     captions = caption_photos(_captioner(model, min_confidence), files.left, beams)

@@ -145,6 +145,19 @@ def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
     return found
 
 
+def without_maps(out: str, photos: Sequence[Path], notes: list[str]) -> list[Path]:
+    """The photos but for the attention maps that an earlier run with this ``out`` saved among them; a note says so."""
+    maps = {key_of(out), *(key_of(_map_of_several(Path(out), photo)) for photo in photos)}
+    left = [photo for photo in photos if key_of(photo) not in maps] or list(photos)
+    if len(left) < len(photos):
+        notes.append(f"attention maps among the photos: {len(photos) - len(left)} (skipped)")
+    return left
+
+
+def _map_of_several(out: Path, photo: Path) -> Path:
+    return out.parent / f"{out.stem}-{photo.stem}{out.suffix}"
+
+
 def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
     """Photo → file of its attention map: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
 
@@ -156,7 +169,7 @@ def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
         raise InputError(f"{out}: attention maps are saved as {', '.join(MAP_SUFFIXES)}; end the name with one of them")
     found, taken = dict[Path, Path](), dict[str, Path]()
     for photo in dict.fromkeys(photos):
-        own = path if len(set(photos)) == 1 else path.with_stem(f"{path.stem}-{photo.stem}")
+        own = path if len(set(photos)) == 1 else _map_of_several(path, photo)
         if (key := key_of(own)) in taken:
             raise InputError(f"{own}: would hold the maps of both {taken[key]} and {photo}; caption them one at a time")
         found[photo], taken[key] = own, photo

@@ -345,6 +345,28 @@ def test_a_killed_run_leaves_whole_files(folder, tmp_path, caption, seen, model_
     assert seen == ["bad.png", "c d.png"] and len(rows_of(table)) == 4
 
 
+@pytest.mark.parametrize("photos", [1, 3])
+def test_attention_maps_among_the_photos_are_no_photos_of_a_resumed_run(folder, caption, seen, photos):
+    for name in ("bad.png", "b.png", "c d.png")[: 4 - photos]:
+        (folder / name).unlink()
+    maps = ["--attention-map", folder / "where.png"]
+    assert caption(folder, *maps)[0] == 0
+    files = sorted(folder.iterdir())
+    status, out, err = caption(folder, *maps, "--skip-existing")
+    assert (status, out, seen) == (0, "", []) and sorted(folder.iterdir()) == files
+    assert f"attention maps among the photos: {photos} (skipped)\n" in err
+    shutil.copy(folder / "a.png", folder / "new.png")
+    caption(folder, *maps, "--skip-existing")
+    assert "new.png" in seen and (folder / "where-new.png").exists() and not [*folder.glob("where-where*")]
+
+
+@pytest.mark.parametrize(("out", "reason"), [("a.png", "is one of the photos"), (".", "attention maps are saved as")])
+def test_what_is_no_name_for_a_map_is_told_in_a_resumed_run_too(folder, caption, out, reason, monkeypatch):
+    monkeypatch.chdir(folder)
+    status, _, err = caption("a.png", "--attention-map", out, "--skip-existing")
+    assert status == 2 and err.startswith(f"caption_utils: {out}: {reason}")
+
+
 def test_a_photo_given_twice_has_one_map():
     photos = [Path("a.jpg"), Path("sub/b.jpg"), Path("a.jpg")]
     assert map_paths("maps/out.pdf", photos) == {
