@@ -132,9 +132,11 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
 
 
 def member_folders(folder: Path, config: dict[str, Any]) -> list[Path]:
-    """The folders of an ensemble's models, none if it is a single model. Raises ``InputError`` for other places."""
-    names = config.get("models", [])
-    if not isinstance(names, list) or any(
+    """The folders of an ensemble's models, none if it is a single model. Raises ``InputError`` for any other list."""
+    if "models" not in config:
+        return []
+    names = config["models"]
+    if not (names and isinstance(names, list)) or any(
         not isinstance(name, str) or Path(name).name != name or name in ("", "..") for name in names
     ):
         raise InputError(f"{folder / CONFIG}: models should be a list of names of model folders beside {folder}")
@@ -150,6 +152,8 @@ def folder_digest(folder: Path) -> str:
 
 
 def _load_one(folder: Path, config: dict[str, Any], device: torch.device | str) -> Model:
+    if "models" in config:
+        raise InputError(f"{folder}: an ensemble, which cannot be part of another; name its models there instead")
     vocab = Vocabulary.load(_inside(folder, VOCAB))
     try:
         decoder = build_decoder(DecoderConfig(**config["decoder"]))
@@ -235,7 +239,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ``InputError`` if it is missing or damaged, or may not be read."""
     path = _inside(path.parent, path.name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise InputError(f"{path}: not found; point to a model folder that training wrote") from None
     except (ValueError, RecursionError) as error:

@@ -304,7 +304,7 @@ def test_an_ensemble_s_digest_is_that_of_all_weights(ensemble):
     assert checkpoint.folder_digest(ensemble) != before
 
 
-@pytest.mark.parametrize("names", ["one", ["../one"], ["one/deep"], [1], [""], [".."]])
+@pytest.mark.parametrize("names", ["one", ["../one"], ["one/deep"], [1], [""], [".."], [], "", None])
 def test_models_of_an_ensemble_lie_beside_it(ensemble, names):
     checkpoint.write_json(ensemble / CONFIG, {"models": names})
     with pytest.raises(InputError, match="config.json: models should be a list of names of model folders beside"):
@@ -315,6 +315,17 @@ def test_an_ensemble_without_one_of_its_models_is_one_line(ensemble):
     shutil.rmtree(ensemble.parent / "two")
     with pytest.raises(InputError, match="two.config.json: not found"):
         load_model(ensemble)
+
+
+def test_an_ensemble_is_not_part_of_another(ensemble):
+    checkpoint.write_json(ensemble.parent / "three" / CONFIG, {"models": ["one", "both"]})
+    with pytest.raises(InputError, match="both: an ensemble, which cannot be part of another; name its models there"):
+        load_model(ensemble.parent / "three")
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(ensemble):
+    (ensemble / CONFIG).write_text((ensemble / CONFIG).read_text(), encoding="utf-8-sig")
+    assert load_model(ensemble).training["models"] == ["one", "two"]
 
 
 def test_models_of_an_ensemble_have_the_same_words(ensemble, make_decoder):
