@@ -158,7 +158,7 @@ FAULTS = [
     Fault("evaluation/report.py", 'first.about["vocab_size"] != second', 'first.about["vocab_size"] == second'),
     Fault("training/preparation.py", "~dataset.table", "dataset.table", "tests/evaluation/test_unseen.py"),
     Fault("evaluation/attention.py", "dataset.image_names[:PHOTOS]", "dataset.image_names"),
-    Fault("evaluation/records.py", "rows[0] != list(row) or", "False or"),
+    Fault("evaluation/records.py", "rows[0] != header or", "False or"),
     Fault("app/heatmaps.py", "('left', '', 'right')[column]", "('left', '', 'right')[row]"),
     Fault("app/page.py", 'return html.escape(shown.encode("utf-8", "replace").decode("utf-8"))', "return shown"),
     Fault("app/session.py", "[-MOST_SHOWN:]", "[:MOST_SHOWN]"),

@@ -40,12 +40,14 @@ def run(
 
     ``captions`` names a new file for the captions, ``record`` a csv to which the row is appended.
     """
-    from caption_utils.evaluation.records import append_row, check_new, check_place, write_captions
-    from caption_utils.evaluation.report import compare, evaluate_model
+    from caption_utils.evaluation.records import append_row, check_new, check_place, rows_with, write_captions
+    from caption_utils.evaluation.report import COLUMNS, compare, evaluate_model
     from caption_utils.training.checkpoint import load_model
 
     for path in filter(None, (record, captions)):  # what is wrong is told before anything is measured
         check_place(path)
+    if record:
+        rows_with(record, COLUMNS)
     if captions:
         check_new(captions, record)
     if against:

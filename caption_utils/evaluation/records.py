@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from caption_utils.errors import InputError
@@ -46,11 +46,21 @@ def append_row(path: str | Path, row: Mapping[str, object]) -> None:
 
     Raises ``InputError`` for a file with other columns and for one that cannot be written.
     """
-    rows = _read_rows(Path(path)) or [list(row)]
-    if rows[0] != list(row) or any(len(cells) != len(row) for cells in rows):
-        raise InputError(f"{path}: its columns are not {', '.join(row)}; record into another file")
+    rows = rows_with(path, row)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([*rows, row.values()])
+
+
+def rows_with(path: str | Path, columns: Iterable[str]) -> list[list[str]]:
+    """The rows of a csv that has these columns, header first; the header alone if there is no such file yet.
+
+    Raises ``InputError`` for a file with other columns.
+    """
+    header = list(columns)
+    rows = _read_rows(Path(path)) or [header]
+    if rows[0] != header or any(len(cells) != len(header) for cells in rows):
+        raise InputError(f"{path}: its columns are not {', '.join(header)}; record into another file")
+    return rows
 
 
 def _read_rows(path: Path) -> list[list[str]]:

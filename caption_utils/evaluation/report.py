@@ -26,6 +26,11 @@ from caption_utils.training.checkpoint import Model
 from caption_utils.training.preparation import BATCH
 
 SCORES = ("perplexity", "perplexity_per_word", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
+COLUMNS = tuple(  # of a row
+    "commit data scheme split images model encoder attention search seed vocab_size unknown_rate".split()
+    + [*SCORES, "distinct", "words_used", "mean_length", "training_copies", "repeated_bigram", "seconds", "device"]
+    + [f"{name}_{end}" for name in SCORES for end in ("low", "high")]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +56,9 @@ class Evaluation:
     def row(self) -> dict[str, object]:
         """A row of ``results/metrics.csv``: ``about``, scores, diversity, cost, bounds of the scores' 95 % intervals.
 
-        What is missing is ``None``.
+        Its names are ``COLUMNS``. What is missing is ``None``.
         """
-        row = {**self.about, **dict.fromkeys(SCORES), **self.diversity, **self.cost}
-        row |= {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
+        row = dict.fromkeys(COLUMNS) | self.about | self.diversity | self.cost
         return rounded(row | with_bounds(self.scores))
 
     def report(self) -> dict[str, object]:
