@@ -22,7 +22,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f"{kept}.{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        with suppress(OSError):  # where files have no permissions of their own
+            temporary.chmod(mode)  # safetensors makes files for their owner alone
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(

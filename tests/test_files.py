@@ -13,6 +13,14 @@ def test_a_file_is_replaced_at_the_end(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_has_the_permissions_of_any_other(tmp_path):
+    (tmp_path / "other").touch()
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize("name", ["x" * 251 + ".txt", "写" * 83 + ".txt"])
 def test_the_longest_possible_name(tmp_path, name):
     with replacing(tmp_path / name) as temporary:

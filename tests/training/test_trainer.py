@@ -146,6 +146,7 @@ def test_a_finished_run_leaves_a_model_a_state_and_a_log(run, tmp_path):
         "model.safetensors",
         "vocab.json",
     ]
+    assert len({path.stat().st_mode for path in (tmp_path / "new" / "model").iterdir()}) == 1
     assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
     log = pd.read_csv(tmp_path / "new" / "model" / "log.csv")
     assert list(log["epoch"]) == list(history["epoch"])
