@@ -85,7 +85,7 @@ def extract(
     """
     names = dataset.image_names
     folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
-    joins = (folder / "index.json").exists()
+    joins = folder.exists()
     if not joins:
         _begin(folder, names, encoder)
     done = _mapped(folder / "done.npy", "r")
@@ -135,7 +135,7 @@ def _begin(folder: Path, names: list[str], encoder: Encoder) -> None:
             _create(made, names, encoder)
         made.rename(folder)
     except OSError as error:
-        if not (folder / "index.json").exists():
+        if not folder.exists():
             remedy = "free some disk space" if error.errno in FULL else "check that its folder can be written"
             raise InputError(f"{folder}: cannot hold the features ({error}); {remedy}") from None
     finally:

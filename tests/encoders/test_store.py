@@ -269,6 +269,12 @@ def test_a_damaged_index_is_named(dataset, fake_encoder, tmp_path, content):
         extract(dataset, fake_encoder, tmp_path)
 
 
+def test_a_store_without_its_index_is_to_be_deleted(dataset, fake_encoder, tmp_path):
+    (extract(dataset, fake_encoder, tmp_path).folder / "index.json").unlink()
+    with pytest.raises(InputError, match=r"index\.json: damaged .*delete its folder"):
+        extract(dataset, fake_encoder, tmp_path)
+
+
 def test_a_full_disk_leaves_no_files(dataset, fake_encoder, tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
