@@ -87,7 +87,8 @@ def check_unfinished(folder: Path) -> None:
 def load_progress(folder: Path) -> Progress | None:
     """What ``save_progress`` wrote, ``None`` if no run has been here.
 
-    Raises ``InputError`` if it is damaged, and as ``check_unfinished`` does.
+    Raises ``InputError`` if it is damaged or the model of an earlier epoch is not whole, and as ``check_unfinished``
+    does.
     """
     check_unfinished(folder)
     path = folder / LAST
@@ -97,9 +98,17 @@ def load_progress(folder: Path) -> Progress | None:
         with safe_open(path, "pt") as file:
             rest = {name: json.loads(value) for name, value in file.metadata().items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Progress(tensors, rest["history"], rest["settings"], rest.get("scaler", {}))
+        progress = Progress(tensors, rest["history"], rest["settings"], rest.get("scaler", {}))
+        best_is_last = best(progress.history) is progress.history[-1]  # then the state holds the model's weights
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); the model beside it is whole; train into a new folder") from None
+    missing = [name for name in (WEIGHTS, CONFIG, VOCAB) if not (folder / name).exists()]
+    if missing and not best_is_last:
+        raise InputError(
+            f"{folder}: holds a run, but not {' and '.join(missing)} of its best epoch; "
+            "restore the model, or choose a new folder"
+        )
+    return progress
 
 
 def best(history: History) -> dict[str, float]:

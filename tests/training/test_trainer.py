@@ -667,6 +667,31 @@ def test_a_model_without_its_run_is_not_overwritten(run, tmp_path):
     assert (tmp_path / checkpoint.WEIGHTS).read_bytes() == before
 
 
+@pytest.mark.parametrize("missing", [checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.VOCAB])
+def test_a_run_whose_best_model_is_gone_is_told(run, tmp_path, monkeypatch, missing):
+    fake_perplexities(monkeypatch, [9, 5, 8])
+    config = replace(CONFIG, epochs=3)
+    run(tmp_path, config)
+    whole = (tmp_path / missing).read_bytes()
+    (tmp_path / missing).unlink()
+    with pytest.raises(InputError, match=f"holds a run, but not {missing} of its best epoch; restore the model"):
+        run(tmp_path, config)
+    (tmp_path / missing).write_bytes(whole)
+    assert len(run(tmp_path, config)) == 3
+
+
+def test_a_state_alone_is_enough_if_its_epoch_is_the_best(run, tmp_path, monkeypatch):
+    fake_perplexities(monkeypatch, [9, 8, 5])
+    run(tmp_path, replace(CONFIG, epochs=3))
+    before = weights(tmp_path, checkpoint.WEIGHTS)
+    for path in tmp_path.iterdir():
+        if path.name != LAST:
+            path.unlink()
+    run(tmp_path, replace(CONFIG, epochs=3))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path, checkpoint.WEIGHTS).items())
+    assert load_model(tmp_path).training["best"]["epoch"] == 3
+
+
 def test_of_two_runs_that_begin_in_a_new_folder_the_second_to_save_ends(run, tmp_path, monkeypatch):
     real = Trainer.train_round
 
