@@ -1,6 +1,7 @@
 """Training until the validation finds nothing better: epochs, checkpoints, resume, progress."""
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -136,10 +137,16 @@ class Trainer:
         )
 
     def note(self, row: dict[str, float]) -> None:
-        """Validate, add what is found to the log and save."""
+        """Validate, add what is found to the log and save. Raises ``InputError`` if the model has diverged."""
         name, value = self.validate()
-        shared = broadcast(torch.tensor(value, dtype=torch.float64, device=self.processes.device))
-        self.history.append({**row, name: shared.item()})
+        shared = broadcast(torch.tensor(value, dtype=torch.float64, device=self.processes.device)).item()
+        usable = all(weights.half().isfinite().all() for weights in self.parameters)  # as model folders hold them
+        if not usable or not math.isfinite(shared):  # a loss may overflow in a step that the scaler leaves out
+            raise InputError(
+                f"{self.folder}: diverged in epoch {row['epoch']:.4g}; train into a new folder at a lower learning_rate"
+                + "; the best model before that is kept" * bool(self.history)
+            )
+        self.history.append({**row, name: shared})
         if self.processes.is_main_process:
             self.save()
 

@@ -209,6 +209,13 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(run, tmp_path, monkeypatch,
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_a_run_that_diverges_keeps_its_best_model(run, tmp_path):
+    """Its validation, unlike the perplexity of other runs, stays finite."""
+    with pytest.raises(InputError, match=r"diverged in epoch .*; the best model before that is kept$"):
+        run(tmp_path, replace(CONFIG, epochs=20, patience=20, learning_rate=1.0, weight_decay=1000.0))
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / WEIGHTS).values())
+
+
 def test_another_start_is_another_run(run, make_decoder, tmp_path):
     run(tmp_path, replace(CONFIG, epochs=1))
     run(tmp_path, replace(CONFIG, epochs=2))  # a constant rate allows for more

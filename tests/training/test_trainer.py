@@ -609,6 +609,48 @@ def test_the_perplexity_logged_is_that_of_the_model_kept(run, make_batches, tmp_
     assert found == pytest.approx(history["val_perplexity"].min(), rel=1e-3)
 
 
+DIVERGING = {"learning_rate": 1.0, "weight_decay": 1000.0, "schedule": "constant"}
+
+
+def test_a_run_that_diverges_at_once_leaves_no_model(run, tmp_path):
+    with pytest.raises(InputError, match=r"diverged in epoch \d+; train into a new folder at a lower learning_rate$"):
+        run(tmp_path / "new", replace(CONFIG, epochs=20, patience=20, **DIVERGING))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_best_model_before_a_run_diverges_is_kept(run, tmp_path, monkeypatch):
+    real = Trainer.train_round
+
+    def train_round(trainer):
+        row = real(trainer)
+        if row["epoch"] == 3:
+            trainer.parameters[-1].data[0] = math.nan
+        return row
+
+    run(tmp_path / "two", replace(CONFIG, epochs=2, schedule="constant"))
+    monkeypatch.setattr(Trainer, "train_round", train_round)
+    for _ in range(2):  # the same call goes on, and comes as far
+        with pytest.raises(InputError, match=r"diverged in epoch 3; .*; the best model before that is kept$"):
+            run(tmp_path / "cut", replace(CONFIG, epochs=6, schedule="constant"))
+        for name in (LAST, checkpoint.WEIGHTS):
+            kept, before = weights(tmp_path / "cut", name), weights(tmp_path / "two", name)
+            assert all(torch.equal(kept[key], before[key]) for key in before)
+
+
+def test_a_model_that_deems_the_captions_impossible_has_diverged(run, tmp_path, monkeypatch):
+    fake_perplexities(monkeypatch, [9, math.inf])
+    with pytest.raises(InputError, match=r"diverged in epoch 2; .*; the best model before that is kept$"):
+        run(tmp_path)
+
+
+def test_a_loss_that_overflows_while_the_weights_stay_finite_ends_no_run(run, tmp_path, monkeypatch):
+    """As in float16, when the scaler leaves out a step."""
+    real = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda trainer, share: real(trainer, share) * math.inf)
+    assert math.isinf(run(tmp_path, replace(CONFIG, epochs=1))["train_loss"].item())
+    assert load_model(tmp_path).training["best"]["epoch"] == 1
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
     """From the ``number``-th time that the file ``name`` is written, the system refuses all after some bytes of it."""
