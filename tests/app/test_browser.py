@@ -1,12 +1,19 @@
 """The page as a person uses it: upload with the file chooser, click, read, hover. All tests share two open pages."""
 
 import io
+import json
 import re
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import browsing
 import nbformat
 import numpy as np
+import psutil
 import pytest
 import skimage
 from PIL import Image
@@ -225,6 +232,46 @@ def test_two_visitors_do_not_see_each_other_s_photos(app, pages, keep_picture):
     expect(other.locator(".cu-history")).to_contain_text("rocket.jpg")
     assert "astronaut.png" not in other.locator(".cu-history").inner_text()
     assert "rocket.jpg" not in app.locator(".cu-history").inner_text()
+
+
+def kernel_of(page):
+    return json.loads(page.locator("#jupyter-config-data").text_content())["kernelId"]
+
+
+def ended(page, kernel):
+    """Wait until the server of the page has no such kernel."""
+    for _ in range(100):
+        try:
+            urlopen(f"{page.url}api/kernels/{kernel}").close()
+        except HTTPError as error:
+            return error.code == 404
+        time.sleep(0.2)
+    return False
+
+
+def test_when_the_kernel_ends_the_page_says_so_once(pages, keep_picture):
+    page = pages[1]
+    keep_picture(page)
+    (process,) = (each for each in psutil.process_iter(["cmdline"]) if kernel_of(page) in str(each.info["cmdline"]))
+    process.kill()
+    expect(page.locator(".cu")).to_have_class(re.compile("jupyter-widgets-disconnected"))
+    shown = "marked => marked.map(each => getComputedStyle(each, '::before')).filter(each => each.display != 'none')"
+    marks = page.locator(".jupyter-widgets-disconnected").evaluate_all(f"{shown}.map(each => each.content)")
+    assert len(marks) == 1 and "The program behind this page has ended. Reload the page" in marks[0]
+
+
+def test_a_page_that_is_loaded_again_or_left_ends_its_kernel(pages):
+    page = pages[1]
+    first = kernel_of(page)
+    page.reload(wait_until="commit")
+    page.get_by_role("button", name=re.compile("Upload photos")).wait_for()
+    second = kernel_of(page)
+    assert first != second and ended(page, first)
+    with suppress(HTTPError):
+        urlopen(f"{page.url}voila/api/shutdown/{second}", b"")  # from elsewhere
+    urlopen(f"{page.url}api/kernels/{second}").close()
+    page.close(run_before_unload=True)
+    assert ended(page, second)
 
 
 def test_in_jupyterlab(pages, keep_picture, large, tmp_path):
