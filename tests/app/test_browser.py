@@ -146,6 +146,13 @@ def test_on_a_telephone_a_word_is_tapped_and_everything_is_in_view(app):
     for part in (".attention > img", ".cu-caption", ".cu-history"):
         box = app.locator(part).bounding_box()
         assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+    assert app.locator(".cu-results").evaluate("results => results.scrollWidth <= results.clientWidth")
+
+
+def test_the_title_has_the_colour_of_the_theme(app):
+    app.evaluate("document.body.style.setProperty('--jp-ui-font-color1', 'red')")
+    expect(app.get_by_role("heading", level=1)).to_have_css("color", "rgb(255, 0, 0)")
+    app.evaluate("document.body.style.removeProperty('--jp-ui-font-color1')")
 
 
 @pytest.mark.parametrize(("size", "width"), [((30, 600), 28), ((600, 30), 560), ((600, 450), 560), ((450, 600), 420)])
