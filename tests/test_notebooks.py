@@ -190,6 +190,12 @@ def test_without_an_address_no_link_is_invented():
     assert "](" not in notebooks.badges("01_x.ipynb", "")
 
 
+def test_cells_leave_the_widget_of_the_reader_alone():
+    (path,) = [path for path in PATHS if path.stem.startswith("07")]
+    users = [cell for cell in code_cells(read(path)) if re.search(r"\bwidget\.", cell.source)]
+    assert [tags(cell) for cell in users] == [[IGNORED, "page"]]
+
+
 CELL = """
 import sys, tqdm.auto
 from IPython.display import HTML

@@ -35,6 +35,12 @@ def upload_megabytes() -> int:
     return int(os.environ.get(LIMIT_VARIABLE) or (1 if host() == "colab" else JUPYTER_MEGABYTES))
 
 
+def too_large(photos: list[Photo]) -> bool:
+    """Whether uploaded photos exceed the limit that the server set. Without one, what a host lets through is fine."""
+    megabytes = sum(len(photo.source) for photo in photos if isinstance(photo.source, bytes)) / 2**20
+    return LIMIT_VARIABLE in os.environ and megabytes > upload_megabytes()
+
+
 def sample_photos() -> list[Path]:
     """The five sample photographs of scikit-image, as far as they are installed."""
     return [path for path in (Path(data_dir, name) for name in SAMPLES) if path.is_file()]

@@ -1,5 +1,6 @@
 """The page: choose photos and a model, read captions. Core ipywidgets, 7.7 or 8, no ``Output``."""
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from ipywidgets import HTML, Box, Button, Dropdown, FileUpload, IntProgress, Text, VBox, Widget
 
 from caption_utils.app import page
-from caption_utils.app.photos import Photo, sample_photos, upload_megabytes, uploaded_photos
+from caption_utils.app.photos import Photo, sample_photos, too_large, upload_megabytes, uploaded_photos
 from caption_utils.app.session import Session
 from caption_utils.config import BEAMS
 from caption_utils.data.folders import pictures_of
@@ -28,18 +29,21 @@ class CaptionWidget(VBox):
         """Without ``session``, one with all models found. Raises ``InputError`` if there is none."""
         self.session = session or Session(model_folders(), device())
         self.photos: list[Photo] = []
-        self.path = Text(placeholder="path of a photo or a folder", continuous_update=False)
+        kinds = "image/*,.heic,.heif,.avif"
+        self.upload = FileUpload(accept=kinds, multiple=True, description="Upload photos", icon="")
+        self.upload.tooltip = "Upload photos"  # which browsers show as "null" otherwise
+        self.path = Text(placeholder="path of a photo or a folder", description="Path", continuous_update=False)
         self.model = Dropdown(options=list(self.session.models), description="Model")
         searches = [(page.search_name(beams), beams) for beams in range(1, MOST_BEAMS + 1)]
         self.beams = Dropdown(options=searches, value=BEAMS, description="Search")
         self.button = Button().add_class("cu-go")
-        self.upload, self.progress, self.status, self.history = Box(), IntProgress(), HTML(), HTML()
+        self.progress, self.status, self.history = IntProgress(), HTML(), HTML()
         self.results = VBox([HTML(page.fill("empty"))]).add_class("cu-results")
         super().__init__([HTML(page.STYLE), self._columns()])
         self.add_class("cu")
-        self.path.observe(self._named, "value")
+        self.upload.add_class("cu-upload").observe(self._uploaded, "value")
+        self.path.observe(lambda _: self._look_up(), "value")
         self.button.on_click(lambda _: self.caption())
-        self._renew_upload()
         self._rest()
         self._load()
 
@@ -55,8 +59,9 @@ class CaptionWidget(VBox):
 
     def caption(self) -> None:
         """Caption the chosen photos; a line says why a photo has no caption."""
+        self._look_up()  # a folder may hold other photos by now
         if not self.photos:
-            self.status.value = page.fill("choose")
+            self.status.value = self.status.value or page.fill("choose")
             return
         self._work(len(self.photos))
         try:
@@ -107,23 +112,25 @@ class CaptionWidget(VBox):
         button.on_click(lambda _: self.choose([Photo(path.name, path)]))
         return VBox([HTML(_thumbnail(path)), button]).add_class("cu-tile")
 
-    def _renew_upload(self) -> None:
-        """A new button, since a used one does not notice the same file again."""
-        kinds = "image/*,.heic,.heif,.avif"
-        button = FileUpload(accept=kinds, multiple=True, description="Upload photos", icon="").add_class("cu-upload")
-        button.observe(self._uploaded, "value")
-        _replace(self.upload, button)
-
     def _uploaded(self, change: dict[str, Any]) -> None:
-        if photos := uploaded_photos(change["new"]):
+        if not (photos := uploaded_photos(change["new"])):
+            return
+        self.upload.set_trait("value", type(self.upload.value)())  # or it would not notice the same file again
+        if too_large(photos):
+            self.choose([])
+            self.status.value = page.fill("large", megabytes=upload_megabytes())
+        else:
             self.choose(photos)
-            self._renew_upload()
 
-    def _named(self, change: dict[str, Any]) -> None:
-        if not (name := change["new"].strip()):
+    def _look_up(self) -> None:
+        """Choose the photos of the path, if there is one."""
+        if not (name := self.path.value.strip()):
             return
         try:
-            paths, _, notes = pictures_of([str(Path(name).expanduser())], recursive=False)
+            path = os.path.abspath(Path(name).expanduser())
+            if not os.path.exists(path):
+                raise InputError(f"{path}: no such file or folder; check the path")
+            paths, _, notes = pictures_of([path], recursive=False)
         except (InputError, RuntimeError) as error:  # RuntimeError: ~ of nobody
             self.choose([], name)
             self.status.value = page.failed_line(name, error, "not found ({}); check the path")
@@ -136,7 +143,9 @@ class CaptionWidget(VBox):
         self.progress.value, self.progress.max = 0, photos
         self.progress.layout.display = "" if photos > 1 else "none"
         self.status.value = page.fill("working")
-        _replace(self.results)
+        cards, self.results.children = self.results.children, ()
+        for card in cards:
+            card.close()  # or kernel and browser would keep it, with its photo
 
     def _rest(self) -> None:
         self.button.disabled, self.button.description = False, "Caption"
@@ -146,13 +155,6 @@ class CaptionWidget(VBox):
 
 def _section(title: str, *widgets: Widget) -> VBox:
     return VBox([HTML(page.fill("heading", text=title)), *widgets])
-
-
-def _replace(box: Box, *children: Widget) -> None:
-    """Show ``children`` instead; kernel and browser would keep the old ones, with their photos, if left open."""
-    old, box.children = box.children, children
-    for child in old:
-        child.close()
 
 
 @cache

@@ -54,11 +54,16 @@ def ready(page, name):
     page.get_by_text("Ready:").filter(has_text=name).wait_for()
 
 
-def upload(page, *files):
-    """Choose files with the upload button and wait until the page has them."""
+def choose_files(page, *files):
+    """Choose files with the upload button."""
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name=re.compile("Upload photos")).click()
     chooser.value.set_files([str(file) for file in files])
+
+
+def upload(page, *files):
+    """Choose files with the upload button and wait until the page has them."""
+    choose_files(page, *files)
     ready(page, files[0].name)
 
 
@@ -98,8 +103,8 @@ def test_upload_click_read_and_hover(app):
 
 
 def test_a_screen_reader_has_names_for_the_lists_and_hears_what_happens(app, tmp_path):
-    for name in ("Model", "Search"):
-        expect(app.get_by_role("combobox", name=name, exact=True)).to_be_visible()
+    for name, role in (("Path", "textbox"), ("Model", "combobox"), ("Search", "combobox")):
+        expect(app.get_by_role(role, name=name, exact=True)).to_be_visible()
         label = app.locator("label", has_text=re.compile(f"^{name}$")).bounding_box()
         assert label["width"] == label["height"] == 1
     app.get_by_role("button", name="coffee").click()
@@ -225,6 +230,29 @@ def test_twenty_megabytes_arrive(app, large):
     upload(app, large)
     click_caption(app)
     expect(app.locator(".cu-card .cu-name")).to_contain_text("large.png")
+
+
+def test_too_much_at_once_is_told_and_the_next_upload_arrives(app, large, tmp_path):
+    choose_files(app, *(shutil.copy(large, tmp_path / f"{copy}.png") for copy in range(3)))
+    expect(app.get_by_role("alert")).to_contain_text("more than 50 MB at once")
+    upload(app, PHOTOS / "astronaut.png")
+
+
+def test_of_uploads_while_photos_are_captioned_the_last_one_counts(app, tmp_path):
+    for number in range(12):
+        shutil.copy(PHOTOS / "astronaut.png", tmp_path / f"{number}.png")
+    app.get_by_placeholder("path of a photo or a folder").fill(str(tmp_path))
+    app.get_by_placeholder("path of a photo or a folder").press("Enter")
+    app.get_by_text("9 more").wait_for()
+    app.get_by_role("button", name="Caption", exact=True).click()
+    expect(app.get_by_role("button", name="Working…")).to_be_visible()
+    for name in ("camera", "chelsea", "coffee"):
+        choose_files(app, PHOTOS / f"{name}.png")
+        app.wait_for_timeout(200)
+    expect(app.get_by_role("button", name="Working…")).to_be_visible()
+    ready(app, "coffee.png")
+    click_caption(app)
+    expect(app.locator(".cu-card .cu-name")).to_contain_text("coffee.png")
 
 
 def test_two_visitors_do_not_see_each_other_s_photos(app, pages, keep_picture):

@@ -1,6 +1,6 @@
 import pytest
 
-from caption_utils.app.photos import Photo, upload_megabytes, uploaded_photos
+from caption_utils.app.photos import Photo, too_large, upload_megabytes, uploaded_photos
 
 
 def test_both_shapes_of_a_value_give_the_same_photos():
@@ -27,3 +27,12 @@ def test_the_limit_is_the_server_s_the_host_s_or_jupyter_s(monkeypatch):
     assert upload_megabytes() == 1
     monkeypatch.setenv("CAPTION_UPLOAD_MB", "50")
     assert upload_megabytes() == 50
+
+
+def test_only_a_limit_that_the_server_set_makes_an_upload_too_large(monkeypatch, tmp_path):
+    photos = [Photo("a.jpg", bytes(2**20)), Photo("b.jpg", tmp_path / "b.jpg")]
+    monkeypatch.setenv("CAPTION_UPLOAD_MB", "1")
+    assert not too_large(photos) and too_large([*photos, Photo("c.jpg", b"1")])
+    monkeypatch.delenv("CAPTION_UPLOAD_MB")
+    monkeypatch.setenv("COLAB_GPU", "0")
+    assert not too_large(photos * 2)

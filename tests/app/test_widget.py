@@ -26,7 +26,7 @@ def widget(model_folder, encoder, monkeypatch):
 
 def hand_over(widget, **files):
     """Upload files, as the installed ipywidgets tells of it."""
-    button = widget.upload.children[0]
+    button = widget.upload
     if isinstance(button.value, dict):
         button.set_trait("value", {name: {"metadata": {"name": name}, "content": data} for name, data in files.items()})
     else:
@@ -173,6 +173,26 @@ def test_the_home_of_nobody_is_told_at_once_and_nothing_is_chosen(widget):
     assert widget.photos == []
 
 
+def test_a_path_is_read_again_by_each_click(widget, tmp_path):
+    widget.path.value = str(tmp_path)
+    widget.button.click()
+    assert "holds no picture" in widget.status.value
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(COFFEE.read_bytes())
+        widget.button.click()
+        assert [photo.name for photo in widget.photos] == ["1.png", "2.png"][:number]
+        assert len(cards(widget)) == number
+
+
+def test_where_a_path_was_looked_for_is_told_before_the_click_and_after(widget, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    widget.path.value = "photos/gone.jpg"
+    told = f"{tmp_path / 'photos' / 'gone.jpg'}: no such file or folder; check the path"
+    assert told in widget.status.value and widget.photos == []
+    widget.button.click()
+    assert told in widget.status.value
+
+
 def test_a_path_given_again_after_an_upload_or_a_sample_counts(widget):
     others = (
         lambda: hand_over(widget, **{"mine.png": b"photo"}),
@@ -289,6 +309,25 @@ def test_the_limit_stands_beside_the_button(widget, model_folder, monkeypatch):
     monkeypatch.setenv("CAPTION_UPLOAD_MB", "50")
     raised = CaptionWidget(Session({"tiny": model_folder}))
     assert any("Up to 50 MB" in child.value for child in everything(raised) if isinstance(child, ipywidgets.HTML))
+
+
+def test_an_upload_above_the_limit_is_told_and_the_next_one_taken(widget, monkeypatch):
+    monkeypatch.setenv("CAPTION_UPLOAD_MB", "1")
+    hand_over(widget, **{"a.png": bytes(2**20), "b.png": b"1"})
+    assert widget.photos == []
+    widget.button.click()
+    assert 'role="alert">Not taken: more than 1 MB' in widget.status.value
+    hand_over(widget, **{"b.png": b"1"})
+    assert widget.photos == [Photo("b.png", b"1")]
+
+
+def test_uploads_stay_in_nothing_but_the_choice(widget):
+    hand_over(widget, **{"mine.png": b"photo"})
+    assert not widget.upload.value and widget.upload.comm
+
+
+def test_what_the_eye_knows_by_its_heading_has_a_name(widget):
+    assert (widget.path.description, widget.upload.tooltip) == ("Path", "Upload photos")
 
 
 def test_where_photos_are_kept_is_told(widget, model_folder, monkeypatch):

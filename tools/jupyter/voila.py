@@ -19,8 +19,9 @@ os.environ["CAPTION_UPLOAD_MB"] = str(UPLOAD_MEGABYTES)  # kernels inherit it, a
 here = str(Path(__file__).parent)  # with Voilà's template
 os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [here, os.environ.get("JUPYTER_PATH")]))
 
-# An upload is one message, and tornado silently closes the connection if it is longer.
-settings = {"websocket_max_message_size": (UPLOAD_MEGABYTES + 1) * 2**20}
+# An upload is one message, and tornado silently closes the connection if it is longer than this. It is far more than
+# the widget takes, so that the widget can say so.
+settings = {"websocket_max_message_size": 2**30}
 
 c = get_config()  # noqa: F821
 for server in (c.ServerApp, c.Voila):
