@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
     def __init__(self, decoders: Sequence[Decoder]):
         super().__init__()
         self.decoders = cast(list[Decoder], nn.ModuleList(decoders))
-        self.config = decoders[0].config
+        self.config, self.training = decoders[0].config, decoders[0].training
 
     def init_state(self, features: Tensor) -> EnsembleState:
         """As ``Decoder.init_state``."""

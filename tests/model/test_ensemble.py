@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from caption_utils.data.vocab import Vocabulary
+from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.ensemble import Ensemble
 from caption_utils.search.beam import beam_search
 
@@ -29,6 +30,15 @@ def test_steps_equal_teacher_forcing(members, make_batches):
     whole, attended = ensemble(batch.features, batch.tokens, owner)
     torch.testing.assert_close(logits, whole[:first])
     torch.testing.assert_close(alphas, attended[:first])
+
+
+def test_an_ensemble_is_in_the_mode_of_its_members(make_decoder, make_batches):
+    """Perplexity, which restores the mode, must not turn their dropout on."""
+    members = [make_decoder(dropout=0.5), make_decoder(dropout=0.5)]
+    ensemble = Ensemble(members)
+    perplexity(ensemble, make_batches().in_order())
+    assert not any(part.training for part in (ensemble, *members))
+    assert Ensemble([member.train() for member in members]).training
 
 
 def test_an_ensemble_of_one_captions_like_its_member(members):
