@@ -46,5 +46,7 @@ class CiderD:
 
 
 def ngrams(tokens: Sequence[str]) -> Counter[Gram]:
-    """Counts of all n-grams of one to four tokens."""
+    """Counts of all n-grams of one to four tokens. Raises ``ValueError`` for a text that is not tokenised."""
+    if isinstance(tokens, str):
+        raise ValueError("CIDEr-D takes lists of tokens, not strings; tokenize captions and references first")
     return Counter(tuple(tokens[i : i + n]) for n in range(1, NGRAMS + 1) for i in range(len(tokens) - n + 1))

@@ -41,8 +41,14 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
 def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Texts, Texts]:
     """References and captions as the scorers expect them.
 
-    Both are only tokenised, and never pass through a vocabulary, in which all unknown words would match.
+    Both are only tokenised, and never pass through a vocabulary, in which all unknown words would match. Raises
+    ``ValueError`` unless there is one caption, and a list of references, for each of one or more images.
     """
+    if not len(captions) == len(references) > 0:
+        counts = f"{len(captions)} captions and references of {len(references)} images"
+        raise ValueError(f"{counts}; give one caption, and its references, for each image")
+    if any(isinstance(texts, str) or not len(texts) for texts in references):
+        raise ValueError("the references of an image must be a list of one or more captions")
     targets = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
     return targets, {i: [" ".join(tokenize(text))] for i, text in enumerate(captions)}
 

@@ -48,6 +48,17 @@ def test_a_caption_without_a_word_scores_nothing():
     assert CiderD(references).scores(0, [[], ["unheard"]]) == [0, 0]
 
 
+def test_text_that_is_not_tokenised_is_told():
+    message = "takes lists of tokens, not strings; tokenize captions and references first"
+    for references in ([["a dog", "one dog"], ["a cat"]], ["a dog", "a cat"]):
+        with pytest.raises(ValueError, match=message):
+            CiderD(references)
+    cider = CiderD([[["a", "dog"]], [["a", "cat"]]])
+    for captions in (["a dog"], "a dog"):
+        with pytest.raises(ValueError, match=message):
+            cider.scores(0, captions)
+
+
 def test_bleu_of_each_caption_is_that_of_the_papers_scorer():
     references, captions = corpus(1)
     scorer = BleuScorer(n=4)

@@ -12,6 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from torch.nn import functional as F
 
 from caption_utils.data.vocab import Vocabulary
+from caption_utils.metrics.meteor import meteor
 from caption_utils.metrics.perplexity import likelihood, per_word, perplexity, unknown_rate
 from caption_utils.metrics.scores import bleu, caption_scores, tokenized
 
@@ -127,6 +128,22 @@ def test_rouge_of_one_pair_by_hand():
     precision, recall, beta = 2 / 4, 2 / 3, 1.2
     expected = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
     assert caption_scores(["a b c d"], [["a c e"]])["rouge_l"].value == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize("score", [bleu, caption_scores, meteor])
+@pytest.mark.parametrize(
+    ("captions", "references", "message"),
+    [
+        (["a dog", "a cat"], ["a dog", "a cat"], "references of an image must be a list of one or more captions"),
+        (["a dog", "a cat"], [["a dog"], []], "references of an image must be a list of one or more captions"),
+        (["a dog", "a cat"], [["a dog"]], "2 captions and references of 1 images; give one caption"),
+        (["a dog"], [["a dog"], ["a cat"]], "1 captions and references of 2 images; give one caption"),
+        ([], [], "0 captions and references of 0 images; give one caption"),
+    ],
+)
+def test_captions_without_their_references_are_told(score, captions, references, message):
+    with pytest.raises(ValueError, match=message):
+        score(captions, references)
 
 
 def test_perplexity_counts_every_token_once(make_decoder, make_batches):
