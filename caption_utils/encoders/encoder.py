@@ -152,6 +152,8 @@ class Encoder(nn.Module):
         return self.model(self._normalized(images)).softmax(dim=1)
 
     def _normalized(self, images: Tensor) -> Tensor:
+        if images.is_floating_point():
+            raise ValueError("images must be bytes from 0 to 255, as transform makes them, not floating-point numbers")
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 

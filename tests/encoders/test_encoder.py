@@ -172,6 +172,13 @@ def test_each_channel_is_normalized_by_its_own_mean_and_deviation():
     torch.testing.assert_close(encoder(pixels), expected.expand(1, 25, 3))
 
 
+@pytest.mark.parametrize("use", ["forward", "classify"])
+def test_pixels_as_fractions_are_refused(use):
+    """They would all count as almost black."""
+    with pytest.raises(ValueError, match="images must be bytes from 0 to 255, as transform makes them"):
+        getattr(small_encoder(), use)(torch.rand(1, 3, 5, 5))
+
+
 def test_transform_squashes_to_a_square_of_bytes(encoder):
     picture = Image.new("RGB", (600, 200), "blue")
     picture.paste("red", (0, 0, 20, 200))  # a crop would lose it
