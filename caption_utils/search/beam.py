@@ -45,7 +45,7 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
     """The K likeliest captions of each image, likeliest first."""
     found: list[list[Hypothesis]] = [[] for _ in features]
     best_ended = torch.full((len(features), config.beams), DEAD)  # (B, K), log-probabilities
-    start = features.new_zeros(len(features), 1)
+    start = features.new_zeros(len(features), 1, dtype=torch.float32)
     live = PartialHypotheses.start(decoder.init_state(features), features.shape[1], start)
     greedy = torch.ones(start.shape, dtype=torch.bool)  # (G, S), which hypotheses are greedy captions
     while len(live.images):

@@ -48,7 +48,8 @@ def sample(decoder: Decoder, features: Tensor, seed: int = 0, count: int = 1) ->
 
 def _draws(features: Tensor, seed: int, count: int, steps: int) -> Tensor:
     """Uniform random numbers ``(B, count, steps)``, each image's from a generator seeded with its features."""
-    generators = [torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), seed)) for image in features.cpu()]
+    bits = features.cpu().contiguous().view(torch.uint8)  # NumPy has no bfloat16
+    generators = [torch.Generator().manual_seed(zlib.crc32(image.numpy(), seed)) for image in bits]
     draws = [torch.rand(count, steps, generator=generator) for generator in generators]
     return torch.stack(draws) if draws else torch.empty(0, count, steps)
 

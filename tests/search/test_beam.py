@@ -60,6 +60,13 @@ def test_captions_end_each_at_its_own_time():
     assert [f.log_probability for f in found] == pytest.approx([f.log_probability for f in alone], abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_decoders_of_other_precision_are_searched(make_decoder, precision):
+    decoder, features = make_decoder().to(precision), torch.randn(3, 5, 6).to(precision)
+    for captions in beam_search(decoder, features, 3):
+        assert all(caption.ids and math.isfinite(caption.log_probability) for caption in captions)
+
+
 def test_batched_equals_one_at_a_time(make_decoder, variant):
     decoder, features = make_decoder(variant), torch.randn(6, 5, 6) * 4
     together = greedy_search(decoder, features)

@@ -47,6 +47,13 @@ def test_a_seed_gives_the_same_captions_whatever_the_batch(make_decoder, variant
     assert together != ids_of(sample(decoder, features, seed=4, count=4))
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_decoders_of_other_precision_are_sampled(make_decoder, precision):
+    decoder, features = make_decoder().to(precision), torch.randn(3, 5, 6).to(precision)
+    for captions in sample(decoder, features, count=2):
+        assert all(caption.ids and math.isfinite(caption.log_probability) for caption in captions)
+
+
 def test_images_and_draws_have_luck_of_their_own():
     script = Script(*[[{A: 0.4, B: 0.3, C: 0.3}] * 8 + [{EOS: 1.0}]] * 2)
     found = ids_of(sample(script, features_of(0, 1), count=5))
