@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,6 +75,8 @@ def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Imag
         return nullcontext(source)
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if not isinstance(source, str | PathLike):
+        raise InputError(f"{name}: of type {type(source).__name__}; give a path, the bytes of a file or a Pillow image")
     path = Path(source)
     if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would wait for a writer
         raise InputError(f"{name}: a pipe or a device, not a file; save the picture first")

@@ -285,6 +285,13 @@ def test_errors_name_bytes_by_the_given_name():
         load_image(b"")
 
 
+@pytest.mark.parametrize("source", [io.BytesIO(b"photo"), np.zeros((4, 4, 3), np.uint8), None, 7])
+def test_what_is_no_source_is_not_called_damaged(source):
+    kind = type(source).__name__
+    with pytest.raises(InputError, match=f"^image: of type {kind}; give a path, the bytes of a file or a Pillow image"):
+        load_image(source)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
