@@ -78,8 +78,9 @@ class Calibration:
         nearer = torch.searchsorted(self.tail, self.photos.distances(gists))  # (B,)
         return 1 - nearer / (len(self.tail) + 1)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write it into the model folder, for the weights there. Raises ``InputError`` if it cannot be written."""
+        folder = Path(folder)
         subspace = {"mean": self.photos.mean.half(), "directions": self.photos.directions.half()}
         tensors = {"line": self.line, "tail": self.tail, **subspace}
         save_tensors(folder / CONFIDENCE, tensors, {"weights": folder_digest(folder)})

@@ -48,7 +48,7 @@ def test_a_gist_is_the_direction_of_the_mean_feature():
 
 def test_a_model_folder_keeps_it(folder):
     assert load_calibration(folder) is None
-    CALIBRATION.save(folder)
+    CALIBRATION.save(str(folder))
     found = load_calibration(folder)
     assert found.judge(ODD, [0.5]) == CALIBRATION.judge(ODD, [0.5])
     assert load_file(folder / CONFIDENCE)["directions"].dtype == torch.float16

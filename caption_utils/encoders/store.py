@@ -36,8 +36,9 @@ class FeatureStore:
     On disk: ``features.npy`` (all rows), ``done.npy`` (which rows are valid) and ``index.json`` (the images' names).
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: str | Path):
         """Raises ``InputError`` if one of its files is damaged."""
+        folder = Path(folder)
         try:
             names = json.loads((folder / "index.json").read_text(encoding="utf-8"))["names"]
             self.folder, self.row = folder, {name: i for i, name in enumerate(names)}
@@ -72,7 +73,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def extract(
-    dataset: CaptionDataset, encoder: Encoder, cache: Path | None = None, mirror: bool = False, rows: slice = ALL
+    dataset: CaptionDataset, encoder: Encoder, cache: str | Path | None = None, mirror: bool = False, rows: slice = ALL
 ) -> FeatureStore:
     """The store of the features of ``dataset``'s images; only missing rows are computed.
 
@@ -84,7 +85,7 @@ def extract(
     completed. Images that cannot be decoded raise an ``InputError`` that names them, after the others are stored.
     """
     names = dataset.image_names
-    folder = (cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
+    folder = Path(cache or writable_dir("features")) / f"{encoder.name}-{_key(dataset, encoder, mirror)}"
     joins = folder.exists()
     if not joins:
         _begin(folder, names, encoder)

@@ -75,7 +75,7 @@ def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Rel
     first, second = halves(captioner, val)
     names = train.image_names[:: len(train.image_names) // MOST + 1]
     calibration = calibrate(first, gists_of(extract(train, captioner.encoder), names))
-    calibration.save(Path(folder))
+    calibration.save(folder)
     return reliability(calibration, first, second)
 
 

@@ -306,9 +306,13 @@ def test_the_default_is_the_writable_data_folder(dataset, fake_encoder, cache):
     assert extract(dataset, fake_encoder).folder.parent == cache
 
 
+def test_a_cache_may_be_named_by_text(dataset, fake_encoder, tmp_path):
+    assert extract(dataset, fake_encoder, str(tmp_path)).folder.parent == tmp_path
+
+
 def test_a_store_opens_without_the_data_set(dataset, fake_encoder, tmp_path):
     store = extract(dataset, fake_encoder, tmp_path)
-    again = FeatureStore(store.folder)
+    again = FeatureStore(str(store.folder))
     assert list(again.row) == dataset.image_names
     assert np.array_equal(again.array, store.array)
 
