@@ -59,6 +59,19 @@ def test_a_full_disk_is_one_line_of_error_that_tells_whether_there_is_an_earlier
         path.touch()
 
 
+def test_the_old_file_is_there_until_the_new_one_takes_its_place(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(InputError, match="the earlier file is kept$"), replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/a\.txt: cannot be written"), replacing(tmp_path / "file" / "a.txt"):

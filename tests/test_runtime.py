@@ -128,7 +128,7 @@ def test_an_apple_gpu_that_lacks_an_operation_is_reported_and_not_used(monkeypat
     ("place", "operation"),
     [
         (torch.nn.functional, "adaptive_avg_pool2d"),
-        *((torch.Tensor, name) for name in ("sort", "cumsum", "gather", "scatter")),
+        *((torch.Tensor, name) for name in ("half", "sort", "cumsum", "gather", "scatter")),
     ],
 )
 def test_what_encoders_entmax_and_search_need_is_tried(monkeypatch, place, operation):

@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import shutil
@@ -157,6 +158,14 @@ def test_photos_with_equal_name_size_and_time_are_distinguished(tmp_path, size, 
     assert features._stamp(tmp_path / "a") != features._stamp(tmp_path / "b")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_among_the_photos_is_not_opened(tmp_path, monkeypatch):
+    """That would wait for somebody to write into it."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    monkeypatch.setattr(features.Path, "open", lambda *arguments, **named: pytest.fail("opened"))
+    assert features._stamp(tmp_path / "pipe.jpg") == "unreadable"
+
+
 def test_several_processes_fill_one_store_and_encode_each_photo_once(dataset, tmp_path, capsys):
     shares = [FakeEncoder() for _ in range(5)]
     for start, share in enumerate(shares):
@@ -254,6 +263,13 @@ def test_a_batch_of_nothing_but_corrupt_images(dataset, fake_encoder, tmp_path, 
     assert fake_encoder.seen == 8
 
 
+def test_up_to_three_corrupt_images_are_all_named(dataset, fake_encoder, tmp_path):
+    for name in ("4.png", "5.png", "8.png"):
+        dataset.path(name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"3 of 12 .*4\.png: .*5\.png: .*8\.png: the file is empty; [^;]*again$"):
+        extract(dataset, fake_encoder, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["features.npy", "done.npy"])
 def test_a_truncated_store_is_named(dataset, fake_encoder, tmp_path, name):
     path = extract(dataset, fake_encoder, tmp_path).folder / name
@@ -275,9 +291,18 @@ def test_a_store_without_its_index_is_to_be_deleted(dataset, fake_encoder, tmp_p
         extract(dataset, fake_encoder, tmp_path)
 
 
-def test_a_full_disk_leaves_no_files(dataset, fake_encoder, tmp_path, monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no disk space")
+def test_the_space_for_all_features_is_reserved(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 20)
+    features._reserve(tmp_path / "sparse")
+    assert (tmp_path / "sparse").stat().st_blocks * 512 >= 1 << 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_leaves_no_files(dataset, fake_encoder, tmp_path, monkeypatch, number):
     def full(path):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, "No space left on device")
 
     monkeypatch.setattr(features, "_reserve", full)
     with pytest.raises(InputError, match="cannot hold the features .*No space left.*free some disk space"):

@@ -31,7 +31,7 @@ def test_a_model_folder_is_refined_into_another(data_folder, tmp_path, tokenizer
     assert model.trained_on == start.trained_on and model.vocab.words == start.vocab.words
 
 
-def test_the_best_is_chosen_on_photos_that_the_start_was_not_trained_on(data_folder, tmp_path, capsys):
+def test_the_best_is_chosen_on_photos_that_the_start_was_not_trained_on(data_folder, tmp_path, fake_training, capsys):
     """The validation images are 2, 6 and 10; a single one has no CIDEr."""
     train_model(data_folder, tmp_path / "start", min_count=1, settings=SMALL)
     config = json.loads((tmp_path / "start" / "config.json").read_text())
