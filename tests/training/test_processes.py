@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import active_children
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +21,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from caption_utils.encoders import store
 from caption_utils.errors import InputError
-from caption_utils.training import refinement, run
+from caption_utils.training import processes, refinement, run
 from caption_utils.training.checkpoint import load_model
 from caption_utils.training.processes import all_reduce, broadcast, call_in_forks, join_processes
 
@@ -248,6 +251,47 @@ def test_one_fork_that_fails_ends_all(tmp_path):
     assert type(told) is ProcessRaisedException and str(told).endswith("KeyError: 'lost'\n")
     told = end_of(lambda: os.kill(os.getpid(), signal.SIGKILL), late)
     assert type(told) is ProcessExitedException and str(told) == "process 0 terminated with signal SIGKILL"
+
+
+@needs_fork
+def test_an_interruption_while_forks_start_leaves_none(monkeypatch):
+    """The system may give it to any thread; Python raises it in the main one."""
+    start_processes = processes.start_processes
+
+    def interrupted(*arguments, **named):
+        forks = start_processes(*arguments, **named)
+        signal.pthread_kill(other.submit(threading.get_ident).result(), signal.SIGINT)
+        return forks
+
+    monkeypatch.setattr(processes, "start_processes", interrupted)
+    monkeypatch.setattr(processes, "GRACE", 0.1)
+    try:
+        with ThreadPoolExecutor(1) as other, pytest.raises(KeyboardInterrupt):
+            call_in_forks(2, time.sleep, 60)
+        assert not active_children()
+    finally:
+        for fork in active_children():
+            fork.kill()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@needs_fork
+def test_forks_that_cannot_start_leave_interruptions_as_they_were(monkeypatch):
+    def refuse(*arguments, **named):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(processes, "start_processes", refuse)
+    with pytest.raises(BlockingIOError):
+        call_in_forks(2, print)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@needs_fork
+def test_another_thread_may_call_forks(capfd):
+    other = threading.Thread(target=call_in_forks, args=(2, print, "begun"))
+    other.start()
+    other.join()
+    assert capfd.readouterr().out == "begun\nbegun\n"
 
 
 # Of two that are interrupted, one does not hear of it, as one that waits for the other on its GPU.
