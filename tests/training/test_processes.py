@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -255,18 +254,17 @@ def test_one_fork_that_fails_ends_all(tmp_path):
 
 @needs_fork
 def test_an_interruption_while_forks_start_leaves_none(monkeypatch):
-    """The system may give it to any thread; Python raises it in the main one."""
     start_processes = processes.start_processes
 
     def interrupted(*arguments, **named):
         forks = start_processes(*arguments, **named)
-        signal.pthread_kill(other.submit(threading.get_ident).result(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
         return forks
 
     monkeypatch.setattr(processes, "start_processes", interrupted)
     monkeypatch.setattr(processes, "GRACE", 0.1)
     try:
-        with ThreadPoolExecutor(1) as other, pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
             call_in_forks(2, time.sleep, 60)
         assert not active_children()
     finally:
