@@ -5,15 +5,13 @@ A process that was started alone imports none of it, so that a notebook can stil
 
 import atexit
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from multiprocessing import get_context
-from threading import current_thread, main_thread
+from multiprocessing import active_children, get_context
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -89,12 +87,10 @@ def call_in_forks(count: int, function: Callable[..., object], *arguments: Any) 
         port = str(free.getsockname()[1])
     place = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     errors = get_context("fork").SimpleQueue()
-    started: list[Any] = []
+    others = active_children()
     try:
-        with _interruptions_held():  # one would leave forks that are not known yet
-            given = (place, errors, function, arguments)
-            forks = start_processes(_in_fork, given, count, join=False, start_method="fork")
-            started += forks.processes
+        given = (place, errors, function, arguments)
+        forks = start_processes(_in_fork, given, count, join=False, start_method="fork")
         while not forks.join():
             pass
     except ProcessException:  # of the first to end, which may be one that waited for another
@@ -102,6 +98,7 @@ def call_in_forks(count: int, function: Callable[..., object], *arguments: Any) 
             raise
         raise InputError(errors.get()) from None
     finally:
+        started = [child for child in active_children() if child not in others]  # also if only some could be started
         try:
             for fork in started:
                 fork.join(GRACE)
@@ -111,27 +108,7 @@ def call_in_forks(count: int, function: Callable[..., object], *arguments: Any) 
                 fork.join()
 
 
-@contextmanager
-def _interruptions_held() -> Iterator[None]:
-    """An interruption, of which only the main thread hears, comes at the end.
-
-    A mask of signals would not hold it: the other threads of a notebook would take it.
-    """
-    if current_thread() is not main_thread():
-        yield
-        return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            signal.raise_signal(signal.SIGINT)
-
-
 def _in_fork(rank: int, place: dict[str, str], errors: Any, function: Callable[..., object], arguments: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # its parent holds interruptions just now
     os.environ |= {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)  # those that the parent's work on the CPU has started are not there in a fork
     # nor is a notebook's thread for what is printed

@@ -270,18 +270,21 @@ def test_an_interruption_while_forks_start_leaves_none(monkeypatch):
     finally:
         for fork in active_children():
             fork.kill()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @needs_fork
-def test_forks_that_cannot_start_leave_interruptions_as_they_were(monkeypatch):
-    def refuse(*arguments, **named):
+def test_forks_that_started_end_if_others_cannot(monkeypatch):
+    start_processes = processes.start_processes
+
+    def refuse(function, arguments, count, **named):
+        start_processes(function, arguments, 1, **named)
         raise BlockingIOError("no more processes")
 
     monkeypatch.setattr(processes, "start_processes", refuse)
+    monkeypatch.setattr(processes, "GRACE", 0.1)
     with pytest.raises(BlockingIOError):
-        call_in_forks(2, print)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        call_in_forks(2, time.sleep, 60)
+    assert not active_children()
 
 
 @needs_fork
@@ -302,13 +305,18 @@ def train():
     if os.environ["RANK"] == "1":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        print("begun")
+        os.write(1, b"begun\\n")
         time.sleep(30)
     except KeyboardInterrupt:
         print("interrupted")
         raise
 
-processes.GRACE = 1
+def start(*arguments, begin=processes.start_processes, **named):
+    forks = begin(*arguments, **named)
+    os.write(1, b"begun\\n")  # at once and whole, whatever others write
+    return forks
+
+processes.GRACE, processes.start_processes = 1, start
 try:
     processes.call_in_forks(2, train)
 except KeyboardInterrupt:
@@ -321,6 +329,6 @@ except KeyboardInterrupt:
 def test_an_interruption_reaches_all_forks_and_none_outlives_it():
     start = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], **start) as script:
-        assert [script.stdout.readline() for _ in range(2)] == ["begun\n", "begun\n"]
+        assert [script.stdout.readline() for _ in range(3)] == ["begun\n"] * 3
         os.killpg(script.pid, signal.SIGINT)
         assert script.stdout.read() == "interrupted\nended []\n"
