@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from caption_utils.data.datasets import CaptionDataset, load_dataset
-from caption_utils.data.folders import IMAGE_FOLDERS, MOST_ENTRIES, walk
+from caption_utils.data.folders import DEPTH, IMAGE_FOLDERS, MOST_ENTRIES, walk
 from caption_utils.data.layouts import find_caption_file
 from caption_utils.errors import InputError
 from caption_utils.runtime import KAGGLE_INPUT, repository
 
 KAGGLE_NAME = "adityajn105/flickr8k"
-KAGGLE_DEPTH = 4
 
 
 def find_dataset(download: bool = False) -> CaptionDataset:
@@ -41,7 +40,7 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     if not setting:
         if any(local.glob("[!.]*")):
             return local, "found in the repository", None
-        if found := find_layout(KAGGLE_INPUT, KAGGLE_DEPTH, skip=demo.resolve()):
+        if found := find_layout(KAGGLE_INPUT):
             return found, f"found under {KAGGLE_INPUT}", None
         if download:
             return _download(), "downloaded from Kaggle", "flickr8k"
@@ -50,10 +49,13 @@ def _locate(download: bool) -> tuple[Path, str, str | None]:
     return demo, "found by CAPTION_DATA" if setting else "the demo set, since no other was found", "demo"
 
 
-def find_layout(base: Path, depth: int, skip: Path | None = None) -> Path | None:
-    """The first folder, at most ``depth`` levels below ``base``, with a caption file and a folder of images."""
-    for folder in walk(base, depth, MOST_ENTRIES):
-        if folder.resolve() != skip and any(os.path.isdir(folder / name) for name in IMAGE_FOLDERS):
+def find_layout(base: Path) -> Path | None:
+    """The first folder in or below ``base`` with a caption file and a folder of images, except copies of the demo set,
+    which an earlier session's output may hold.
+    """
+    for folder in walk(base, DEPTH, MOST_ENTRIES):
+        drawn = os.path.isfile(folder / "scenes.json")
+        if not drawn and any(os.path.isdir(folder / name) for name in IMAGE_FOLDERS):
             with suppress(InputError):
                 find_caption_file(folder)
                 return folder

@@ -152,7 +152,7 @@ KAGGLE = [
 ]
 
 
-@pytest.mark.parametrize("below", ["flickr8k", "datasets/owner/flickr8k", "a/b/c/d"])
+@pytest.mark.parametrize("below", ["flickr8k", "datasets/owner/flickr8k/Flickr_Data/Flickr_Data", "1/2/3/4/5/6/7"])
 @pytest.mark.parametrize(("captions", "images"), KAGGLE)
 def test_search_finds_every_layout(tmp_path, below, captions, images):
     root = tmp_path / below
@@ -162,13 +162,12 @@ def test_search_finds_every_layout(tmp_path, below, captions, images):
     write(tmp_path / ".hidden" / "captions.txt")
     write(tmp_path / "alone" / "captions.txt")
     (tmp_path / "photos" / "Images").mkdir(parents=True)
-    assert find_layout(tmp_path, depth=4) == root
+    assert find_layout(tmp_path) == root
     assert find_caption_file(root) == root / captions
 
 
-def test_search_is_bounded_and_skips_a_folder(tmp_path):
-    for folder in ("1/2/3/4/5", "demo"):
-        write(tmp_path / folder / "captions.txt")
-        (tmp_path / folder / "Images").mkdir()
-    assert find_layout(tmp_path, depth=4, skip=tmp_path / "demo") is None
-    assert find_layout(tmp_path / "missing", depth=4) is None
+def test_search_is_bounded_and_passes_over_the_demo_set(tmp_path):
+    make(tmp_path / "1/2/3/4/5/6/7/8")
+    write(make(tmp_path / "notebook" / "captioning" / "data" / "demo") / "scenes.json", "{}")
+    assert find_layout(tmp_path) is None
+    assert find_layout(tmp_path / "missing") is None
