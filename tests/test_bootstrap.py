@@ -140,6 +140,13 @@ def test_an_unreachable_address_is_named(empty):
     assert "/no/such.git" in result.stderr and "with internet on" in last_line(result)
 
 
+def test_the_package_without_its_repository_is_told_to_be_removed(empty, tmp_path):
+    package = put_repository(tmp_path / "site") / "caption_utils"
+    (tmp_path / "site" / "pyproject.toml").unlink()
+    told = last_line(start(empty, tmp_path / "site", PACKAGES))
+    assert told.startswith(f"ImportError: {package}: the package alone, without data and results; run `%pip uninstall")
+
+
 def test_missing_packages_are_named_on_a_local_machine(empty):
     put_repository(empty)
     assert "safetensors not installed: use `make lab`" in last_line(start(empty, empty))
