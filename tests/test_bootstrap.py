@@ -88,8 +88,9 @@ def test_found_where_kaggle_attaches_it(empty, tmp_path, inside):
     assert place_of(start(empty, CAPTION_INPUT=str(tmp_path / "input"))) == attached.resolve()
 
 
-def test_found_where_it_was_unpacked(empty):
-    unpacked = put_repository(empty / "captioning-main")
+@pytest.mark.parametrize("inside", ["captioning", "captioning/captioning-main"])
+def test_found_where_it_was_unpacked(empty, inside):
+    unpacked = put_repository(empty / inside)
     assert place_of(start(empty)) == unpacked.resolve()
 
 
@@ -137,7 +138,12 @@ def test_nothing_available_says_what_to_attach_or_set(empty):
 
 def test_an_unreachable_address_is_named(empty):
     result = start(empty, CAPTION_REPO="file:///no/such.git")
-    assert "/no/such.git" in result.stderr and "with internet on" in last_line(result)
+    assert "/no/such.git" in result.stderr and "internet on" in last_line(result)
+
+
+def test_a_folder_in_the_way_of_the_clone_is_named(empty, remote):
+    (empty / "captioning" / "notes").mkdir(parents=True)
+    assert "no folder captioning" in last_line(start(empty, CAPTION_REPO=remote))
 
 
 def test_the_package_without_its_repository_is_told_to_be_removed(empty, tmp_path):
