@@ -300,24 +300,25 @@ def own_photos(folder, number):
 
 
 @pytest.fixture
-def two_notebooks(tmp_path):
-    """A notebook with the code of 01 on five photos of one's own, then with that of 06 on two: they share a kernel."""
+def own_notebooks(tmp_path):
+    """A notebook with the code and the solutions of four on a few photos of one's own each: they share a kernel."""
     cells = []
-    for start, number in (("01", 5), ("06", 2)):
+    for start, number in (("01", 5), ("02", 5), ("06", 2), ("08", 8)):
         (path,) = (path for path in PATHS if path.stem.startswith(start))
-        folder = own_photos(tmp_path / f"{tmp_path.name}-{number}", number)
+        folder = own_photos(tmp_path / f"{tmp_path.name}-{start}", number)
         cells.append(nbformat.v4.new_code_cell(f'import os\nos.environ["CAPTION_DATA"] = {folder!r}'))
-        cells += [nbformat.v4.new_code_cell(cell.source) for cell in code_cells(read(path))]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "both.ipynb")
-    yield tmp_path / "both.ipynb"
-    for folder in (ROOT / "data" / "models").glob(f"*-{tmp_path.name}-*"):
-        shutil.rmtree(folder)
+        sources = [*(cell.source for cell in code_cells(read(path))), *solutions(read(path))]
+        cells += map(nbformat.v4.new_code_cell, sources)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "own.ipynb")
+    yield tmp_path / "own.ipynb"
+    for path in (ROOT / "data" / "models").glob(f"*-{tmp_path.name}-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.mark.slow
-def test_own_data_of_five_photos_are_explored_and_two_are_evaluated_without_java(two_notebooks, monkeypatch):
+def test_a_few_photos_of_ones_own_run_through_notebooks_and_solutions_without_java(own_notebooks, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    cells = code_cells(executed(two_notebooks))
+    cells = code_cells(executed(own_notebooks))
     told = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
     assert "5 images, 5 captions" in told and "no image has a second caption" in told
     assert "so one reference is all there is" in told and "nothing to recall" in told
