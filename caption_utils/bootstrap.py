@@ -31,8 +31,8 @@ def complete() -> None:
     sleep_while_waiting()
     if not repository():
         raise ImportError(
-            f"{Path(__file__).parent}: the package alone, without data and results; "
-            "run `%pip uninstall -y caption_utils`, restart the kernel, and run this cell again"
+            f"{Path(__file__).parent}: the package alone, without data and results; remove it "
+            "(`%pip uninstall -y caption_utils` if pip installed it), restart the kernel, and run this cell again"
         )
     if absent() and host() != "local":
         links = sorted({f"--find-links={path.parent}" for path in KAGGLE_INPUT.rglob("*.whl")})
