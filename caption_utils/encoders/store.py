@@ -89,12 +89,13 @@ def extract(
     joins = folder.exists()
     if not joins:
         _begin(folder, names, encoder)
-    done = _mapped(folder / "done.npy", "r")
-    if missing := [row for row in range(len(names))[rows] if not done[row]]:
-        if joins and rows == ALL:
+    store = FeatureStore(folder)  # a damaged one is told before any work
+    done, every = _mapped(folder / "done.npy", "r"), range(len(names))
+    if missing := [row for row in every[rows] if not done[row]]:
+        if joins and every[rows] == every:
             Random().shuffle(missing)  # the generator of its own leaves seeded ones alone
         _fill(folder, {row: dataset.path(names[row]) for row in missing}, encoder, mirror, quiet=bool(rows.start))
-    return FeatureStore(folder)
+    return store
 
 
 def _key(dataset: CaptionDataset, encoder: Encoder, mirror: bool) -> str:
