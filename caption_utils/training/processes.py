@@ -87,18 +87,19 @@ def call_in_forks(count: int, function: Callable[..., object], *arguments: Any) 
         port = str(free.getsockname()[1])
     place = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     errors = get_context("fork").SimpleQueue()
-    others = active_children()
+    others, ended = active_children(), False
     try:
         given = (place, errors, function, arguments)
         forks = start_processes(_in_fork, given, count, join=False, start_method="fork")
-        while not forks.join():
+        while not (ended := forks.join()):
             pass
     except ProcessException:  # of the first to end, which may be one that waited for another
         if errors.empty():
             raise
         raise InputError(errors.get()) from None
     finally:
-        started = [child for child in active_children() if child not in others]  # also if only some could be started
+        # also if only some could be started; after success, other children may be another thread's
+        started = [child for child in active_children() if not (ended or child in others)]
         try:
             for fork in started:
                 fork.join(GRACE)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from caption_utils.config import MEASURES
 from caption_utils.errors import InputError
 from caption_utils.files import replacing
-from caption_utils.training.checkpoint import CONFIG, LAST, VOCAB, WEIGHTS, save_tensors
+from caption_utils.training.checkpoint import CONFIG, ENCODER_WEIGHTS, LAST, VOCAB, WEIGHTS, save_tensors
 
 LOG_FIELDS = ("epoch", "train_loss", *MEASURES, "learning_rate", "captions_per_second", "seconds")
 History = list[dict[str, float]]  # a row for each validation
@@ -102,7 +102,9 @@ def load_progress(folder: Path) -> Progress | None:
         best_is_last = best(progress.history) is progress.history[-1]  # then the state holds the model's weights
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); the model beside it is whole; train into a new folder") from None
-    missing = [name for name in (WEIGHTS, CONFIG, VOCAB) if not (folder / name).exists()]
+    fine_tuned = any(name.startswith("stages.") for name in tensors)
+    names = (WEIGHTS, CONFIG, VOCAB, ENCODER_WEIGHTS) if fine_tuned else (WEIGHTS, CONFIG, VOCAB)
+    missing = [name for name in names if not (folder / name).exists()]
     if missing and not best_is_last:
         raise InputError(
             f"{folder}: holds a run, but not {' and '.join(missing)} of its best epoch; "

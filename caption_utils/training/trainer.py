@@ -142,6 +142,8 @@ class Trainer:
         shared = broadcast(torch.tensor(value, dtype=torch.float64, device=self.processes.device)).item()
         usable = all(weights.half().isfinite().all() for weights in self.parameters)  # as model folders hold them
         if not usable or not math.isfinite(shared):  # a loss may overflow in a step that the scaler leaves out
+            if row["epoch"] == 0:
+                raise InputError("the model to start from gives no finite value; take another")
             raise InputError(
                 f"{self.folder}: diverged in epoch {row['epoch']:.4g}; train into a new folder at a lower learning_rate"
                 + "; the best model before that is kept" * bool(self.history)
@@ -363,7 +365,7 @@ def fit(
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
     was interrupted there, it goes on after its last validation, as if nothing had happened: on a CPU, with as many
     threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
-    another run, or if a GPU's memory is too small.
+    another run, if the model diverges, or if a GPU's memory is too small.
 
     Several processes call it alike, each with the same weights to start from. ``KeyboardInterrupt`` leaves weights and
     folder as they were after the last validation, and is raised again.

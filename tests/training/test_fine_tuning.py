@@ -16,9 +16,10 @@ from caption_utils.encoders.encoder import Encoder, EncoderSpec
 from caption_utils.errors import InputError
 from caption_utils.evaluation.report import evaluate_model
 from caption_utils.runtime import sent
-from caption_utils.training import refinement, trainer
+from caption_utils.training import fine_tuning, refinement, trainer
 from caption_utils.training.checkpoint import ENCODER_WEIGHTS, LAST, WEIGHTS, Model, load_model
 from caption_utils.training.fine_tuning import FineTuning
+from caption_utils.training.progress import load_progress, save_progress
 from caption_utils.training.refinement import fine_tune_model
 from caption_utils.training.run import train_model
 
@@ -169,6 +170,22 @@ def test_encoder_weights_that_are_missing_or_do_not_fit(tune, tmp_path):
     for wrong in ({"parts.3.0.weight": torch.ones(2)}, {"parts.9.0.weight": torch.ones(2)}):
         with pytest.raises(InputError, match="encoder small: weights that do not fit"):
             published().with_weights(wrong)
+
+
+def test_a_run_whose_best_encoder_is_gone_does_not_go_on(tune, tmp_path):
+    tune("tuned")
+    progress = load_progress(tmp_path / "tuned")
+    (tmp_path / "tuned" / ENCODER_WEIGHTS).unlink()
+    worse = progress.history[-1] | {"val_perplexity": 1e9}
+    save_progress(tmp_path / "tuned", replace(progress, history=[*progress.history, worse]))
+    with pytest.raises(InputError, match=r"holds a run, but not encoder\.safetensors of its best epoch; restore"):
+        tune("tuned")
+
+
+def test_a_start_without_finite_values_is_to_be_replaced(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "perplexity", lambda decoder, batches: float("nan"))
+    with pytest.raises(InputError, match="^the model to start from gives no finite value; take another$"):
+        tune("tuned")
 
 
 def test_a_model_of_another_encoder_is_told_at_once(tune, monkeypatch):

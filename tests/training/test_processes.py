@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pandas as pd
@@ -285,6 +285,23 @@ def test_forks_that_started_end_if_others_cannot(monkeypatch):
     with pytest.raises(BlockingIOError):
         call_in_forks(2, time.sleep, 60)
     assert not active_children()
+
+
+@needs_fork
+def test_a_child_that_another_thread_starts_meanwhile_is_left_alone(monkeypatch):
+    start_processes, child = processes.start_processes, get_context("fork").Process(target=time.sleep, args=(60,))
+
+    def start_both(*arguments, **named):
+        child.start()
+        return start_processes(*arguments, **named)
+
+    monkeypatch.setattr(processes, "start_processes", start_both)
+    monkeypatch.setattr(processes, "GRACE", 0.1)
+    try:
+        call_in_forks(2, int)
+        assert child.is_alive()
+    finally:
+        child.kill()
 
 
 @needs_fork
