@@ -11,7 +11,7 @@ from skimage.data import data_dir
 from caption_utils.runtime import host
 
 JUPYTER_MEGABYTES = 10  # a server whose limit was not raised silently drops larger uploads
-LIMIT_VARIABLE = "CAPTION_UPLOAD_MB"  # set by a server that lets more through
+LIMIT_VARIABLE = "CAPTION_UPLOAD_MB"  # the limit that a server sets; it lets more through
 SAMPLES = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
@@ -31,14 +31,14 @@ def uploaded_photos(value: Any) -> list[Photo]:
 
 
 def upload_megabytes() -> int:
-    """The size in megabytes from which the host drops an upload."""
+    """The size in megabytes above which an upload is dropped by the host, or refused by the widget."""
     return int(os.environ.get(LIMIT_VARIABLE) or (1 if host() == "colab" else JUPYTER_MEGABYTES))
 
 
 def too_large(photos: list[Photo]) -> bool:
     """Whether uploaded photos exceed the limit that the server set. Without one, what a host lets through is fine."""
     megabytes = sum(len(photo.source) for photo in photos if isinstance(photo.source, bytes)) / 2**20
-    return LIMIT_VARIABLE in os.environ and megabytes > upload_megabytes()
+    return bool(os.environ.get(LIMIT_VARIABLE)) and megabytes > upload_megabytes()
 
 
 def sample_photos() -> list[Path]:

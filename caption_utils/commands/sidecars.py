@@ -161,8 +161,8 @@ def _map_of_several(out: Path, photo: Path) -> Path:
 def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
     """Photo → file of its attention map: ``out`` for one photo, ``out-NAME.png`` beside it for each of several.
 
-    Raises ``InputError`` for an unknown format, two photos with the same file, and a map that would replace a photo,
-    also where case does not count.
+    Raises ``InputError`` for an unknown format, two photos with the same file, and a photo that has the name of a map
+    or of ``out``, also where case does not count.
     """
     path = Path(out)
     if path.suffix.lower() not in MAP_SUFFIXES:
@@ -173,9 +173,9 @@ def map_paths(out: str, photos: Sequence[Path]) -> dict[Path, Path]:
         if (key := key_of(own)) in taken:
             raise InputError(f"{own}: would hold the maps of both {taken[key]} and {photo}; caption them one at a time")
         found[photo], taken[key] = own, photo
-    if replaced := taken.keys() & set(map(key_of, photos)):
-        own = found[taken[min(replaced)]]
-        raise InputError(f"{own}: is one of the photos; name another file for the attention map")
+    maps = {key_of(own): own for own in (path, *found.values())}  # ``without_maps`` takes all of them for maps
+    if replaced := maps.keys() & set(map(key_of, photos)):
+        raise InputError(f"{maps[min(replaced)]}: is one of the photos; name another file for the attention map")
     return found
 
 
@@ -201,7 +201,7 @@ def read_table(table: str) -> tuple[int, set[str]]:
     data = Path(table).read_bytes() if os.path.lexists(table) else b""
     whole = data[: data.rfind(b"\n") + 1]
     while whole.count(b'"') % 2:  # ends within a name of several lines
-        whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
+        whole = whole[: whole.rfind(b"\n", 0, whole.rfind(b'"')) + 1]
     rows = csv.reader(io.StringIO(whole.decode("utf-8", ERRORS), newline=""))
     try:
         header = next(rows, []) if data else []

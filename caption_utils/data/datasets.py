@@ -41,10 +41,10 @@ class CaptionDataset:
         table = self.table[self.table["split"] == name].reset_index(drop=True)
         if table.empty:
             present = ", ".join(split for split in SPLITS if split in set(self.table["split"]))
-            lost = f" (captioned images without a file: {len(self.missing)})"
+            lost = f"captioned images without a file: {len(self.missing)}; " if self.missing else ""
             hints = {
                 "random": f" (it takes {FEWEST.get(name)} images in all)",
-                "official": lost if self.missing else " (a random split would have some)",
+                "official": f" ({lost}a random split would have some)",
             }
             hint = hints.get(self.scheme, "") if name in SPLITS else ""
             raise InputError(f"split {name!r} of {self.name} has no images{hint}; choose one of: {present}")

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caption_utils.data.folders import files_in, listing
+from caption_utils.data.folders import MOST_ENTRIES, files_in, listing
 from caption_utils.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, column
 from caption_utils.data.vocab import has_word
 from caption_utils.errors import InputError
@@ -107,8 +107,12 @@ def _is_caption_file(path: Path) -> bool:
 
 
 def passed_over(file: Path) -> list[str]:
-    """Names of the other caption files beside ``file``, which ``find_caption_file`` chose by its name."""
-    return [path.name for path in files_in(file.parent) if path != file and _is_caption_file(path)]
+    """Names of the other caption files beside ``file``, which ``find_caption_file`` chose by its name.
+
+    Only the first ``MOST_ENTRIES`` that may be one by their suffix are read.
+    """
+    others = [path for path in files_in(file.parent) if path != file and path.suffix.lower() in SUFFIXES]
+    return [path.name for path in others[:MOST_ENTRIES] if _is_caption_file(path)]
 
 
 def read_captions(path: Path) -> CaptionFile:

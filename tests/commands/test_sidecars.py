@@ -375,6 +375,12 @@ def test_a_photo_given_twice_has_one_map():
     }
 
 
+@pytest.mark.parametrize("name", ["out.png", "OUT.png", "out-a.png"])
+def test_no_photo_among_several_may_be_taken_for_a_map_later(name):
+    with pytest.raises(InputError, match=r"^out(-a)?\.png: is one of the photos; name another file"):
+        map_paths("out.png", [Path("a.png"), Path(name)])
+
+
 def test_names_that_differ_in_case_may_be_one_file():
     with pytest.raises(InputError, match=r"Photo\.PNG: is one of the photos; name another file for the attention map"):
         map_paths("Photo.PNG", [Path("photo.png")])

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from caption_utils.data import splits
+from caption_utils.data import layouts, splits
 from caption_utils.data.datasets import load_dataset
 from caption_utils.errors import InputError
 
@@ -85,8 +85,8 @@ def test_a_split_whose_photos_lie_in_another_folder_says_that_they_are_missing(t
     assert dataset.notes[0] == f"{where}: 5 (15.jpg, 16.jpg, 17.jpg, …)"
     with pytest.raises(InputError) as caught:
         dataset.split("test")
-    told = "split 'test' of toy has no images (captioned images without a file: 5); choose one of: train"
-    assert str(caught.value) == told
+    hint = "captioned images without a file: 5; a random split would have some"
+    assert str(caught.value) == f"split 'test' of toy has no images ({hint}); choose one of: train"
 
 
 @pytest.mark.parametrize("name", ["test", "valid"])
@@ -166,6 +166,14 @@ def test_an_image_in_two_splits(tmp_path):
 
 def test_unknown_scheme(tmp_path):
     fails("split='karpathy' is unknown; use one of official, first6k, source, random", tmp_path, split="karpathy")
+
+
+def test_of_many_text_files_beside_the_captions_a_few_are_read(tmp_path, monkeypatch):
+    root = make(tmp_path / "toy")
+    for name in ("a", "b", "c"):
+        (root / f"{name}.txt").write_text("image,caption\n")
+    monkeypatch.setattr(layouts, "MOST_ENTRIES", 2)
+    assert load_dataset(root).notes[0].endswith(": 2 (a.txt, b.txt)")
 
 
 def test_other_caption_files_beside_the_one_that_is_read_are_noted(tmp_path):
