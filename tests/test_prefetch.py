@@ -8,8 +8,9 @@ from caption_utils.prefetch import prefetch
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (4, 3), (2, 100)])
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
-def test_all_come_in_order(count, threads, ahead):
-    assert list(prefetch(lambda i: i * i, range(count), threads, ahead)) == [i * i for i in range(count)]
+@pytest.mark.parametrize("helping", [False, True])
+def test_all_come_in_order(count, threads, ahead, helping):
+    assert list(prefetch(lambda i: i * i, range(count), threads, ahead, helping)) == [i * i for i in range(count)]
 
 
 def test_the_next_are_made_while_one_is_in_use_and_no_more_than_those():
@@ -45,8 +46,26 @@ def test_no_more_at_once_than_there_are_threads():
     assert max(most) == 2
 
 
-def test_a_failure_is_raised_in_its_turn():
-    found = prefetch(lambda i: 1 / (2 - i), range(4), threads=2, ahead=4)
+@pytest.mark.parametrize("helping", [False, True])
+def test_a_caller_that_helps_makes_others_while_it_waits(helping):
+    """The thread makes the first, and ends when the caller has made the next two, or has had the time to."""
+    here, two, made = threading.current_thread(), threading.Semaphore(0), {}
+
+    def make(i):
+        made[i] = threading.current_thread() is here
+        if i == 0:
+            assert not helping or (two.acquire(timeout=30) and two.acquire(timeout=30))
+        elif made[i]:
+            two.release()
+        return i
+
+    assert list(prefetch(make, range(3), threads=1, ahead=3, helping=helping)) == [0, 1, 2]
+    assert made == {0: False, 1: helping, 2: helping}
+
+
+@pytest.mark.parametrize("helping", [False, True])
+def test_a_failure_is_raised_in_its_turn(helping):
+    found = prefetch(lambda i: 1 / (2 - i), range(4), threads=2, ahead=4, helping=helping)
     assert [next(found), next(found)] == [0.5, 1]
     with pytest.raises(ZeroDivisionError):
         next(found)

@@ -22,10 +22,13 @@ BATCHES_AT_ONCE = 2  # while the threads of one wait for each other, those of th
 BATCHES_AHEAD = 16  # decoded, and encoded, before they are asked for
 
 
-def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) -> Iterator[Tensor | InputError]:
+def encode(
+    encoder: Encoder, sources: Iterable[Source], mirror: bool = False, helping: bool = False
+) -> Iterator[Tensor | InputError]:
     """For each picture in order its features ``(N, D)``, on the encoder's device, or why it cannot be read.
 
-    ``mirror`` encodes the left-right mirrored pictures instead.
+    ``mirror`` encodes the left-right mirrored pictures instead. On a CPU, a caller that is ``helping`` encodes some of
+    them itself while it would wait.
     """
     device = next(encoder.parameters()).device
     size = BATCH[device.type]
@@ -34,8 +37,9 @@ def encode(encoder: Encoder, sources: Iterable[Source], mirror: bool = False) ->
     batches = iter(lambda: list(islice(pixels, size)), [])
     work = partial(map_stacked, lambda images: encoder(sent(images, device)))  # (B, 3, S, S) → (B, N, D)
     at_once = min(BATCHES_AT_ONCE, torch.get_num_threads())  # a thread that is alone waits for none
+    helping = helping and device.type == "cpu"
     # PyTorch may abort if several threads use an Apple GPU, and the search uses it in the caller's.
-    encoded = map(work, batches) if device.type == "mps" else prefetch(work, batches, at_once, ahead=BATCHES_AHEAD)
+    encoded = map(work, batches) if device.type == "mps" else prefetch(work, batches, at_once, BATCHES_AHEAD, helping)
     for features in encoded:
         yield from features
 

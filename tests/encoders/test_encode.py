@@ -69,11 +69,32 @@ def test_an_apple_gpu_is_used_by_the_calling_thread_alone(fake_encoder, monkeypa
     assert used == {threading.get_ident()}
 
 
+@pytest.mark.parametrize("helping", [False, True])
+def test_a_caller_that_helps_encodes_too(fake_encoder, monkeypatch, helping):
+    monkeypatch.setattr(module, "BATCH", {"cpu": 1})
+    here, forward, used, helped = threading.get_ident(), fake_encoder.forward, set(), threading.Event()
+
+    def note(images):
+        used.add(threading.get_ident())
+        if threading.get_ident() == here:
+            helped.set()
+        assert not helping or helped.wait(30)
+        return forward(images)
+
+    monkeypatch.setattr(fake_encoder, "forward", note)
+    assert len(list(encode(fake_encoder, pictures(8), helping=helping))) == 8
+    assert (here in used) == helping
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """How many threads are asked for: to decode, to encode."""
     found = []
-    counted = lambda make, items, threads, ahead: found.append(threads) or prefetch(make, items, threads, ahead)  # noqa: E731
+
+    def counted(make, items, threads, *rest, **named):
+        found.append(threads)
+        return prefetch(make, items, threads, *rest, **named)
+
     monkeypatch.setattr(module, "prefetch", counted)
     return found
 
