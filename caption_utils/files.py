@@ -1,6 +1,7 @@
-"""Files: written whole or not at all; found in an installed package; downloaded once."""
+"""Files: read as text; written whole or not at all; found in an installed package; downloaded once."""
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -8,6 +9,24 @@ from pathlib import Path
 from uuid import uuid4
 
 from caption_utils.errors import InputError
+
+
+def read_text(path: Path, most: int = -1, errors: str = "strict") -> str:
+    """UTF-8 text, or UTF-16 with its byte-order mark, of the first ``most`` bytes; line ends as ``\\n``.
+
+    Raises ``InputError`` for a file that cannot be read, and with ``errors="strict"`` for other encodings.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most)
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig", errors)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"line {line} is not {error.encoding.upper()}"
+        raise InputError(f"{path}: {what}; save the file as UTF-8 and try again") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextmanager

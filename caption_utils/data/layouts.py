@@ -9,7 +9,6 @@ import json
 import os
 import re
 from ast import literal_eval
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from caption_utils.data.folders import MOST_ENTRIES, files_in, listing
 from caption_utils.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, column
 from caption_utils.data.vocab import has_word
 from caption_utils.errors import InputError
+from caption_utils.files import read_text
 
 KNOWN_NAMES = ("captions.txt", "flickr8k.token.txt", "results.csv", "results_20130124.token")
 SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
@@ -134,24 +134,6 @@ def read_captions(path: Path) -> CaptionFile:
     for reason, numbers in file.dropped.items():
         file.notes.append(f"{path.name}: rows dropped ({reason}): {summary(numbers, where)}")
     return file
-
-
-def read_text(path: Path, most: int = -1, errors: str = "strict") -> str:
-    """UTF-8 text, or UTF-16 with its byte-order mark, of the first ``most`` bytes; line ends as ``\\n``.
-
-    Raises ``InputError`` for a file that cannot be read, and with ``errors="strict"`` for other encodings.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(most)
-        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig", errors)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        what = f"line {line} is not {error.encoding.upper()}"
-        raise InputError(f"{path}: {what}; save the file as UTF-8 and try again") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _reader(path: Path) -> Callable[[CaptionFile, str], None] | None:

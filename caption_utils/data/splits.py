@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caption_utils.data.folders import DEPTH, MOST_ENTRIES, files_in, spelled_as_in, walk
-from caption_utils.data.layouts import note_names, read_text
+from caption_utils.data.layouts import note_names
 from caption_utils.errors import InputError
+from caption_utils.files import read_text
 from caption_utils.runtime import KAGGLE_INPUT
 
 if TYPE_CHECKING:  # takes a second, which captioning does not need

@@ -77,9 +77,9 @@ def extract(
 ) -> FeatureStore:
     """The store of the features of ``dataset``'s images; only missing rows are computed.
 
-    ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store. With
-    ``rows`` each computes its own, and the store is complete when all have returned; without, they share the work as it
-    comes: one that finds a store begun takes its rows in random order, and all skip those that others have done. Its
+    ``mirror`` stores the features of the left-right mirrored images instead. Several processes may fill one store. If
+    each has some ``rows`` of its own, the store is complete when all have returned; if they have all rows, they share
+    the work: one that finds a store begun takes its rows in random order, and all skip those that others have done. Its
     folder lies in ``cache``, by default the writable data folder; its name is a hash of encoder, weights, transform and
     photos, so that a change in any of them makes a new store. If Kaggle has attached one of that name, it is copied and
     completed. Images that cannot be decoded raise an ``InputError`` that names them, after the others are stored.
