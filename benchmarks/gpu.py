@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -32,10 +33,10 @@ from drawn import Size, Task  # noqa: E402
 
 from caption_utils.config import DecoderConfig, TrainConfig  # noqa: E402
 from caption_utils.errors import InputError  # noqa: E402
-from caption_utils.model.decoder import build_decoder  # noqa: E402
+from caption_utils.model.decoder import Batch, Decoder, build_decoder  # noqa: E402
 from caption_utils.search.beam import beam_search  # noqa: E402
 from caption_utils.training.checkpoint import LAST  # noqa: E402
-from caption_utils.training.loss import caption_loss  # noqa: E402
+from caption_utils.training.loss import TeacherForcing, caption_loss  # noqa: E402
 from caption_utils.training.progress import load_progress  # noqa: E402
 from caption_utils.training.trainer import teacher_forcing  # noqa: E402
 
@@ -49,21 +50,30 @@ Row = tuple[str, float, str]  # task, value, unit
 
 
 def check_equal_to_the_cpu(place: torch.device, size: Size, folder: Path) -> None:
-    """Logits, alphas and gradients of both decoders in float32, within 1e-4."""
+    """Logits, alphas and gradients of both decoders in float32, plain and as training computes them, within 1e-4."""
     for attention in ATTENTIONS:
         task, found = Task(replace(size, images=8), CPU, attention), []
         decoder = task.decoder()
         decoder.dropout.p = 0.0
         for task.place in (CPU, place):
-            decoder.to(task.place).zero_grad()
-            batch = next(task.batches(8).in_order())
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                outputs = decoder(batch.features, batch.tokens, batch.owner)
-                caption_loss(lambda *_, outputs=outputs: outputs, batch, TrainConfig()).backward()
-            gradients = [parameter.grad for parameter in decoder.parameters()]
-            found.append([value.detach().cpu().clone() for value in (*outputs, *gradients)])
-        most = max((here - there).abs().max().item() for here, there in zip(*found, strict=True))
-        assert most < 1e-4, f"{attention}: {most:.1e} apart"
+            for forward in (decoder.to(task.place), teacher_forcing(decoder, task.place)):
+                found.append(outputs_and_gradients(decoder, forward, [*task.batches(5).in_order()]))
+        for others in found[1:]:
+            most = max((here - there).abs().max().item() for here, there in zip(found[0], others, strict=True))
+            assert most < 1e-4, f"{attention}: {most:.1e} apart"
+
+
+def outputs_and_gradients(decoder: Decoder, forward: TeacherForcing, batches: list[Batch]) -> list[Tensor]:
+    """Logits and alphas of two batches of different sizes, the first one twice, and the sum of all gradients."""
+    decoder.zero_grad()
+    found: list[Tensor] = []
+    for batch in (*batches, batches[0]):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            outputs = forward(batch.features, batch.tokens, batch.owner)
+            caption_loss(decoder, batch, TrainConfig(), forward=lambda *_, outputs=outputs: outputs).backward()
+        found += outputs
+    found += [parameter.grad for parameter in decoder.parameters() if parameter.grad is not None]
+    return [value.detach().cpu().clone() for value in found]
 
 
 def check_half_precision(place: torch.device, size: Size, folder: Path) -> None:

@@ -3,7 +3,7 @@
 ``FakeTensorMode`` runs real code on them and raises where a value is asked for (``item``, ``tolist``), where a shape
 depends on values (``nonzero``, ``unique``, ``bincount``, masks) and where tensors of two devices meet. ``Watch`` finds
 copies that wait, and lets the CPU compute for real. What would start a driver or read memory is stood in for: whether
-there is a GPU, cuDNN's LSTM, packing and padding, and autograd's engine.
+there is a GPU, its graphs, cuDNN's LSTM, packing and padding, and autograd's engine.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
+from fake_graphs import Eager
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -89,6 +90,7 @@ def fake_gpu():
         "caption_utils.model.decoder.pack_padded_sequence": pack_padded,
         "torch.Tensor.backward": backward,
         "torch.Tensor.pin_memory": lambda tensor: tensor,
+        "caption_utils.fast.graphs.Passes": Eager,
         "caption_utils.training.batches.prefetch": lambda make, items, **ahead: map(make, items),  # in this thread
     }
     with FakeTensorMode() as fake, Watch(fake) as watch, ExitStack() as patches:

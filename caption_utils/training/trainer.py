@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from caption_utils.config import SCHEDULES, DecoderConfig, RunConfig, TrainConfig
 from caption_utils.errors import InputError
-from caption_utils.fast import bahdanau
+from caption_utils.fast import bahdanau, graphs
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
 from caption_utils.runtime import progress_bar
@@ -53,6 +53,8 @@ def teacher_forcing(decoder: Decoder, device: torch.device) -> TeacherForcing:
     """``decoder`` itself, or what computes the same sooner on this device."""
     if isinstance(decoder, BahdanauDecoder) and bahdanau.suits(decoder.config) and device.type == "cpu":
         return partial(bahdanau.teacher_forcing, decoder)
+    if device.type == "cuda" and graphs.suits(decoder.config):
+        return graphs.Graphed(decoder)
     return decoder
 
 

@@ -1,0 +1,151 @@
+"""Teacher forcing on a CUDA GPU: what ``Decoder.forward`` computes, in less time.
+
+A decoder's steps and their backpropagation are a thousand small kernels. A GPU runs them in four milliseconds; to
+launch them one by one takes a CPU nearly forty (Bahdanau's attention, an H200). A CUDA graph launches all at once, but
+with the shapes and the memory that it was captured with. So batches are filled up to one of few shapes, what was filled
+in is left out of the outputs, and a graph is captured for each shape when it first comes.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from caption_utils.config import DecoderConfig
+from caption_utils.model.decoder import Decoder
+from caption_utils.runtime import sent
+
+STEPS, CAPTIONS = 4, 32  # lengths and numbers of captions are filled up to multiples of these
+MOST_SHAPES = 16  # each keeps its graph and outputs in the GPU's memory; further ones go without
+
+
+def suits(config: DecoderConfig) -> bool:
+    """Whether a decoder learns from what ``forward`` returns for a batch alone; hard attention's also takes samples."""
+    return not config.hard
+
+
+class Graphed:
+    """A ``TeacherForcing`` that captures and replays graphs of ``decoder``, which is on a GPU."""
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
+        self.passes: dict[tuple, Passes] = {}
+        self.images = 0  # the most of a batch so far, to which smaller ones are filled up
+        self.usable = True
+
+    def __call__(self, features: Tensor, tokens: PackedSequence, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``decoder(features, tokens, owner)`` returns: logits ``(P, V)`` and alphas ``(P, N)``."""
+        if not self.usable or features.requires_grad or not torch.is_grad_enabled():
+            return self.decoder(features, tokens, owner)
+        self.images = max(self.images, len(features))
+        sizes = tokens.batch_sizes.tolist()
+        filled = filled_up(sizes)
+        shape = self.images, *filled, self.decoder.training
+        places = sent(places_in(filled, sizes), features.device)
+        ids = tokens.data.new_zeros(sum(filled)).index_copy_(0, places, tokens.data)
+        pictures = F.pad(features, (0, 0, 0, 0, 0, self.images - len(features)))
+        inputs = pictures, ids, F.pad(owner, (0, filled[0] - len(owner)))
+        if shape not in self.passes and not self.capture(shape, filled, inputs):
+            return self.decoder(features, tokens, owner)
+        logits, alphas = self.passes[shape](*inputs)
+        return logits.index_select(0, places), alphas.index_select(0, places)
+
+    def capture(self, shape: tuple, filled: list[int], inputs: tuple[Tensor, ...]) -> bool:
+        """Add the graphs for a shape; returns whether they can be had."""
+        if len(self.passes) == MOST_SHAPES:
+            return False
+        earlier = next(iter(self.passes.values()), None)
+        try:
+            self.passes[shape] = Passes(self.decoder, filled, inputs, earlier)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.usable = False
+            print(f"Training does without CUDA graphs, and takes longer: {error}".split("\n")[0], file=sys.stderr)
+        return self.usable
+
+
+def filled_up(sizes: list[int]) -> list[int]:
+    """At least ``sizes``, the captions that still run at each step: of one of few shapes.
+
+    Their number is a multiple of ``CAPTIONS``, half of it or a quarter, and changes after a multiple of ``STEPS``.
+    """
+    most = -(-sizes[0] // CAPTIONS) * CAPTIONS
+    enough = (next(size for size in (most // 4, most // 2, most) if size >= running) for running in sizes[::STEPS])
+    return [size for size in enough for _ in range(STEPS)]
+
+
+def places_in(filled: list[int], sizes: list[int]) -> Tensor:
+    """Where the P tokens of a batch lie among those of one that is filled up, ``(P,)``."""
+    starts = accumulate(filled, initial=0)
+    return torch.cat([torch.arange(start, start + size) for start, size in zip(starts, sizes, strict=False)])
+
+
+class Passes:
+    """The forward and the backward pass of a decoder for batches of one shape, each captured as a graph.
+
+    Inputs, outputs and gradients have the same memory each time. What lies between is in a pool that all share, since
+    a batch is through both passes before the next one comes.
+    """
+
+    def __init__(self, decoder: Decoder, sizes: list[int], inputs: tuple[Tensor, ...], earlier: "Passes | None"):
+        self.decoder, self.sizes = decoder, torch.tensor(sizes)
+        self.inputs = [each.clone() for each in inputs]
+        self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+        self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        device = inputs[0].device
+        with torch.random.fork_rng([device]), torch.cuda.device(device):
+            stream, pool = torch.cuda.Stream(), earlier.forward_graph.pool() if earlier else None
+            # another thread, which makes the next batch, may allocate memory meanwhile
+            how: dict[str, Any] = {"stream": stream, "capture_error_mode": "thread_local"}
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # once as usual, for what libraries do but once
+                outputs = self.forward()
+                self.backward(outputs, [torch.zeros_like(output) for output in outputs])
+            with torch.cuda.graph(self.forward_graph, pool, **how):
+                outputs = self.forward()
+            self.given = [torch.zeros_like(output) for output in outputs]
+            with torch.cuda.graph(self.backward_graph, self.forward_graph.pool(), **how):
+                self.gradients = self.backward(outputs, self.given)
+        self.outputs = [output.detach() for output in outputs]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        features, ids, owner = self.inputs
+        torch.clear_autocast_cache()  # the weights in lower precision belong to one graph
+        outputs = self.decoder(features, PackedSequence(ids, self.sizes), owner)
+        torch.clear_autocast_cache()
+        return outputs
+
+    def backward(self, outputs: Sequence[Tensor], given: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """The parameters' gradients from those ``given`` of the outputs; without attention, alphas have none."""
+        pairs = [pair for pair in zip(outputs, given, strict=True) if pair[0].requires_grad]
+        learning, gradients = zip(*pairs, strict=True)
+        return torch.autograd.grad(learning, self.parameters, gradients, allow_unused=True)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        for mine, each in zip(self.inputs, inputs, strict=True):
+            mine.copy_(each)
+        return Replay.apply(self, *self.parameters)
+
+
+class Replay(torch.autograd.Function):
+    """The two passes as one function of the parameters."""
+
+    @staticmethod
+    def forward(ctx, passes: Passes, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.passes = passes
+        passes.forward_graph.replay()
+        return tuple(output.detach() for output in passes.outputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *given: Tensor):
+        for mine, each in zip(ctx.passes.given, given, strict=True):
+            mine.copy_(each)
+        ctx.passes.backward_graph.replay()
+        return None, *(None if each is None else each.clone() for each in ctx.passes.gradients)
