@@ -100,11 +100,12 @@ class Passes:
         self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         device = inputs[0].device
         with torch.random.fork_rng([device]), torch.cuda.device(device):
-            stream, pool = torch.cuda.Stream(), earlier.forward_graph.pool() if earlier else None
+            self.stream: torch.cuda.Stream = earlier.stream if earlier else torch.cuda.Stream()
+            pool = earlier.forward_graph.pool() if earlier else None
             # another thread, which makes the next batch, may allocate memory meanwhile
-            how: dict[str, Any] = {"stream": stream, "capture_error_mode": "thread_local"}
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # once as usual, for what libraries do but once
+            how: dict[str, Any] = {"stream": self.stream, "capture_error_mode": "thread_local"}
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):  # once as usual, for what libraries do but once
                 outputs = self.forward()
                 self.backward(outputs, [torch.zeros_like(output) for output in outputs])
             with torch.cuda.graph(self.forward_graph, pool, **how):
