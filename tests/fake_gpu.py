@@ -79,6 +79,7 @@ def fake_gpu():
     """Within it there is a fake GPU; yields the ``Watch`` over it.
 
     The fake tensors come before the claim that CUDA is available, since then they keep PyTorch from starting a driver.
+    A real GPU is denied to them, or ``torch.tensor`` would copy to it unseen.
     """
     standing_in = {
         "torch.cuda.is_available": lambda: True,
@@ -93,7 +94,9 @@ def fake_gpu():
         "caption_utils.fast.graphs.Passes": Eager,
         "caption_utils.training.batches.prefetch": lambda make, items, **ahead: map(make, items),  # in this thread
     }
-    with FakeTensorMode() as fake, Watch(fake) as watch, ExitStack() as patches:
+    denied = patch("torch.cuda.is_available", lambda: False)
+    with denied, FakeTensorMode() as fake, Watch(fake) as watch, ExitStack() as patches:
+        torch.empty(0, device=GPU)  # with the first, PyTorch 2.11 would start a driver that is said to be there
         for name, value in standing_in.items():
             patches.enter_context(patch(name, value))
         yield watch

@@ -104,7 +104,8 @@ WAITING = {
 
 
 @pytest.mark.parametrize("wait", WAITING)
-def test_a_wait_that_is_put_into_a_training_step_is_found(wait, train):
+def test_a_wait_that_is_put_into_a_training_step_is_found(wait, train, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # as where there is a GPU
     with pytest.raises(WAITS):
         train("general", "bfloat16", noting([], WAITING[wait]))
 
