@@ -117,7 +117,7 @@ FAULTS = [
     Fault("fast/layout.py", "(counts.cumsum(0) - counts)", "counts.cumsum(0) * 0"),
     Fault("search/beam.py", "-caption.score(config.length_penalty)", "caption.score(config.length_penalty)"),
     Fault("search/beam.py", "best_ended[live.images, -1:]", "best_ended[live.images, :1]"),
-    Fault("search/constraints.py", "Vocabulary.bos, Vocabulary.unk]", "Vocabulary.bos]"),
+    Fault("search/constraints.py", ": len(SPECIALS)]", ": len(SPECIALS) - 1]"),
     Fault("search/constraints.py", "if words.shape[-1] < n:", "if words.shape[-1] <= n:"),
     Fault("search/hypotheses.py", "(len(self.ids) + 1) **", "len(self.ids) **", "tests/search/test_beam.py"),
     Fault("search/sampling.py", "- probabilities\n", "\n"),

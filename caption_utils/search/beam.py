@@ -13,7 +13,7 @@ from caption_utils.data.vocab import Vocabulary
 from caption_utils.model.decoder import Decoder
 from caption_utils.runtime import sent
 from caption_utils.search.constraints import next_scores
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, fetched, going_on, look
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on, look
 
 IMAGES_AT_ONCE = 50  # bounds the memory
 
@@ -45,14 +45,14 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
     """The K likeliest captions of each image, likeliest first."""
     found: list[list[Hypothesis]] = [[] for _ in features]
     best_ended = torch.full((len(features), config.beams), DEAD)  # (B, K), log-probabilities
-    start = features.new_zeros(len(features), 1, dtype=torch.float32)
-    live = PartialHypotheses.start(decoder.init_state(features), features.shape[1], start)
-    greedy = torch.ones(start.shape, dtype=torch.bool)  # (G, S), which hypotheses are greedy captions
+    live = PartialHypotheses.start(decoder.init_state(features), features)
+    greedy = torch.ones_like(live.sums, dtype=torch.bool)  # (G, S), which hypotheses are greedy captions
     while len(live.images):
         ids = sent(live.ids, features.device)
         logits, alpha, state = decoder.step(ids[:, -1], live.state)
         scores = next_scores(logits, ids, config)
-        beam = Beam(*look(*_likeliest(live.sums, scores, sent(greedy, features.device), config.beams)))
+        gains, words, alpha = look(*scores.topk(min(config.beams, scores.shape[1])), alpha)  # (R, W), none left out
+        beam = _likeliest(live.sums, gains, words, greedy, config.beams)
         ended = (beam.word == Vocabulary.eos) & (beam.sums > DEAD)
         owner = live.images.unsqueeze(1).expand_as(ended)[ended].tolist()
         for image, caption in zip(owner, live.finished(beam.parent[ended], beam.sums[ended]), strict=True):
@@ -66,22 +66,21 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
         parent, word, sums, greedy = (value[images][:, used] for value in beam)
         live = live.extend(images, parent, word, sums, alpha, state)
     ranked = [sorted(captions, key=lambda caption: -caption.log_probability) for captions in found]
-    return [fetched(captions[: config.beams]) for captions in ranked]
+    return [captions[: config.beams] for captions in ranked]
 
 
-def _likeliest(sums: Tensor, gains: Tensor, greedy: Tensor, beams: int) -> Beam:
+def _likeliest(sums: Tensor, gains: Tensor, words: Tensor, greedy: Tensor, beams: int) -> Beam:
     """The K likeliest continuations of each image and, in one more place, the greedy caption's if it is not among them.
 
-    ``sums (G, S)`` are the log-probabilities of the hypotheses, ``gains (G · S, V)`` those of the words after each, and
-    ``greedy (G, S)`` marks the greedy hypothesis.
+    ``sums (G, S)`` are the log-probabilities of the hypotheses, ``gains (G · S, W)`` those of the likeliest ``words``
+    after each, and ``greedy (G, S)`` marks the greedy hypothesis.
     """
     images, hypotheses = sums.shape
-    gains, words = gains.topk(min(beams, gains.shape[1]))  # (G · S, W), of which none of the K is left out
     totals = (sums.view(-1, 1) + gains).view(images, -1)  # (G, S · W)
     best = totals.topk(min(beams, totals.shape[1])).indices  # (G, K)
     further = greedy.int().argmax(dim=1, keepdim=True) * words.shape[1]  # its likeliest word comes first in its row
     place = torch.cat([best, further], dim=1)
-    parent = hypotheses * torch.arange(images, device=sums.device).unsqueeze(1) + place // words.shape[1]
+    parent = hypotheses * torch.arange(images).unsqueeze(1) + place // words.shape[1]
     is_greedy = (place == further) & greedy.any(dim=1, keepdim=True)
     sums = totals.gather(1, place)
     sums[:, -1].masked_fill_(is_greedy[:, :-1].any(dim=1) | ~is_greedy[:, -1], DEAD)

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from caption_utils.config import SearchConfig
-from caption_utils.data.vocab import Vocabulary
+from caption_utils.data.vocab import SPECIALS, Vocabulary
 
-NEVER_SAID = [Vocabulary.pad, Vocabulary.bos, Vocabulary.unk]
 IMPOSSIBLE = -1e30  # for words that the model rules out but that are not forbidden here
 
 
@@ -16,10 +15,8 @@ def next_scores(logits: Tensor, ids: Tensor, config: SearchConfig) -> Tensor:
     They are not renormalised over the allowed words. At least one is finite, whatever the logits are.
     """
     scores = logits.float().log_softmax(dim=-1).nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
-    for word in NEVER_SAID:
-        scores[..., word] = -torch.inf
-    words = ids[..., 1:]
-    end = scores[..., Vocabulary.eos].clone()
+    words, end = ids[..., 1:], scores[..., Vocabulary.eos].clone()
+    scores[..., : len(SPECIALS)] = -torch.inf
     if words.shape[-1] == config.max_length:
         scores.fill_(-torch.inf)
     elif config.no_repeat_ngram:

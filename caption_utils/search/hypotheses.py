@@ -3,8 +3,8 @@
 Which of them continue is decided on the CPU, which waits for the decoder's device once a step.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,14 +30,14 @@ class Hypothesis:
 
     def maps(self, lengths: Sequence[int]) -> Tensor:
         """The mean alpha ``(W, N)`` of each of W words, whose numbers of tokens are ``lengths``."""
-        return torch.stack([tokens.mean(dim=0) for tokens in self.alphas.split(list(lengths))])
+        return torch.segment_reduce(self.alphas, "mean", lengths=torch.tensor(lengths))
 
 
 @dataclass(frozen=True)
 class PartialHypotheses:
     """S partial hypotheses of one length for each of G images, side by side: R = G · S rows.
 
-    Images and words are on the CPU, all else on the decoder's device.
+    The state is on the decoder's ``device``, all else on the CPU.
     """
 
     images: Tensor  # (G,), indices of the images
@@ -45,45 +45,40 @@ class PartialHypotheses:
     state: State  # of the R rows
     alphas: Tensor  # (R, T - 1, N)
     sums: Tensor  # (G, S), log-probabilities, or ``DEAD``
+    device: torch.device
 
     @classmethod
-    def start(cls, state: State, regions: int, sums: Tensor) -> "PartialHypotheses":
-        """Hypotheses without words, with the ``sums (G, S)``, from the initial state of each image."""
-        images = torch.arange(len(sums))
-        rows = images.repeat_interleave(sums.shape[1])
-        ids = torch.full((len(rows), 1), Vocabulary.bos)
-        return cls(images, ids, state.select(sent(rows, sums.device)), sums.new_empty(len(rows), 0, regions), sums)
+    def start(cls, state: State, features: Tensor, places: int = 1) -> "PartialHypotheses":
+        """S = ``places`` hypotheses without words for each image of ``features (G, N, D)``, from its initial state."""
+        images, device = torch.arange(len(features)), features.device
+        rows = images.repeat_interleave(places)
+        ids, alphas = torch.full((len(rows), 1), Vocabulary.bos), torch.empty(len(rows), 0, features.shape[1])
+        return cls(images, ids, state.select(sent(rows, device)), alphas, torch.zeros(len(images), places), device)
 
     def extend(
         self, images: Tensor, parent: Tensor, word: Tensor, sums: Tensor, alpha: Tensor, state: State
     ) -> "PartialHypotheses":
         """One word longer: ``word (G, S)`` after the rows ``parent (G, S)``, which attended with ``alpha (R, N)``.
 
-        ``images`` continue, as ``going_on`` says; the first three are of these and on the CPU, with the new ``sums``.
+        ``images`` continue, as ``going_on`` says; the first three are of these, with the new ``sums``.
         """
-        rows, device = parent.flatten(), alpha.device
+        rows, all_stay = parent.flatten(), len(images) == len(self.images)
         ids = torch.cat([self.ids[rows], word.view(-1, 1)], dim=1)
-        there, all_stay = sent(rows, device), len(images) == len(self.images)
-        state = state.select(there, None if all_stay else sent(images, device))
-        alphas = torch.cat([self.alphas, alpha.unsqueeze(1)], dim=1).index_select(0, there)
-        return PartialHypotheses(self.images[images], ids, state, alphas, sent(sums, device))
+        state = state.select(sent(rows, self.device), None if all_stay else sent(images, self.device))
+        alphas = torch.cat([self.alphas, alpha.unsqueeze(1)], dim=1).index_select(0, rows)
+        return PartialHypotheses(self.images[images], ids, state, alphas, sums, self.device)
 
     def finished(self, rows: Tensor, sums: Tensor) -> list[Hypothesis]:
-        """Some rows as finished captions, with the log-probabilities ``sums``, ``<eos>`` included; see ``fetched``."""
-        alphas = self.alphas.index_select(0, sent(rows, self.alphas.device))
-        columns = self.ids[rows, 1:].tolist(), sums.tolist(), alphas
+        """Some rows as finished captions, with the log-probabilities ``sums``, ``<eos>`` included."""
+        columns = self.ids[rows, 1:].tolist(), sums.tolist(), self.alphas.index_select(0, rows)
         return [Hypothesis(*caption) for caption in zip(*columns, strict=True)]
 
 
 def look(*found: Tensor) -> list[Tensor]:
-    """Copy tensors of one shape to the CPU together, so that a step waits for a GPU once. Integers below 2²⁴."""
-    together = torch.stack([value.float() for value in found]).cpu()
-    return [seen.to(value.dtype) for seen, value in zip(together, found, strict=True)]
-
-
-def fetched(captions: Iterable[Hypothesis]) -> list[Hypothesis]:
-    """Finished hypotheses with their alphas on the CPU."""
-    return [replace(caption, alphas=caption.alphas.cpu()) for caption in captions]
+    """Copy tensors to the CPU together, so that a step waits for a GPU once. Integers below 2²⁴."""
+    together = torch.cat([value.float().flatten() for value in found]).cpu()
+    parts = together.split([value.numel() for value in found])
+    return [seen.view(value.shape).to(value.dtype) for seen, value in zip(parts, found, strict=True)]
 
 
 def going_on(sums: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from caption_utils.data.vocab import Vocabulary
 from caption_utils.model.decoder import Decoder
 from caption_utils.runtime import sent
 from caption_utils.search.constraints import next_scores
-from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, fetched, going_on, look
+from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on, look
 
 LIMITS = SearchConfig(no_repeat_ngram=0)
 
@@ -25,15 +25,15 @@ def sample(decoder: Decoder, features: Tensor, seed: int = 0, count: int = 1) ->
     """
     draws = _draws(features, seed, count, LIMITS.max_length + 1)  # (B, count, steps)
     found: list[dict[int, Hypothesis]] = [{} for _ in features]
-    start = features.new_zeros(len(features), count)
-    live = PartialHypotheses.start(decoder.init_state(features), features.shape[1], start)
+    live = PartialHypotheses.start(decoder.init_state(features), features, count)
     while len(live.images):
         ids = sent(live.ids, features.device)
         logits, alpha, state = decoder.step(ids[:, -1], live.state)
         gains = next_scores(logits, ids, LIMITS)  # (R, V)
         draw = sent(draws[live.images, :, live.ids.shape[1] - 1].flatten(), features.device)
-        drawn = _at_quantile(gains.softmax(dim=1), draw).view(-1, count)  # (G, S)
-        word, sums = look(drawn, live.sums + gains.gather(1, drawn.view(-1, 1)).view(-1, count))
+        drawn = _at_quantile(gains.softmax(dim=1), draw).unsqueeze(1)  # (R, 1)
+        word, gain, alpha = look(drawn, gains.gather(1, drawn), alpha)
+        word, sums = word.view_as(live.sums), live.sums + gain.view_as(live.sums)  # (G, S)
         ended = (word == Vocabulary.eos) & (sums > DEAD)
         image, place = ended.nonzero(as_tuple=True)
         captions = live.finished(ended.flatten().nonzero().squeeze(1), sums[ended])
@@ -43,7 +43,7 @@ def sample(decoder: Decoder, features: Tensor, seed: int = 0, count: int = 1) ->
         sums = sums.masked_fill(ended, DEAD)
         images = going_on(sums)
         live = live.extend(images, rows[images], word[images], sums[images], alpha, state)
-    return [fetched(captions[place] for place in range(count)) for captions in found]
+    return [[captions[place] for place in range(count)] for captions in found]
 
 
 def _draws(features: Tensor, seed: int, count: int, steps: int) -> Tensor:

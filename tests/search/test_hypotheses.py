@@ -17,8 +17,8 @@ def test_the_map_of_a_word_is_the_mean_of_its_tokens_maps():
 
 
 def test_captions_grow_and_end_as_their_parents_words():
-    script = Script([{A: 1.0}], [{A: 1.0}])
-    live = PartialHypotheses.start(script.init_state(features_of(0, 1)), 50, torch.zeros(2, 2))
+    script, features = Script([{A: 1.0}], [{A: 1.0}]), features_of(0, 1)
+    live = PartialHypotheses.start(script.init_state(features), features, 2)
     assert live.ids.tolist() == [[BOS]] * 4
     parents, words = [[[0, 1], [3, 2]], [[1, 1], [2, 3]]], [[[A, B], [A, B]], [[B, A], [A, B]]]
     for parent, word in zip(torch.tensor(parents), torch.tensor(words), strict=True):
@@ -32,8 +32,8 @@ def test_captions_grow_and_end_as_their_parents_words():
 
 
 def test_an_image_without_a_living_hypothesis_leaves():
-    script = Script([{A: 1.0}], [{A: 1.0}], [{A: 1.0}])
-    live = PartialHypotheses.start(script.init_state(features_of(0, 1, 2)), 50, torch.zeros(3, 2))
+    script, features = Script([{A: 1.0}], [{A: 1.0}], [{A: 1.0}]), features_of(0, 1, 2)
+    live = PartialHypotheses.start(script.init_state(features), features, 2)
     _, alpha, state = script.step(live.ids[:, -1], live.state)
     sums = torch.tensor([[-1.0, DEAD], [DEAD, DEAD], [-2.0, -3.0]])
     images = going_on(sums)
