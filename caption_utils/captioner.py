@@ -13,14 +13,14 @@ from torch import Tensor
 from caption_utils.calibration import Calibration, gist, load_calibration
 from caption_utils.config import BEAMS, SearchConfig
 from caption_utils.data.images import Source
-from caption_utils.encoders.encode import encode, map_stacked
+from caption_utils.encoders.encode import BATCH, encode, map_stacked
 from caption_utils.encoders.encoder import Encoder, load_encoder
 from caption_utils.errors import InputError
 from caption_utils.search.beam import beam_search
 from caption_utils.search.hypotheses import Hypothesis
 from caption_utils.training.checkpoint import Model, check_encoder, load_model
 
-PHOTOS_AT_ONCE = 16  # for the search, which is slower with fewer; with more, those that are encoded wait for it
+PHOTOS_AT_ONCE = 16  # for the search on a CPU, slower with fewer; with more, those that are encoded wait for it
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,6 @@ class Captioner:
 def caption_photos(captioner: Captioner, photos: Iterable[Source], beams: int) -> Iterator[list[Caption] | InputError]:
     """For each photo in order its captions, best first, or why it has none; many are encoded and searched at once."""
     encoded = encode(captioner.encoder, photos, helping=True)  # the search takes less time than the encoder
-    while batch := list(islice(encoded, PHOTOS_AT_ONCE)):
+    together = max(PHOTOS_AT_ONCE, BATCH[next(captioner.encoder.parameters()).device.type])  # a GPU's whole batch
+    while batch := list(islice(encoded, together)):
         yield from map_stacked(lambda features: captioner.captions(features, beams), batch)

@@ -76,6 +76,17 @@ def test_photos_are_captioned_in_order_as_each_alone_is(captioner, small_batches
         assert captions[0].log_probability == pytest.approx(alone.log_probability, abs=1e-4)
 
 
+@pytest.mark.parametrize(("batch", "searched"), [(2, [3, 3, 1]), (5, [5, 2])])
+def test_a_search_takes_a_whole_batch_of_the_encoder(captioner, monkeypatch, batch, searched):
+    """A GPU has large ones, and starts as many kernels for one photo as for a batch."""
+    monkeypatch.setattr("caption_utils.captioner.BATCH", {"cpu": batch})
+    monkeypatch.setattr("caption_utils.captioner.PHOTOS_AT_ONCE", 3)
+    found, captions = [], captioner.captions
+    monkeypatch.setattr(captioner, "captions", lambda features, _: found.append(len(features)) or captions(features, 1))
+    assert len(list(caption_photos(captioner, [PHOTO] * 7, 1))) == 7
+    assert found == searched
+
+
 def test_features_of_several_photos_are_those_of_each_alone(captioner, small_batches):
     photos = [PHOTO, PHOTOS / "coffee.png", Image.open(PHOTO).convert("RGB").rotate(180)]
     alone = torch.cat([captioner.features([photo]) for photo in photos])

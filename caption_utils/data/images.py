@@ -20,7 +20,7 @@ DECODE_SIDE = 600  # a large picture is reduced by a whole factor that leaves bo
 LONG_SIDE = 8192  # a very long one is reduced further, to about this length
 MAX_PIXELS = 178_000_000  # just below what Pillow refuses
 DECODED_BYTES = 512_000_000  # memory that decoding may take
-MOST_THREADS = 4  # that decode at once, however many cores there are, since each may hold so much
+MOST_THREADS = 4  # that decode at once, beside a GPU 8, however many cores there are: each may hold so much
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG; strips of a wider picture would not be small
 STRIP_PIXELS = 4_000_000  # a large picture is converted this many pixels at a time
 # Memory per pixel while decoding, if more than the four bytes of a finished pixel in Pillow.

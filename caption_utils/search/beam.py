@@ -15,7 +15,7 @@ from caption_utils.runtime import sent
 from caption_utils.search.constraints import next_scores
 from caption_utils.search.hypotheses import DEAD, Hypothesis, PartialHypotheses, going_on, look
 
-IMAGES_AT_ONCE = 50  # bounds the memory
+IMAGES_AT_ONCE = 64  # bounds the memory; as many as a GPU encodes
 
 
 @torch.inference_mode()

@@ -36,9 +36,20 @@ def test_what_cannot_be_read_stands_in_its_place(fake_encoder, monkeypatch):
     assert fake_encoder.seen == 2
 
 
+@pytest.fixture
+def on_a_gpu(fake_encoder, monkeypatch):
+    """Lets ``encode`` believe that the encoder is on a GPU."""
+
+    def move(name):
+        monkeypatch.setattr(module, "sent", lambda images, device: images)
+        monkeypatch.setattr(fake_encoder, "parameters", lambda: iter([SimpleNamespace(device=torch.device(name))]))
+
+    return move
+
+
 def test_only_so_many_pictures_are_read_ahead(fake_encoder, monkeypatch):
     monkeypatch.setattr(module, "BATCH", {"cpu": 2})
-    monkeypatch.setattr(module, "BATCHES_AHEAD", 3)
+    monkeypatch.setattr(module, "AHEAD", {"cpu": 6})
     read = []
     found = encode(fake_encoder, (read.append(i) or picture for i, picture in enumerate(pictures(40))))
     assert read == []
@@ -50,6 +61,16 @@ def test_only_so_many_pictures_are_read_ahead(fake_encoder, monkeypatch):
     assert len(read) == 16
 
 
+def test_a_gpu_begins_with_the_first_batch_that_is_decoded(fake_encoder, on_a_gpu, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", {"cuda": 4})
+    monkeypatch.setattr(module, "AHEAD", {"cuda": 6})
+    on_a_gpu("cuda")
+    read = []
+    found = encode(fake_encoder, (read.append(i) or picture for i, picture in enumerate(pictures(40))))
+    next(found)
+    assert (fake_encoder.seen, len(read)) == (4, 4 + 6)
+
+
 def test_batches_are_encoded_while_one_is_in_use_two_at_once(fake_encoder, monkeypatch):
     monkeypatch.setattr(module, "BATCH", {"cpu": 2})
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
@@ -59,14 +80,26 @@ def test_batches_are_encoded_while_one_is_in_use_two_at_once(fake_encoder, monke
     assert len(list(encode(fake_encoder, pictures(8)))) == 8  # one alone would wait for the other
 
 
-def test_an_apple_gpu_is_used_by_the_calling_thread_alone(fake_encoder, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", {"mps": 2})
-    monkeypatch.setattr(module, "sent", lambda images, device: images)
-    monkeypatch.setattr(fake_encoder, "parameters", lambda: iter([SimpleNamespace(device=torch.device("mps"))]))
+@pytest.mark.parametrize("gpu", ["cuda", "mps"])
+def test_a_gpu_is_used_by_the_calling_thread_alone(fake_encoder, on_a_gpu, monkeypatch, gpu):
+    monkeypatch.setattr(module, "BATCH", {gpu: 2})
+    on_a_gpu(gpu)
     used, forward = set(), fake_encoder.forward
     monkeypatch.setattr(fake_encoder, "forward", lambda images: used.add(threading.get_ident()) or forward(images))
     assert len(list(encode(fake_encoder, pictures(8)))) == 8
     assert used == {threading.get_ident()}
+
+
+def test_a_gpu_s_memory_that_is_too_small_is_told(fake_encoder, on_a_gpu, monkeypatch):
+    def full(images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    on_a_gpu("cuda")
+    monkeypatch.setattr(fake_encoder, "forward", full)
+    with pytest.raises(
+        InputError, match=r"^fake: 3 images need more memory than the GPU has free; .* CAPTION_DEVICE=cpu$"
+    ):
+        list(encode(fake_encoder, pictures(3)))
 
 
 @pytest.mark.parametrize("helping", [False, True])
@@ -104,6 +137,13 @@ def test_however_many_cores_few_pictures_are_decoded_at_once(fake_encoder, monke
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     list(encode(fake_encoder, pictures(1)))
     assert asked[0] == threads
+
+
+def test_beside_a_gpu_twice_as_many_pictures_are_decoded_at_once(fake_encoder, on_a_gpu, monkeypatch, asked):
+    on_a_gpu("cuda")
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    list(encode(fake_encoder, pictures(1)))
+    assert asked == [8]
 
 
 @pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 2), (8, 2)])

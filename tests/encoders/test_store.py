@@ -203,7 +203,7 @@ def test_only_a_process_that_joins_takes_all_rows_in_random_order(dataset, tmp_p
 
 def test_photos_that_another_process_has_done_meanwhile_are_skipped(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("caption_utils.encoders.encode.BATCH", {"cpu": 1})
-    monkeypatch.setattr("caption_utils.encoders.encode.BATCHES_AHEAD", 1)
+    monkeypatch.setattr("caption_utils.encoders.encode.AHEAD", {"cpu": 1})
     monkeypatch.setattr("caption_utils.encoders.encode.BATCHES_AT_ONCE", 1)
     other, overtaken, turn = FakeEncoder(), FakeEncoder(), count()
 
