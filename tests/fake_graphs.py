@@ -46,6 +46,8 @@ def fake_graphs():
         "torch.cuda.Stream": Mock,
         "torch.cuda.current_stream": lambda: None,
         "torch.cuda.stream": lambda stream: nullcontext(),
+        "torch.cuda.get_rng_state": lambda device: torch.get_rng_state(),
+        "torch.cuda.set_rng_state": lambda state, device: torch.set_rng_state(state),
         "torch.random.fork_rng": lambda devices: nullcontext(),
     }
     with ExitStack() as patches:

@@ -90,29 +90,42 @@ class Passes:
     """The forward and the backward pass of a decoder for batches of one shape, each captured as a graph.
 
     Inputs, outputs and gradients have the same memory each time. What lies between is in a pool that all share, since
-    a batch is through both passes before the next one comes.
+    a batch is through both passes before the next one comes. Raises ``RuntimeError`` if the graphs cannot be captured,
+    or give other numbers than the decoder.
     """
 
     def __init__(self, decoder: Decoder, sizes: list[int], inputs: tuple[Tensor, ...], earlier: "Passes | None"):
         self.decoder, self.sizes = decoder, torch.tensor(sizes)
         self.inputs = [each.clone() for each in inputs]
         self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
-        self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         device = inputs[0].device
         with torch.random.fork_rng([device]), torch.cuda.device(device):
             self.stream: torch.cuda.Stream = earlier.stream if earlier else torch.cuda.Stream()
-            pool = earlier.forward_graph.pool() if earlier else None
-            # another thread, which makes the next batch, may allocate memory meanwhile
-            how: dict[str, Any] = {"stream": self.stream, "capture_error_mode": "thread_local"}
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):  # once as usual, for what libraries do but once
-                outputs = self.forward()
-                self.backward(outputs, [torch.zeros_like(output) for output in outputs])
-            with torch.cuda.graph(self.forward_graph, pool, **how):
-                outputs = self.forward()
-            self.given = [torch.zeros_like(output) for output in outputs]
-            with torch.cuda.graph(self.backward_graph, self.forward_graph.pool(), **how):
-                self.gradients = self.backward(outputs, self.given)
+            state = torch.cuda.get_rng_state(device)
+            outputs, gradients = self.computed()
+            self.capture(earlier.forward_graph.pool() if earlier else None)
+            torch.cuda.set_rng_state(state, device)
+            found = [*self.replayed(), *self.replayed_back(outputs)]
+        if not all(map(alike, found, [*outputs, *gradients])):
+            raise RuntimeError("a captured graph gives other numbers")
+
+    def computed(self) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        """Outputs, and gradients from these, without a graph; what libraries do but once comes before the capture."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            outputs = self.forward()
+            given = [output.detach() for output in outputs]
+            return given, self.backward(outputs, given)
+
+    def capture(self, pool: Any) -> None:
+        # another thread, which makes the next batch, may allocate memory meanwhile
+        how: dict[str, Any] = {"stream": self.stream, "capture_error_mode": "thread_local"}
+        self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.forward_graph, pool, **how):
+            outputs = self.forward()
+        self.given = [torch.zeros_like(output) for output in outputs]
+        with torch.cuda.graph(self.backward_graph, self.forward_graph.pool(), **how):
+            self.gradients = self.backward(outputs, self.given)
         self.outputs = [output.detach() for output in outputs]
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -128,10 +141,30 @@ class Passes:
         learning, gradients = zip(*pairs, strict=True)
         return torch.autograd.grad(learning, self.parameters, gradients, allow_unused=True)
 
+    def replayed(self) -> tuple[Tensor, ...]:
+        """The outputs for the inputs as they are now."""
+        self.forward_graph.replay()
+        return tuple(output.detach() for output in self.outputs)
+
+    def replayed_back(self, given: Sequence[Tensor]) -> list[Tensor | None]:
+        """What ``backward`` returns for the outputs of the last ``replayed``; copies, which nothing overwrites."""
+        for mine, each in zip(self.given, given, strict=True):
+            mine.copy_(each)
+        self.backward_graph.replay()
+        return [None if each is None else each.clone() for each in self.gradients]
+
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         for mine, each in zip(self.inputs, inputs, strict=True):
             mine.copy_(each)
         return Replay.apply(self, *self.parameters)
+
+
+def alike(found: Tensor | None, wanted: Tensor | None) -> bool:
+    """Whether two tensors are the same but for rounding."""
+    if found is None or wanted is None:
+        return found is wanted
+    found, wanted = found.float(), wanted.float()
+    return bool((found - wanted).norm() <= 0.01 * wanted.norm())
 
 
 class Replay(torch.autograd.Function):
@@ -140,13 +173,9 @@ class Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, passes: Passes, *parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.passes = passes
-        passes.forward_graph.replay()
-        return tuple(output.detach() for output in passes.outputs)
+        return passes.replayed()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *given: Tensor):
-        for mine, each in zip(ctx.passes.given, given, strict=True):
-            mine.copy_(each)
-        ctx.passes.backward_graph.replay()
-        return None, *(None if each is None else each.clone() for each in ctx.passes.gradients)
+        return None, *ctx.passes.replayed_back(given)

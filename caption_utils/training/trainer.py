@@ -209,6 +209,7 @@ class Trainer:
     def backward(self, part: Batch, share: Share) -> Tensor:
         """Add the gradients of a part; returns what it adds to the loss of the whole batch, detached."""
         lower = self.precision is not torch.float32
+        part = replace(part, features=part.features.to(self.precision))  # once, not at each step that attends to them
         with torch.autocast(part.features.device.type, self.precision, enabled=lower):
             loss = self.objective(part, share)
         self.scaler.scale(loss).backward()

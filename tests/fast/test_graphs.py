@@ -126,6 +126,22 @@ def test_training_goes_on_where_graphs_cannot_be_captured(make_decoder, batch, m
     assert capsys.readouterr() == ("", told)
 
 
+@pytest.mark.parametrize(("graph", "results"), [("forward_graph", "outputs"), ("backward_graph", "gradients")])
+def test_a_graph_that_gives_other_numbers_is_not_used(make_decoder, batch, monkeypatch, capsys, graph, results):
+    def capture(passes, pool, whole=graphs.Passes.capture):
+        whole(passes, pool)
+        getattr(passes, graph).operations.clear()
+        getattr(passes, results)[-1].zero_()  # a capture computes nothing
+
+    monkeypatch.setattr(graphs.Passes, "capture", capture)
+    decoder = make_decoder()
+    graphed = Graphed(decoder)
+    assert_equal(everything(graphed, decoder, batch), everything(decoder, decoder, batch))
+    assert not graphed.passes
+    told = "Training does without CUDA graphs, and takes longer: a captured graph gives other numbers\n"
+    assert capsys.readouterr() == ("", told)
+
+
 def test_a_memory_that_is_too_small_is_not_hidden(make_decoder, batch, monkeypatch):
     def refuse(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
