@@ -67,10 +67,10 @@ class Drawn:
 
 
 class Task:
-    """Data of a size on a device, and a decoder to train on it."""
+    """Data of a size on a device, and a decoder to train on it, with other ``settings`` than the default if any."""
 
-    def __init__(self, size: Size, place: torch.device, attention: str = "bahdanau"):
-        self.size, self.place, self.attention = size, place, attention
+    def __init__(self, size: Size, place: torch.device, attention: str = "bahdanau", **settings):
+        self.size, self.place, self.attention, self.settings = size, place, attention, settings
         self.vocab = Ids({f"{i:05}": 9 for i in range(size.words - SPECIALS)})
         self.train = Drawn(size, place, 0, size.images)
         self.val = Drawn(size, place, size.images, size.held_out)
@@ -78,7 +78,8 @@ class Task:
     def decoder(self) -> Decoder:
         torch.manual_seed(0)
         sizes = {"embed_dim": 2 * self.size.hidden, "hidden_dim": self.size.hidden, "attention_dim": self.size.hidden}
-        return build_decoder(DecoderConfig(self.size.words, self.size.width, self.attention, **sizes)).to(self.place)
+        settings = sizes | self.settings
+        return build_decoder(DecoderConfig(self.size.words, self.size.width, self.attention, **settings)).to(self.place)
 
     def batches(self, images: int = 32, val: bool = False) -> CaptionBatches:
         data = self.val if val else self.train

@@ -41,10 +41,11 @@ def fake_graphs():
     """Within it ``caption_utils.fast.graphs`` captures what runs on the CPU."""
     standing_in = {
         "torch.cuda.CUDAGraph": Recorded,
-        "torch.cuda.graph": lambda graph, pool, **how: graph,
+        "torch.cuda.graph": lambda graph, **how: graph,
         "torch.cuda.device": lambda device: nullcontext(),
         "torch.cuda.Stream": Mock,
         "torch.cuda.current_stream": lambda: None,
+        "torch.cuda.graph_pool_handle": lambda: (0, 1),
         "torch.cuda.stream": lambda stream: nullcontext(),
         "torch.cuda.get_rng_state": lambda device: torch.get_rng_state(),
         "torch.cuda.set_rng_state": lambda state, device: torch.set_rng_state(state),

@@ -1,6 +1,7 @@
 """Graphs give the values and gradients of the decoder, for batches of any shape; ``make gpu`` tries them on a GPU."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -142,13 +143,37 @@ def test_a_graph_that_gives_other_numbers_is_not_used(make_decoder, batch, monke
     assert capsys.readouterr() == ("", told)
 
 
-def test_a_memory_that_is_too_small_is_not_hidden(make_decoder, batch, monkeypatch):
-    def refuse(*arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(graphs, "Passes", refuse)
+def test_a_memory_that_is_too_small_for_graphs_may_do_without(make_decoder, batch, smaller, monkeypatch, capsys):
+    decoder = make_decoder()
+    graphed = Graphed(decoder)
+    everything(graphed, decoder, batch)
+    monkeypatch.setattr(graphs.Passes, "capture", Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried")))
+    assert_equal(everything(graphed, decoder, smaller), everything(decoder, decoder, smaller))
+    assert not graphed.passes  # those that there were take memory, too
+    assert "without CUDA graphs, and takes longer: CUDA out of memory" in capsys.readouterr().err
+    monkeypatch.setattr(decoder, "forward", Mock(side_effect=torch.OutOfMemoryError))
     with pytest.raises(torch.OutOfMemoryError):
-        everything(Graphed(make_decoder()), make_decoder(), batch)
+        everything(graphed, decoder, batch)
+
+
+def test_what_a_failed_capture_leaves_is_cleaned_up(make_decoder, batch, monkeypatch, capsys):
+    cleaned = Mock()
+    monkeypatch.setattr(graphs, "clean_up", cleaned)
+    monkeypatch.setattr("torch.cuda.graph", Mock(side_effect=RuntimeError("operation not permitted")))
+    decoder = make_decoder()
+    assert_equal(everything(Graphed(decoder), decoder, batch), everything(decoder, decoder, batch))
+    cleaned.assert_called_once_with((0, 1), torch.cuda.current_stream())
+
+
+def test_in_float16_the_check_overflows_nowhere(make_decoder, batch, capsys):
+    """Gradients as large as the logits of a trained model would."""
+    decoder = make_decoder()
+    with torch.no_grad():
+        decoder.output.weight.mul_(1000)
+    graphed = Graphed(decoder)
+    with torch.autocast("cpu", torch.float16):
+        everything(graphed, decoder, batch)
+    assert graphed.usable, capsys.readouterr().err
 
 
 def test_few_shapes_hold_all_batches():
