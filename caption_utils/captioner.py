@@ -86,6 +86,7 @@ class Captioner:
 
     def captions(self, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Caption]]:
         """For each image of ``features (B, N, D)`` the captions that ``beam_search`` finds, best first."""
+        features = features.float()  # a store's are in float16
         found = beam_search(self.model.decoder, features, config)
         captions = [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
         if self.calibration is None or not captions:

@@ -93,6 +93,11 @@ def test_features_of_several_photos_are_those_of_each_alone(captioner, small_bat
     torch.testing.assert_close(captioner.features(photos), alone, atol=1e-4, rtol=1e-4)
 
 
+def test_features_as_a_store_holds_them_are_captioned(captioner):
+    features = captioner.features([PHOTO]).half()
+    assert captioner.captions(features)[0][0].text == captioner.captions(features.float())[0][0].text
+
+
 def test_no_photo_gives_no_caption(captioner):
     assert list(caption_photos(captioner, [], 2)) == []
 

@@ -72,6 +72,8 @@ def _problem(error: Exception) -> str:
 
 def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Image.Image]:
     if isinstance(source, Image.Image):
+        if isinstance(source, ImageFile) and source.tile and source.fp is None:
+            raise InputError(f"{name}: closed before it was decoded; open it again, or give its path")
         return nullcontext(source)
     if isinstance(source, bytes):
         return io.BytesIO(source)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from caption_utils.data.images import MOST_THREADS, Source, load_image
@@ -29,14 +30,17 @@ def encode(
     """For each picture in order its features ``(N, D)``, on the encoder's device, or why it cannot be read.
 
     ``mirror`` encodes the left-right mirrored pictures instead. On a CPU, a caller that is ``helping`` encodes some of
-    them itself while it would wait. Raises ``InputError`` if a GPU's memory is too small.
+    them itself while it would wait. Raises ``InputError`` for one picture in place of several, and if a GPU's memory is
+    too small.
     """
+    if isinstance(sources, Source):
+        raise InputError("one photo where a list of photos belongs; put it into brackets: [photo]")
     device = next(encoder.parameters()).device
     size, ahead = BATCH[device.type], AHEAD[device.type]
     threads = min(max(2, (os.cpu_count() or 2) // 2), MOST_THREADS)
     if device.type == "cuda":
         threads *= 2  # the half of the cores that an encoder on the CPU would take
-    pixels = prefetch(partial(_pixels, encoder, mirror), sources, threads, ahead)
+    pixels = prefetch(partial(_pixels, encoder, mirror), map(_kept, sources), threads, ahead)
     batches = iter(lambda: list(islice(pixels, size)), [])
     work = partial(map_stacked, partial(_features, encoder, device))
     at_once = min(BATCHES_AT_ONCE, torch.get_num_threads())  # a thread that is alone waits for none
@@ -56,8 +60,20 @@ def _features(encoder: Encoder, device: torch.device, images: Tensor) -> Tensor:
         raise InputError(f"{needed}; end other programs on it, or set CAPTION_DEVICE=cpu") from None
 
 
-def _pixels(encoder: Encoder, mirror: bool, source: Source) -> Tensor | InputError:
+def _kept(source: Source) -> Source | InputError:
+    """An open picture as it is now: it may be given again, or show its next frame, before a thread reads it."""
+    if not isinstance(source, Image.Image):
+        return source
+    try:
+        return load_image(source)
+    except InputError as error:
+        return error
+
+
+def _pixels(encoder: Encoder, mirror: bool, source: Source | InputError) -> Tensor | InputError:
     """A picture as the encoder takes it, ``(3, S, S)`` bytes."""
+    if isinstance(source, InputError):
+        return source
     try:
         pixels = encoder.transform(load_image(source))
     except InputError as error:

@@ -285,6 +285,14 @@ def test_errors_name_bytes_by_the_given_name():
         load_image(b"")
 
 
+def test_a_picture_closed_too_early_is_not_called_damaged(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        pass
+    with pytest.raises(InputError, match="closed before it was decoded; open it again"):
+        load_image(opened)
+
+
 @pytest.mark.parametrize("source", [io.BytesIO(b"photo"), np.zeros((4, 4, 3), np.uint8), None, 7])
 def test_what_is_no_source_is_not_called_damaged(source):
     kind = type(source).__name__

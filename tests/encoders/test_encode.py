@@ -1,9 +1,11 @@
+import io
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from caption_utils.encoders import encode as module
 from caption_utils.encoders.encode import encode, map_stacked
@@ -25,6 +27,21 @@ def test_features_are_the_encoder_s_in_order(fake_encoder, monkeypatch, count):
     for picture, features in zip(pictures(count), found, strict=True):
         expected = fake_encoder(fake_encoder.transform(picture)[None])[0]
         torch.testing.assert_close(features, expected)
+
+
+def test_open_pictures_are_taken_as_they_are_when_given(fake_encoder):
+    frames, file = pictures(6), io.BytesIO()
+    frames[0].save(file, "TIFF", save_all=True, append_images=frames[1:])
+    found = list(encode(fake_encoder, ImageSequence.Iterator(Image.open(file))))  # one picture, frame after frame
+    assert all(map(torch.equal, found, encode(fake_encoder, frames)))
+    once, *again = encode(fake_encoder, [Image.open(file)] * 8)
+    assert all(torch.equal(once, features) for features in again)
+
+
+@pytest.mark.parametrize("one", ["a.jpg", Path("a.jpg"), b"x", Image.new("RGB", (8, 8))])
+def test_one_picture_in_place_of_several_is_told(fake_encoder, one):
+    with pytest.raises(InputError, match=r"\[photo\]"):
+        list(encode(fake_encoder, one))
 
 
 def test_what_cannot_be_read_stands_in_its_place(fake_encoder, monkeypatch):
