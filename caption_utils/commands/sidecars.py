@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -196,20 +197,20 @@ def _check_maps(maps: Iterable[Path]) -> None:
 def read_table(table: str) -> tuple[int, set[str]]:
     """The number of columns of a table, if there is one, and its photos; a last line that is cut off is removed.
 
-    Raises ``InputError`` if it is another kind of file.
+    Raises ``InputError`` if it is another kind of file or has a quotation mark that is not closed.
     """
     data = Path(table).read_bytes() if os.path.lexists(table) else b""
     whole = data[: data.rfind(b"\n") + 1]
-    while whole.count(b'"') % 2:  # ends within a name of several lines
-        whole = whole[: whole.rfind(b"\n", 0, whole.rfind(b'"')) + 1]
-    rows = csv.reader(io.StringIO(whole.decode("utf-8", ERRORS), newline=""))
+    text = whole.removeprefix(BOM_UTF8).decode("utf-8", ERRORS)  # spreadsheets write a mark
     try:
-        header = next(rows, []) if data else []
-        if data and header not in ([*COLUMNS[:-1]], [*COLUMNS]):
-            raise InputError(f"{table}: not a table of {', '.join(COLUMNS)}; name another file")
-        found = {row[0] for row in rows if row}
+        *rows, last = csv.reader(io.StringIO(f"{text}.", newline=""))
     except csv.Error as error:
         raise InputError(f"{table}: cannot be read as csv ({error}); name another file") from None
+    header = rows[0] if rows else []
+    if data and header not in ([*COLUMNS[:-1]], [*COLUMNS]):
+        raise InputError(f"{table}: not a table of {', '.join(COLUMNS)}; name another file")
+    if last != ["."]:  # within a cell
+        raise InputError(f"{table}: a quotation mark in row {len(rows) + 1} is not closed; close it or remove the row")
     if whole != data:
         os.truncate(table, len(whole))
-    return len(header), found
+    return len(header), {row[0] for row in rows[1:] if row}

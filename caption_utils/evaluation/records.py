@@ -66,7 +66,7 @@ def rows_with(path: str | Path, columns: Iterable[str]) -> list[list[str]]:
 def _read_rows(path: Path) -> list[list[str]]:
     """The rows of a csv, header first; none if there is no such file."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
             return [cells for cells in csv.reader(file) if cells]
     except FileNotFoundError:
         return []

@@ -219,12 +219,27 @@ def test_any_name_comes_back_from_the_table(tmp_path):
     assert CaptionFiles([*photos, Path("new.png")], None, table, False, True).left == [Path("new.png")]
 
 
-def test_a_name_of_several_lines_that_is_cut_off_is_removed(tmp_path):
-    table, photos = tmp_path / "t.csv", [tmp_path / "a.png", tmp_path / "b\nc\nd.png"]
-    CaptionFiles(photos, None, str(table), False, False).write(photos[0], [Said])
-    whole = table.read_bytes()
-    table.write_bytes(whole + f'"{tmp_path}/b\nc\nd'.encode())
-    assert read_table(str(table)) == (3, {str(photos[0])}) and table.read_bytes() == whole
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('a.png,a 19" wheel,-1', None),
+        ('a.png,"big" wheels,-1', None),
+        ('a.png,"a wheel,-1', "a quotation mark in row 2 is not closed"),
+        ('"a\nb', "a quotation mark in row 2 is not closed"),  # a name of several lines that is cut off
+        ('"a.png,a wheel,-1', "a quotation mark in row 2 is not closed"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_no_row_that_a_person_changed_is_lost(tmp_path, row, reason, encoding):
+    table = tmp_path / "t.csv"
+    table.write_text(f"photo,caption,log_probability\n{row}\nb.png,my own words,-1\n", encoding=encoding, newline="")
+    before = table.read_bytes()
+    if reason:
+        with pytest.raises(InputError, match=f"t.csv: {reason}; close it or remove the row$"):
+            read_table(str(table))
+    else:
+        assert read_table(str(table)) == (3, {"a.png", "b.png"})
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize("skip_existing", [False, True])

@@ -47,6 +47,13 @@ def test_rows_are_added_below_a_header(tmp_path):
     assert list(pd.read_csv(path)["bleu4"]) == [20.5, 21]
 
 
+def test_rows_are_added_to_what_a_spreadsheet_saved(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("model,bleu4\nx,1\n", encoding="utf-8-sig")
+    append_row(path, ROW)
+    assert path.read_text(encoding="utf-8") == 'model,bleu4\nx,1\n"a, b",20.5\n'
+
+
 @pytest.mark.parametrize("content", ["model,cider\nx,1\n", "model\n", "bleu4,model\n", "model,bleu4\nx,1,2\n"])
 def test_other_columns_are_refused_and_the_file_kept(tmp_path, content):
     (tmp_path / "metrics.csv").write_text(content)
