@@ -109,7 +109,7 @@ class CaptionFiles:
         try:
             Path(table).parent.mkdir(parents=True, exist_ok=True)
             with open(table, "a", encoding="utf-8", errors=ERRORS, newline="") as file:
-                begun = self.in_table or os.path.getsize(table)  # also by a run beside this one
+                begun = os.path.getsize(table) or (self.in_table and not os.path.isfile(table))  # a pipe has no size
                 csv.writer(file).writerows(cells[: self.columns] for cells in ([row] if begun else [COLUMNS, row]))
         except OSError as error:
             raise InputError(

@@ -251,6 +251,15 @@ def test_runs_side_by_side_share_a_table(tmp_path, skip_existing):
     assert [row[0] for row in rows_of(table)] == ["photo", *map(str, photos)]
 
 
+def test_a_table_that_was_moved_away_begins_anew_with_its_header(tmp_path):
+    table, photos = str(tmp_path / "t.csv"), [tmp_path / "a.png", tmp_path / "b.png"]
+    files = CaptionFiles(photos, None, table, False, False)
+    files.write(photos[0], [Said])
+    os.replace(table, tmp_path / "first.csv")
+    files.write(photos[1], [Said])
+    assert [row[0] for row in rows_of(table)] == ["photo", str(photos[1])]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_table_in_a_pipe_has_one_header(tmp_path):
     table, photos = tmp_path / "pipe", [tmp_path / "a.png", tmp_path / "b.png"]
