@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caption_utils.data.folders import IMAGE_SUFFIXES, files_in
 from caption_utils.errors import InputError
 from caption_utils.files import key_of, replacing
 
@@ -65,7 +66,7 @@ class CaptionFiles:
         """
         if (overwrite or skip_existing) and not (write or table or maps):
             raise InputError("--overwrite and --skip-existing need --write txt, --csv FILE or --attention-map FILE")
-        self.texts = text_paths(photos) if write else {}
+        self.texts = text_paths(photos, (maps or {}).values()) if write else {}
         self.table, self.overwrite, self.maps = table, overwrite, maps or {}
         if not (overwrite or skip_existing):
             _check_maps(self.maps.values())
@@ -132,15 +133,18 @@ class CaptionFiles:
         return notes
 
 
-def text_paths(photos: Sequence[Path]) -> dict[Path, str]:
-    """Photo → text file: ``photo.txt``, or ``photo.jpg.txt`` if several photos would share it or one has that name.
+def text_paths(photos: Sequence[Path], maps: Iterable[Path] = ()) -> dict[Path, str]:
+    """Photo → text file: ``photo.txt``, or ``photo.jpg.txt`` if several pictures would share it or one has that name.
 
-    Raises ``InputError`` if that name is taken as well.
+    Other pictures beside the photos count, but for ``maps``. Raises ``InputError`` if that name is taken as well.
     """
     short = {photo: f"{os.path.splitext(photo)[0]}.txt" for photo in photos}
-    pairs = {key_of(photo): key_of(text) for photo, text in short.items()}  # a photo may be named in several ways
-    uses = Counter([*pairs, *pairs.values()])
-    found = {photo: text if uses[key_of(text)] == 1 else f"{photo}.txt" for photo, text in short.items()}
+    names, folders = {photo.stem.casefold() for photo in photos}, {photo.parent for photo in photos}
+    files = [file for folder in folders for file in files_in(folder) if file.stem.casefold() in names]
+    beside = {file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}.difference(photos, maps)
+    pairs = {key_of(picture): key_of(f"{os.path.splitext(picture)[0]}.txt") for picture in [*beside, *photos]}
+    uses = Counter([*pairs, *pairs.values()])  # a picture may be named in several ways
+    found = {photo: text if uses[key_of(text)] < 2 else f"{photo}.txt" for photo, text in short.items()}
     if len({*found.values(), *map(str, found)}) < 2 * len(found):
         raise InputError("two photos would share a text file, as a.jpg and a.jpg.png may; caption them one at a time")
     return found

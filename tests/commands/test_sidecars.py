@@ -198,6 +198,26 @@ def test_photos_that_would_share_a_text_file():
         text_paths([Path("a.jpg"), Path("a.png"), Path("a.jpg.png")])
 
 
+def test_a_text_file_is_not_shared_with_a_picture_beside_the_photo_either(folder, caption, seen):
+    shutil.copy(folder / "b.png", folder / "A.JPG")
+    caption(folder / "A.JPG", "--write", "txt")
+    assert (folder / "A.JPG.txt").exists()
+    (folder / "a.txt").write_text("of another picture")
+    caption(folder / "a.png", folder / "b.png", "--write", "txt", "--skip-existing")
+    assert seen == ["a.png", "b.png"] and (folder / "a.png.txt").exists() and (folder / "b.txt").exists()
+    assert (folder / "a.txt").read_text() == "of another picture"
+
+
+def test_what_makes_no_text_file_longer(tmp_path):
+    """A link to the photo, what is no picture, its own map, and a folder that cannot be listed."""
+    for name in ("a.jpg", "a.pdf", "a.png", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "a.jpeg").symlink_to("a.jpg")
+    photos, maps = [tmp_path / "a.jpg", tmp_path / "gone" / "b.jpg"], {tmp_path / "a.jpg": tmp_path / "a.png"}
+    files = CaptionFiles(photos, "txt", None, True, False, maps)
+    assert [*files.texts.values()] == [f"{tmp_path}/a.txt", f"{tmp_path}/gone/b.txt"]
+
+
 class Said:
     text, log_probability, confidence = "a dog , it runs", -1.23456, None
     tokens, attention = ["a"], np.ones((1, 1, 1))
