@@ -82,7 +82,8 @@ def run(
         failed += isinstance(found, InputError)
         _print_captions(str(photo), found, top, as_json)
     if left_out:
-        _tell(f"captions with a confidence below {min_confidence:g}: {left_out} (left out)")
+        stay = "; earlier text files and maps stay" if files.overwrite and (files.texts or files.maps) else ""
+        _tell(f"captions with a confidence below {min_confidence:g}: {left_out} (left out{stay})")
     return 1 if failed else 0
 
 

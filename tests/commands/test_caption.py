@@ -190,15 +190,19 @@ def test_a_model_without_confidence_works_and_refuses_a_least_one(model, capsys,
     )
 
 
-def test_an_earlier_table_is_emptied_though_every_photo_is_left_out(sure, tmp_path):
+def test_an_earlier_table_is_emptied_though_every_photo_is_left_out(sure, tmp_path, capsys):
     photo, table = str(shutil.copy(PHOTO, tmp_path)), str(tmp_path / "t.csv")
     outputs = ["--csv", table, "--write", "txt", "--attention-map", str(tmp_path / "map.png")]
     command = ["caption", "--model", str(sure), *outputs, photo]
     assert main(command) == 0 and len({*tmp_path.iterdir()}) == 5
     assert main([*command, "--skip-existing", "--min-confidence", "0.31"]) == 0
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 2 and (tmp_path / "coffee.txt").exists()
-    assert main([*command, "--overwrite", "--min-confidence", "0.31"]) == 0
+    unsure = ["--overwrite", "--min-confidence", "0.31"]
+    assert main([*command, *unsure]) == 0
     assert (tmp_path / "t.csv").read_text() == "" and len({*tmp_path.iterdir()}) == 5  # what lies beside photos stays
+    assert capsys.readouterr().err.endswith("below 0.31: 1 (left out; earlier text files and maps stay)\n")
+    assert main([*command[:5], photo, *unsure]) == 0
+    assert capsys.readouterr().err.endswith("below 0.31: 1 (left out)\n")
 
 
 @pytest.mark.parametrize("least", ["1.5", "-1", "nan"])
