@@ -56,7 +56,7 @@ Check = Callable[[torch.device, Size, Path], None]
 def check_equal_to_the_cpu(place: torch.device, size: Size, folder: Path) -> None:
     """Logits, alphas and gradients of both decoders in float32, plain and as training computes them, within 1e-4.
 
-    Tensors with small values are also within a thousandth of their length.
+    The norm of each difference is also below a thousandth of the tensor's.
     """
     rich = {"region_dim": size.hidden, "deep_output": True, "tie_weights": True, "normalizer": "entmax"}
     for attention, settings in itertools.product(ATTENTIONS, ({}, rich)):
@@ -147,8 +147,8 @@ def check_out_of_memory(place: torch.device, size: Size, folder: Path) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def passes(check: Check, place: torch.device, size: Size, folder: Path) -> None:
-    """Raise ``AssertionError`` if a check fails, or if training did without CUDA graphs."""
+def run_check(check: Check, place: torch.device, size: Size, folder: Path) -> None:
+    """Raise ``AssertionError`` if a check fails, or if training in this process did without CUDA graphs."""
     with redirect_stderr(io.StringIO()) as told:
         check(place, size, folder)
     assert "without CUDA graphs" not in told.getvalue(), told.getvalue()
@@ -234,7 +234,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for check in CHECKS:
             start = time.perf_counter()
-            passes(check, place, size, Path(folder, check.__name__))
+            run_check(check, place, size, Path(folder, check.__name__))
             print(f"{check.__name__}: passed in {time.perf_counter() - start:.0f} s", flush=True)
         full, images = FULL, 64
         if arguments.small:

@@ -32,7 +32,7 @@ def load(monkeypatch):
 )
 def test_on_a_gpu(check, tmp_path, monkeypatch):
     gpu = load(monkeypatch)
-    gpu.passes(getattr(gpu, f"check_{check}"), torch.device("cuda"), gpu.CHECK, tmp_path)
+    gpu.run_check(getattr(gpu, f"check_{check}"), torch.device("cuda"), gpu.CHECK, tmp_path)
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ FAULTS = [
     Fault("model/embedding.py", ".to(self.weight.dtype)", "", "tests/model/test_decoder.py"),
     Fault("fast/bahdanau.py", "f * (1 - f) * before", "f * (1 - f) * after"),
     Fault("fast/bahdanau.py", "exponential(-2 * state.keys)", "exponential(-state.keys)"),
+    Fault("fast/graphs.py", "each.clone() for each in self.gradients", "each.detach() for each in self.gradients"),
     Fault("fast/layout.py", "(counts.cumsum(0) - counts)", "counts.cumsum(0) * 0"),
     Fault("search/beam.py", "-caption.score(config.length_penalty)", "caption.score(config.length_penalty)"),
     Fault("search/beam.py", "best_ended[live.images, -1:]", "best_ended[live.images, :1]"),

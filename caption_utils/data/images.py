@@ -36,6 +36,7 @@ warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
 
 Source = str | Path | bytes | Image.Image
 Draft = tuple[str | None, int]  # the mode in which a JPEG is decoded, by default its own, and the least side in pixels
+CLOSED = "closed before it was read; open it again, or give its path"
 PROBLEMS: dict[type[Exception], str] = {
     FileNotFoundError: "no such file; check the path",
     IsADirectoryError: "a folder, not a picture; name the files in it",
@@ -63,6 +64,8 @@ def load_image(source: Source, name: str | None = None, draft: Draft = (None, DE
 
 
 def _problem(error: Exception) -> str:
+    if str(error) == "Operation on closed image":  # Pillow's words
+        return CLOSED
     if type(error) in PROBLEMS:
         return PROBLEMS[type(error)]
     if isinstance(error, OSError) and error.strerror:
@@ -73,7 +76,7 @@ def _problem(error: Exception) -> str:
 def _opened(source: Source, name: str) -> AbstractContextManager[BinaryIO | Image.Image]:
     if isinstance(source, Image.Image):
         if isinstance(source, ImageFile) and source.tile and source.fp is None:
-            raise InputError(f"{name}: closed before it was decoded; open it again, or give its path")
+            raise InputError(f"{name}: {CLOSED}")
         return nullcontext(source)
     if isinstance(source, bytes):
         return io.BytesIO(source)

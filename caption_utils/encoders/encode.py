@@ -1,4 +1,4 @@
-"""Pictures to features: threads decode pictures and encode batches ahead of their use."""
+"""Pictures to features: threads decode pictures and, on a CPU, encode batches ahead of their use."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from caption_utils.runtime import sent
 
 T = TypeVar("T")
 
-# Images; on a CPU larger batches leave the cache and run slower, on a GPU smaller ones take as long as 64.
+# Images; on a CPU larger batches leave the cache and run slower, on an H200 smaller ones take as long as 64.
 BATCH = {"cpu": 2, "cuda": 64, "mps": 16}
 AHEAD = {"cpu": 32, "cuda": 128, "mps": 128}  # images decoded, and on a CPU encoded, before they are asked for
 BATCHES_AT_ONCE = 2  # on a CPU: while the threads of one wait for each other, those of the other compute
@@ -40,7 +40,7 @@ def encode(
     threads = min(max(2, (os.cpu_count() or 2) // 2), MOST_THREADS)
     if device.type == "cuda":
         threads *= 2  # the half of the cores that an encoder on the CPU would take
-    pixels = prefetch(partial(_pixels, encoder, mirror), map(_kept, sources), threads, ahead)
+    pixels = prefetch(partial(_pixels, encoder, mirror), map(partial(_kept, encoder, mirror), sources), threads, ahead)
     batches = iter(lambda: list(islice(pixels, size)), [])
     work = partial(map_stacked, partial(_features, encoder, device))
     at_once = min(BATCHES_AT_ONCE, torch.get_num_threads())  # a thread that is alone waits for none
@@ -60,19 +60,14 @@ def _features(encoder: Encoder, device: torch.device, images: Tensor) -> Tensor:
         raise InputError(f"{needed}; end other programs on it, or set CAPTION_DEVICE=cpu") from None
 
 
-def _kept(source: Source) -> Source | InputError:
-    """An open picture as it is now: it may be given again, or show its next frame, before a thread reads it."""
-    if not isinstance(source, Image.Image):
-        return source
-    try:
-        return load_image(source)
-    except InputError as error:
-        return error
+def _kept(encoder: Encoder, mirror: bool, source: Source) -> Source | Tensor | InputError:
+    """An open picture's pixels: it may be given again, or show its next frame, before a thread reads it."""
+    return _pixels(encoder, mirror, source) if isinstance(source, Image.Image) else source
 
 
-def _pixels(encoder: Encoder, mirror: bool, source: Source | InputError) -> Tensor | InputError:
+def _pixels(encoder: Encoder, mirror: bool, source: Source | Tensor | InputError) -> Tensor | InputError:
     """A picture as the encoder takes it, ``(3, S, S)`` bytes."""
-    if isinstance(source, InputError):
+    if isinstance(source, Tensor | InputError):
         return source
     try:
         pixels = encoder.transform(load_image(source))

@@ -107,7 +107,7 @@ class Passes:
             outputs, gradients = self.computed()
             self.capture(earlier.forward_graph.pool() if earlier else torch.cuda.graph_pool_handle())
             torch.cuda.set_rng_state(state, device)
-            found = [*self.replayed(), *self.replayed_back(of_length_one(outputs))]
+            found = [*self.replayed(), *self.replayed_back(of_unit_norm(outputs))]
         if not all(map(alike, found, [*outputs, *gradients])):
             raise RuntimeError("a captured graph gives other numbers")
 
@@ -117,7 +117,7 @@ class Passes:
         with torch.cuda.stream(self.stream):
             outputs = self.forward()
             given = [output.detach() for output in outputs]
-            return given, self.backward(outputs, of_length_one(given))
+            return given, self.backward(outputs, of_unit_norm(given))
 
     def capture(self, pool: Any) -> None:
         # another thread, which makes the next batch, may allocate memory meanwhile
@@ -178,14 +178,13 @@ def clean_up(pool: Any, stream: torch.cuda.Stream) -> None:
     generator.graphsafe_set_state(fresh)
 
 
-def of_length_one(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The outputs, scaled: as gradients they would be so large themselves that others overflow in float16."""
-    lengths = (output.float().norm() for output in outputs)
-    return [(output / length).to(output.dtype) for output, length in zip(outputs, lengths, strict=True)]
+def of_unit_norm(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs scaled to unit norm: as gradients they would make those of the parameters overflow in float16."""
+    return [(output / output.float().norm()).to(output.dtype) for output in outputs]
 
 
 def alike(found: Tensor | None, wanted: Tensor | None) -> bool:
-    """Whether two tensors are the same but for rounding."""
+    """Whether two tensors differ by at most 5 % of their norm, as rounding may make them."""
     if found is None or wanted is None:
         return found is wanted
     found, wanted = found.float(), wanted.float()

@@ -60,7 +60,7 @@ class PartialHypotheses:
     ) -> "PartialHypotheses":
         """One word longer: ``word (G, S)`` after the rows ``parent (G, S)``, which attended with ``alpha (R, N)``.
 
-        ``images`` continue, as ``going_on`` says; the first three are of these, with the new ``sums``.
+        ``images`` continue, as ``going_on`` says; ``parent``, ``word`` and the new ``sums`` are theirs.
         """
         rows, all_stay = parent.flatten(), len(images) == len(self.images)
         ids = torch.cat([self.ids[rows], word.view(-1, 1)], dim=1)

@@ -150,8 +150,8 @@ def train_on_all_gpus(*arguments: Any, **named: Any) -> pd.DataFrame:
     """``train_model``, which takes the same arguments, in one process for each GPU of the machine; for notebooks.
 
     The processes are forks, which can use no GPU that was used before, nor compute gradients if this process has. So
-    call it before anything else does; after a GPU was used, and with one GPU or none, it is ``train_model``. A line
-    says on how many GPUs it trains.
+    call it before anything else does. After gradients alone it fails; after a GPU was used, and with one GPU or none,
+    it is ``train_model``. A line says on how many GPUs it trains.
     """
     bound = signature(train_model).bind(*arguments, **named)
     bound.apply_defaults()

@@ -285,11 +285,14 @@ def test_errors_name_bytes_by_the_given_name():
         load_image(b"")
 
 
-def test_a_picture_closed_too_early_is_not_called_damaged(tmp_path):
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_picture_closed_too_early_is_not_called_damaged(tmp_path, decoded):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as opened:
-        pass
-    with pytest.raises(InputError, match="closed before it was decoded; open it again"):
+    opened = Image.open(tmp_path / "a.png")
+    if decoded:
+        opened.load()
+    opened.close()
+    with pytest.raises(InputError, match="closed before it was read; open it again"):
         load_image(opened)
 
 
