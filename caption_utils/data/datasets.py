@@ -44,7 +44,7 @@ class CaptionDataset:
             lost = f"captioned images without a file: {len(self.missing)}; " if self.missing else ""
             hints = {
                 "random": f" (it takes {FEWEST.get(name)} images in all)",
-                "official": f" ({lost}a random split would have some)",
+                "official": f' ({lost}name some in a column "split" of the captions, or take a random split)',
             }
             hint = hints.get(self.scheme, "") if name in SPLITS else ""
             raise InputError(f"split {name!r} of {self.name} has no images{hint}; choose one of: {present}")

@@ -67,8 +67,8 @@ def test_a_split_that_lists_leave_empty_says_how_to_get_one(tmp_path):
     (folder / "my_testImages.txt").write_text("\n".join(NAMES[15:]))
     with pytest.raises(InputError) as caught:
         load_dataset(folder).split("val")
-    told = "split 'val' of toy has no images (a random split would have some); choose one of: train, test"
-    assert str(caught.value) == told
+    hint = 'name some in a column "split" of the captions, or take a random split'
+    assert str(caught.value) == f"split 'val' of toy has no images ({hint}); choose one of: train, test"
     assert load_dataset(folder, "random").split("val").image_names
 
 
@@ -85,7 +85,7 @@ def test_a_split_whose_photos_lie_in_another_folder_says_that_they_are_missing(t
     assert dataset.notes[0] == f"{where}: 5 (15.jpg, 16.jpg, 17.jpg, …)"
     with pytest.raises(InputError) as caught:
         dataset.split("test")
-    hint = "captioned images without a file: 5; a random split would have some"
+    hint = 'captioned images without a file: 5; name some in a column "split" of the captions, or take a random split'
     assert str(caught.value) == f"split 'test' of toy has no images ({hint}); choose one of: train"
 
 
