@@ -196,6 +196,7 @@ FAULTS = [
     Fault(
         "encoders/store.py", "[self.row[name] for name in names]", "[self.row[name] - 1 for name in names]", FEATURES
     ),
+    Fault(FEATURES, "unit @ unit[chosen]", "unit @ regions[chosen]"),
     # captions with another image's features; perplexity without <eos>; the worst beam first; maps transposed
     Fault("training/batches.py", "[self.names[i] for i in chosen]", "[self.names[i - 1] for i in chosen]", BAHDANAU),
     Fault("metrics/perplexity.py", 'reduction="none")', 'reduction="none", ignore_index=2)', BAHDANAU),
