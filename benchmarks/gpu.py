@@ -36,6 +36,7 @@ from drawn import Size, Task  # noqa: E402
 
 from caption_utils.config import DecoderConfig, TrainConfig  # noqa: E402
 from caption_utils.errors import InputError  # noqa: E402
+from caption_utils.fast.graphs import Graphed  # noqa: E402
 from caption_utils.model.decoder import Batch, Decoder, build_decoder  # noqa: E402
 from caption_utils.search.beam import beam_search  # noqa: E402
 from caption_utils.training.checkpoint import LAST  # noqa: E402
@@ -66,6 +67,8 @@ def check_equal_to_the_cpu(place: torch.device, size: Size, folder: Path) -> Non
         for task.place in (CPU, place):
             for forward in (decoder.to(task.place), teacher_forcing(decoder, task.place)):
                 found.append(outputs_and_gradients(decoder, forward, [*task.batches(5).in_order()]))
+        if isinstance(forward, Graphed):
+            assert len(forward.passes) == 2, f"{attention}: {len(forward.passes)} of 2 shapes have graphs"
         for there in found[1:]:
             far = [
                 ((a - b).abs().max().item(), ((a - b).norm() / a.norm()).item())

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import CAPTIONS
+from conftest import CAPTIONS, VARIANTS
 from fake_graphs import fake_graphs
 
 from caption_utils.config import TrainConfig
@@ -13,6 +13,8 @@ from caption_utils.fast import graphs
 from caption_utils.fast.graphs import Graphed, filled_up, places_in, suits
 from caption_utils.training.loss import caption_loss
 
+SUITED = [name for name, how in VARIANTS.items() if how["attention"] != "luong" or "input_feeding" in how]
+SUITED.remove("hard")
 FEWER = {name: CAPTIONS[name] for name in ("b", "d")}
 
 
@@ -48,11 +50,10 @@ def assert_equal(found, wanted):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("variant", SUITED)
 def test_values_and_gradients_are_those_of_the_decoder(make_decoder, variant, batch, smaller):
     """Also when a graph runs again, on other data, and where a batch has fewer images."""
     decoder = make_decoder(variant)
-    if not suits(decoder.config):
-        pytest.skip("hard attention has a forward pass of its own")
     graphed = Graphed(decoder)
     for each in (batch, smaller, replace(batch, features=batch.features.flip(0)), smaller):
         assert_equal(everything(graphed, decoder, each), everything(decoder, decoder, each))
@@ -89,6 +90,10 @@ def test_with_dropout_and_without_are_two_graphs(make_decoder, batch):
     first, second = (everything(graphed, decoder, batch)[0] for _ in range(2))
     assert not torch.equal(first, second)  # masks are drawn anew
     assert_equal(everything(graphed, decoder.eval(), batch), everything(decoder, decoder, batch))
+
+
+def test_decoders_that_go_step_by_step_suit(make_decoder):
+    assert [name for name in VARIANTS if suits(make_decoder(name).config)] == SUITED
 
 
 def test_without_gradients_or_with_those_of_the_features_the_decoder_computes(make_decoder, batch):
