@@ -22,7 +22,7 @@ from caption_utils.config import DecoderConfig
 from caption_utils.model.decoder import Decoder
 from caption_utils.runtime import sent
 
-STEPS, CAPTIONS = 4, 32  # lengths and numbers of captions are filled up to multiples of these
+STEPS, CAPTIONS = 4, 16  # lengths and numbers of captions are filled up to multiples of these
 MOST_SHAPES = 16  # each keeps its graph and outputs in the GPU's memory; further ones go without
 
 
