@@ -3,13 +3,15 @@
     python benchmarks/gpu.py [--device cpu] [--small] [--out FILE]
 
 All data is drawn at random. A check that fails ends the run. Each figure becomes a row of ``results/gpu.csv`` with the
-card's name. ResNet-101 has random weights here, and is left out where torchvision is missing.
+card's name. Training is by CUDA graphs unless ``CAPTION_GRAPHS`` is 0. ResNet-101 has random weights here, and is left
+out where torchvision is missing.
 """
 
 import argparse
 import csv
 import io
 import itertools
+import os
 import signal
 import statistics
 import subprocess
@@ -167,17 +169,19 @@ CHECKS = (
 
 
 def training(place: torch.device, width: int) -> Iterator[Row]:
-    """Captions trained per second, and how many times as many as by the textbook loop, at 49 regions."""
+    """Captions trained per second, at 49 regions, and how many times as many as by the textbook loop and plainly."""
     for attention in ATTENTIONS:
         with place:
             batch, padded, features = bench.make_batch(width)
             decoder = build_decoder(DecoderConfig(3500, width, attention))
             textbook = bench.textbook_step(width, attention == "luong", padded, features)
+            plain = bench.step_of(decoder, decoder, batch)
             ours = bench.step_of(decoder, teacher_forcing(decoder, place), batch)
-            times = bench.take_turns({"textbook": textbook, "ours": ours})
+            times = bench.take_turns({"textbook": textbook, "plain": plain, "ours": ours})
         seconds = statistics.median(times["ours"])
         yield f"{attention}: training at 49x{width}", len(batch.owner) / seconds, "captions/s"
         yield f"{attention}: beside the textbook loop", statistics.median(times["textbook"]) / seconds, "times"
+        yield f"{attention}: beside the plain decoder", statistics.median(times["plain"]) / seconds, "times"
 
 
 def full_run(place: torch.device, size: Size, folder: Path) -> Iterator[Row]:
@@ -229,6 +233,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # the run that is killed
     arguments = parser.parse_args()
     place, size = torch.device(arguments.device), SMALL if arguments.small else CHECK
+    os.environ.setdefault("CAPTION_GRAPHS", "1")
     if place.type == "cuda" and not torch.cuda.is_available():
         return print("No GPU that runs CUDA is here, so nothing was checked and nothing was measured.")
     if arguments.into:

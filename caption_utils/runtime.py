@@ -56,6 +56,14 @@ def device() -> "torch.device":
     return torch.device("cpu")
 
 
+def cuda_graphs() -> bool:
+    """Whether training on a CUDA GPU should use graphs: ``CAPTION_GRAPHS`` is 1. ``InputError`` unless it may be."""
+    wanted = os.environ.get("CAPTION_GRAPHS", "")
+    if wanted not in ("", "0", "1"):
+        raise InputError(f"CAPTION_GRAPHS={wanted}: set it to 0 or 1, or unset it")
+    return wanted == "1"
+
+
 @cache
 def obstacle(name: str) -> str:
     """Why ``cuda`` or ``mps`` cannot be used here; empty if it can.

@@ -15,6 +15,7 @@ from caption_utils.config import TrainConfig
 from caption_utils.data.vocab import Vocabulary
 from caption_utils.encoders.encoder import ENCODERS, Encoder
 from caption_utils.encoders.store import extract
+from caption_utils.fast.graphs import Graphed, suits
 from caption_utils.metrics.perplexity import sums_of_images
 from caption_utils.runtime import sent
 from caption_utils.search.beam import beam_search
@@ -80,6 +81,19 @@ def test_a_training_step_does_not_wait(variant, precision, train):
     assert trainer.scaler.is_enabled() == (precision == "float16")
     gradients = [parameter.grad for parameter in trainer.parameters]
     assert {(gradient.dtype, gradient.device) for gradient in gradients} == {(torch.float32, GPU)}
+
+
+@pytest.mark.parametrize("variant", ["bahdanau", "deep", "entmax", "general-feeding", "none"])
+def test_a_step_by_graphs_does_not_wait(variant, train, monkeypatch):
+    monkeypatch.setenv("CAPTION_GRAPHS", "1")
+    trainer = train(variant, "float16")
+    assert isinstance(trainer.forward, Graphed) == suits(trainer.model.decoder.config)
+
+
+def test_graphs_are_used_only_if_asked_for(train, monkeypatch):
+    monkeypatch.delenv("CAPTION_GRAPHS", raising=False)
+    trainer = train("bahdanau", "float16")
+    assert trainer.forward is trainer.model.decoder
 
 
 @pytest.mark.parametrize("attention", ["bahdanau", "general"])

@@ -209,6 +209,18 @@ def test_profile_depends_on_data_and_device(monkeypatch, demo, kind, expected):
     assert runtime.profile(demo) == expected
 
 
+@pytest.mark.parametrize(("value", "wanted"), [("1", True), ("0", False), ("", False)])
+def test_graphs_are_asked_for_by_a_variable(monkeypatch, value, wanted):
+    monkeypatch.setenv("CAPTION_GRAPHS", value)
+    assert runtime.cuda_graphs() == wanted
+
+
+def test_a_variable_that_says_neither_is_told(monkeypatch):
+    monkeypatch.setenv("CAPTION_GRAPHS", "yes")
+    with pytest.raises(InputError, match="^CAPTION_GRAPHS=yes: set it to 0 or 1, or unset it$"):
+        runtime.cuda_graphs()
+
+
 def test_profile_can_be_overridden(monkeypatch):
     monkeypatch.setenv("CAPTION_PROFILE", "full")
     assert runtime.profile(dataset_is_demo=True) == "full"

@@ -112,7 +112,7 @@ class Passes:
             self.capture(earlier.forward_graph.pool() if earlier else torch.cuda.graph_pool_handle())
             torch.cuda.set_rng_state(state, device)
             found = [*self.replayed(), *self.replayed_back(of_unit_norm(outputs))]
-        # sums in bfloat16 differ in order, and where a gradient nearly cancels by an eighth of it
+        # in bfloat16 the order of sums shows, and where a gradient nearly cancels by an eighth of it
         shares = [0.05] * len(outputs) + [0.5] * len(gradients)
         if not all(map(alike, found, [*outputs, *gradients], shares)):
             raise RuntimeError("a captured graph gives other numbers")

@@ -51,9 +51,8 @@ def _search(decoder: Decoder, features: Tensor, config: SearchConfig) -> list[li
         ids = sent(live.ids, features.device)
         logits, alpha, state = decoder.step(ids[:, -1], live.state)
         scores = next_scores(logits, ids, config)
-        gains, words, alpha = look(
-            *scores.topk(min(config.beams, scores.shape[1])), alpha
-        )  # (R, W), among them all K; alpha (R, N)
+        likeliest = scores.topk(min(config.beams, scores.shape[1]))  # (R, W), among them all K
+        gains, words, alpha = look(*likeliest, alpha)
         beam = _likeliest(live.sums, gains, words, greedy, config.beams)
         ended = (beam.word == Vocabulary.eos) & (beam.sums > DEAD)
         owner = live.images.unsqueeze(1).expand_as(ended)[ended].tolist()

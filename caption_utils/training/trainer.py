@@ -20,7 +20,7 @@ from caption_utils.errors import InputError
 from caption_utils.fast import bahdanau, graphs
 from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
-from caption_utils.runtime import progress_bar
+from caption_utils.runtime import cuda_graphs, progress_bar
 from caption_utils.training.batches import CaptionBatches, Share
 from caption_utils.training.checkpoint import LAST, Model, save_model
 from caption_utils.training.loss import TeacherForcing, caption_loss, hard_loss
@@ -53,7 +53,7 @@ def teacher_forcing(decoder: Decoder, device: torch.device) -> TeacherForcing:
     """``decoder`` itself, or what computes the same sooner on this device."""
     if isinstance(decoder, BahdanauDecoder) and bahdanau.suits(decoder.config) and device.type == "cpu":
         return partial(bahdanau.teacher_forcing, decoder)
-    if device.type == "cuda" and graphs.suits(decoder.config):
+    if device.type == "cuda" and cuda_graphs() and graphs.suits(decoder.config):
         return graphs.Graphed(decoder)
     return decoder
 
