@@ -106,6 +106,7 @@ class DecoderConfig(Settings):
         attending, sparse = self.attention != "none", self.normalizer != "softmax"
         dot = self.attention == "luong" and self.score == "dot"
         for wrong, remedy in (
+            (self.input_feeding and self.attention != "luong", "input_feeding is for attention luong; leave it out"),
             (self.gate and self.attention == "luong", "gate is for attention bahdanau or none"),
             (self.hard and not attending, "hard chooses among regions; take attention bahdanau or luong"),
             (sparse and not attending, "a normalizer is for attention bahdanau or luong; leave it out"),
@@ -134,11 +135,6 @@ class DecoderConfig(Settings):
     def through_embedding(self) -> bool:
         """Whether the output vector has the width of embeddings, because it is added to or compared with them."""
         return self.deep_output or self.tie_weights
-
-    @property
-    def context_speaks(self) -> bool:
-        """Whether the context vector reaches the logits directly, not only through the LSTM."""
-        return self.attention == "luong" or (self.attention == "bahdanau" and self.deep_output)
 
     @property
     def output_dim(self) -> int:

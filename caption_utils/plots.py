@@ -36,19 +36,19 @@ def panels(
 
 def sample_grid(images: Sequence[Image.Image], texts: Sequence[Sequence[str]], columns: int = 3) -> Figure:
     """Pictures in rows, each above its text; ``texts`` has a sequence of lines for each picture."""
-    lines = [["\n".join(_wrapped(line)) for line in text] for text in texts]
-    deepest = max("\n".join(text).count("\n") + 1 for text in lines)
+    labels = ["\n".join(map(_wrapped, text)) for text in texts]
+    deepest = max(label.count("\n") + 1 for label in labels)
     figure, axes = panels(len(images), height=2.0 + 0.17 * deepest, columns=columns)
-    for ax, image, text in zip(axes, images, lines, strict=True):
+    for ax, image, label in zip(axes, images, labels, strict=True):
         ax.imshow(image)
         ax.set(xticks=[], yticks=[], anchor="NW")
-        ax.set_xlabel("\n".join(text), loc="left", fontsize=8, parse_math=False)
+        ax.set_xlabel(label, loc="left", fontsize=8, parse_math=False)
     return figure
 
 
-def _wrapped(line: str) -> list[str]:
+def _wrapped(line: str) -> str:
     kept = line.replace(" .", "\N{NO-BREAK SPACE}.")  # no full stop on a line of its own
-    return textwrap.wrap(kept, WRAP, subsequent_indent="  ")
+    return textwrap.fill(kept, WRAP, subsequent_indent="  ")
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
@@ -97,8 +97,8 @@ def draw_lines(ax: Axes, table: pd.DataFrame, ylabel: str) -> None:
 def learning_curve(history: pd.DataFrame) -> Figure:
     """Training loss and validation perplexity, or CIDEr, over the epochs of a history as ``fit`` returns it."""
     by_epoch = history.set_index("epoch")
-    panels = {"train_loss": "training loss"} | MEASURES
-    return lines({label: by_epoch[[name]] for name, label in panels.items() if name in by_epoch})
+    titles = {"train_loss": "training loss"} | MEASURES
+    return lines({title: by_epoch[[name]] for name, title in titles.items() if name in by_epoch})
 
 
 def word_tree(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> Figure:

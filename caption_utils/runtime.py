@@ -46,14 +46,10 @@ def device() -> "torch.device":
     wanted = os.environ.get("CAPTION_DEVICE", "")
     if wanted not in ("", *DEVICES):
         raise InputError(f"CAPTION_DEVICE={wanted}: choose one of {', '.join(DEVICES)}, or unset it")
-    if wanted == "cpu":
-        return torch.device("cpu")
-    for name in [wanted] if wanted else ["cuda", "mps"]:
-        if not obstacle(name):
+    for name in [wanted] if wanted else ["cuda", "mps", "cpu"]:
+        if name == "cpu" or not obstacle(name):
             return torch.device(name)
-    if wanted:
-        raise InputError(f"CAPTION_DEVICE={wanted}: cannot be used here ({obstacle(wanted)}); choose cpu")
-    return torch.device("cpu")
+    raise InputError(f"CAPTION_DEVICE={wanted}: cannot be used here ({obstacle(wanted)}); choose cpu")
 
 
 def cuda_graphs() -> bool:

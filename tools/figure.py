@@ -21,7 +21,6 @@ from caption_utils.runtime import repository
 RESULTS = repository() / "results"
 POINTING = "bahdanau-pointing-flickr8k"  # the shipped model whose maps are sharpest
 PHOTOGRAPHS = ("astronaut.png", "camera.png")
-COLUMNS = 8
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 DATA, SEARCH = "flickr8k", "beam 5"
 SCORES = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "meteor": "METEOR"}
@@ -41,7 +40,7 @@ def panel(captioner: Captioner, name: str) -> Image.Image:
     """The attention figure of one of scikit-image's photographs."""
     photo = load_image(f"{skimage.data_dir}/{name}")
     buffer = io.BytesIO()
-    attention_figure(photo, captioner.caption(photo), COLUMNS).savefig(buffer, format="png")
+    attention_figure(photo, captioner.caption(photo)).savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
 
 

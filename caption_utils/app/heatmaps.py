@@ -37,16 +37,15 @@ def spotlight(image: Image.Image, attention: np.ndarray) -> Image.Image:
     return Image.composite(Image.new("RGB", image.size, VEIL), image, veil(attention, image.size))
 
 
-def attention_figure(image: Image.Image, caption: Caption, columns: int | None = None) -> Figure:
+def attention_figure(image: Image.Image, caption: Caption) -> Figure:
     """The photo, then a panel for each word, lit where the model looked (Xu et al. 2015, figure 3).
 
-    Panels are in even rows of up to ``MOST_COLUMNS``, unless ``columns`` are given.
+    Panels are in even rows of up to ``MOST_COLUMNS``.
     """
     image = fitted(image, PIXELS)
     pictures = [image, *(spotlight(image, attention) for attention in caption.attention)]
-    fewest_rows = math.ceil(len(pictures) / MOST_COLUMNS)
-    columns = min(columns or math.ceil(len(pictures) / fewest_rows), len(pictures))
-    rows = math.ceil(len(pictures) / columns)
+    rows = math.ceil(len(pictures) / MOST_COLUMNS)
+    columns = math.ceil(len(pictures) / rows)
     height = PANEL * min(max(image.height / image.width, 0.3), 1.5)
     figure, axes = panels(len(pictures), PANEL * columns, height + 0.3 + 0.6 / rows, columns)
     figure.suptitle(f"{caption.text}\n{spread(caption)}", fontsize=12)

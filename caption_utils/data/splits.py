@@ -159,17 +159,18 @@ def listed_split(root: Path, images: set[str], notes: list[str], known: Collecti
     kaggle = KAGGLE_INPUT.resolve()  # as root is
     beside = walk(kaggle, DEPTH, MOST_ENTRIES) if root.is_relative_to(kaggle) else walk(root.parent, 1)
     for place in dict.fromkeys([*inside, *beside]):
+        own = place in inside
         found = {
-            path: _names_in(path, images, notes if place in inside else [])
+            path: _names_in(path, images, notes if own else [])
             for path in files_in(place)
             if path.name.endswith(tuple(LIST_ENDS))
         }
         lists = {path: names for path, names in found.items() if not images.isdisjoint(names)}
-        if lists and (place in inside or len(images.difference(known, *lists.values())) <= LEFT_OUT * len(images)):
-            shown = (path.relative_to(root) if place in inside else path for path in lists)
+        if lists and (own or len(images.difference(known, *lists.values())) <= LEFT_OUT * len(images)):
+            shown = (path.relative_to(root) if own else path for path in lists)
             notes.append(f"Split: official, lists {', '.join(map(str, shown))}")
             return _assign(lists)
-        if place in inside:
+        if own:
             for path, names in found.items():
                 note_names(notes, names, f"List ignored: {path}: names none of the photos")
     return {}

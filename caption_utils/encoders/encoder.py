@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from caption_utils.encoders.efficientnet import EfficientNetLite2, load_efficientnet_lite2
 from caption_utils.encoders.resnet import load_resnet101, resnet_stages
@@ -173,11 +173,10 @@ def regions(maps: Tensor) -> Tensor:
 def fold_batch_norms(model: nn.Module) -> nn.Module:
     """Fold every batch norm that follows a convolution into its weights and bias, for inference."""
     for layer in list(model.modules()):
-        for (_, conv), (name, norm) in pairwise(list(layer.named_children())):
+        for (before, conv), (after, norm) in pairwise(list(layer.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                values: Any = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *values)
-                setattr(layer, name, nn.Identity().eval())
+                setattr(layer, before, fuse_conv_bn_eval(conv, norm))
+                setattr(layer, after, nn.Identity().eval())
     return model
 
 

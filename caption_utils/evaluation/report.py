@@ -154,10 +154,9 @@ def _commit() -> str:
     """Short hash of the repository's commit, empty outside one."""
     command = ["git", "-C", str(repository()), "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True)
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except OSError:  # no git on this machine
         return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Difference]:

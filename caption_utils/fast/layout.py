@@ -18,13 +18,10 @@ class ByImage(NamedTuple):
         room = rows.new_zeros(self.images * self.longest, rows.shape[1])
         return room.index_copy_(0, self.cells, rows).view(self.images, self.longest, -1)
 
-    def collect(self, values: Tensor) -> Tensor:
-        """Values ``(G, L, W)`` as rows ``(R, W)``."""
-        return values.flatten(0, 1).index_select(0, self.cells)
-
     def product(self, rows: Tensor, matrices: Tensor) -> Tensor:
         """Rows ``(R, X)``, each times the matrix of its image, of ``(G, X, Y)`` or more."""
-        return self.collect(self.spread(rows) @ matrices[: self.images])
+        products = self.spread(rows) @ matrices[: self.images]  # (G, L, Y)
+        return products.flatten(0, 1).index_select(0, self.cells)
 
 
 def by_image(owner: Tensor, images: int = 0) -> ByImage:

@@ -28,7 +28,7 @@ def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int =
     than greedy search's. The K are found by log-probability alone; the length penalty only orders them.
     """
     config = config if isinstance(config, SearchConfig) else SearchConfig(config)
-    found = [_search(decoder, part, config) for part in features.split(IMAGES_AT_ONCE) if len(part)]
+    found = [_search(decoder, part, config) for part in features.split(IMAGES_AT_ONCE)]
     return [sorted(captions, key=lambda caption: -caption.score(config.length_penalty)) for captions in sum(found, [])]
 
 

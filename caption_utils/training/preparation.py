@@ -40,8 +40,6 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
                 if fields_of(kind, {name: None}):
                     raise InputError(f"setting {name!r} needs {needed}")
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
-    if settings.get("input_feeding") and settings.get("attention") != "luong":
-        raise InputError("input_feeding is for attention luong; leave it out")
     TrainConfig(**fields_of(TrainConfig, settings))
     spec, shape = encoder_spec(encoder_name), fields_of(DecoderConfig, settings)
     config = DecoderConfig(1, spec.width, local_dim=spec.local, **shape)
@@ -49,8 +47,9 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
 
 
 def check_context(decoder: DecoderConfig, from_context: float) -> None:
-    """Raises ``InputError`` where the context alone is to say words and has no way to them."""
-    if from_context and not decoder.context_speaks:
+    """Raises ``InputError`` where the context alone is to say words and reaches them only through the LSTM."""
+    reaches_words = decoder.attention == "luong" or (decoder.attention == "bahdanau" and decoder.deep_output)
+    if from_context and not reaches_words:
         raise InputError("from_context needs attention, whose context has a way to the words; set deep_output")
 
 
@@ -75,12 +74,12 @@ def fields_of(config: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in names}
 
 
-def read_dataset(data: str | Path | CaptionDataset, scheme: str, tell: bool = True) -> CaptionDataset:
-    """``load_dataset``; a data set that is read already stays as it is. ``tell`` prints notes on the error stream."""
+def read_dataset(data: str | Path | CaptionDataset, scheme: str) -> CaptionDataset:
+    """``load_dataset``, with its notes on the error stream, once for all processes; one that is read stays as it is."""
     if isinstance(data, CaptionDataset):
         return data
     dataset = load_dataset(data, scheme)
-    if tell:
+    if join_processes().is_main_process:
         print("\n".join(dataset.notes), file=sys.stderr)
     return dataset
 

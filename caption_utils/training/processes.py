@@ -8,11 +8,10 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from multiprocessing import active_children, get_context
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,15 +28,13 @@ LONGEST_WAIT = timedelta(days=1)  # for the last to have extracted its features
 GRACE = 10  # seconds that an interrupted process has to end by itself
 
 
-@dataclass(frozen=True)
 class OneProcess:
     """A process that was started alone, with the names of ``accelerate.PartialState``."""
 
-    process_index: ClassVar[int] = 0
-    num_processes: ClassVar[int] = 1
-    is_main_process: ClassVar[bool] = True
-    device: ClassVar[None] = None
-    wait_for_everyone = staticmethod(lambda: None)
+    process_index, num_processes, is_main_process, device = 0, 1, True, None
+
+    def wait_for_everyone(self) -> None:
+        """There is nobody to wait for."""
 
 
 def join_processes() -> "OneProcess | PartialState":

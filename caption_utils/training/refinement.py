@@ -26,7 +26,6 @@ from caption_utils.training.preparation import (
     unseen,
     validation_batches,
 )
-from caption_utils.training.processes import join_processes
 from caption_utils.training.run import with_curve
 from caption_utils.training.self_critical import DrawnBatches, refine
 
@@ -96,7 +95,7 @@ def _begin(
         raise InputError(f"{start}: an ensemble, whose models are trained one by one; name one of them")
     encoder = model.own_encoder(load_encoder(model.encoder, training_device()))
     check_encoder(model, encoder.name, encoder.fingerprint)
-    dataset = read_dataset(data, str(model.training.get("split", "official")), join_processes().is_main_process)
+    dataset = read_dataset(data, str(model.training.get("split", "official")))
     before = {"model": Path(start).resolve().name, "training": model.training}
     source = {"data": dataset.name, "split": dataset.scheme, kind: before}
     trained_on = model.trained_on.union(map(name_digest, dataset.split("train").image_names))

@@ -66,7 +66,7 @@ def train_model(
     processes = join_processes()
     place = training_device()
     config = TrainConfig(**fields_of(TrainConfig, settings))
-    dataset = read_dataset(data, split, processes.is_main_process)
+    dataset = read_dataset(data, split)
     train = dataset.split("train")
     vocab = build_vocabulary(train, min_count, tokenizer)
     vectors = load_word_vectors(word_vectors, vocab.counts) if word_vectors is not None else None

@@ -84,7 +84,8 @@ class Trainer:
         self.processes = join_processes()
         rates = self.rates()
         groups: list[dict[str, Any]] = [
-            {"params": trained(module), "peak": rates[name]} for name, module in self.modules().items()
+            {"params": [each for each in module.parameters() if each.requires_grad], "peak": rates[name]}
+            for name, module in self.modules().items()
         ]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
@@ -133,10 +134,9 @@ class Trainer:
     def run_round(self) -> None:
         """Train for an epoch, or the part of one that has its own validation, validate and save."""
         self.note(self.train_round())
-        self.say(
-            f"epoch {{epoch:.4g}}: loss {{train_loss:.3f}}, {measure_of(self.history[-1])}, "
-            "{captions_per_second:.0f} captions/s".format(**self.history[-1])
-        )
+        row = self.history[-1]
+        speed = f"{row['captions_per_second']:.0f} captions/s"
+        self.say(f"epoch {row['epoch']:.4g}: loss {row['train_loss']:.3f}, {measure_of(row)}, {speed}")
 
     def note(self, row: dict[str, float]) -> None:
         """Validate, add what is found to the log and save. Raises ``InputError`` if the model has diverged."""
@@ -338,11 +338,6 @@ class Refinement(Trainer):
             self.note({"epoch": 0})
             self.say(f"epoch 0: {measure_of(self.history[-1])}")
         super().run_round()
-
-
-def trained(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
-    return [each for each in module.parameters() if each.requires_grad]
 
 
 def weights_digest(weights: Iterable[Tensor]) -> str:
