@@ -68,7 +68,7 @@ ablation: $(READY) ## measure what each part of the model is worth: DATA=data/fl
 	$(BIN)/python tools/ablation.py $(or $(DATA),data/flickr8k)
 
 demo: $(READY) ## draw the demo set in data/demo again
-	$(BIN)/python -m caption_utils.demo.scenes
+	$(BIN)/python tools/demo_set.py
 
 lock: ## pin the newest allowed packages in requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --all-extras --upgrade --quiet \

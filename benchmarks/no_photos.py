@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from skimage.data import data_dir
 
-from caption_utils.demo.drawing import draw
-from caption_utils.demo.scenes import load_scenes
+from caption_utils.demo.scenes import DEMO
 
 EACH = 20  # pictures of each kind that is made
 # microscopes, telescopes, scans, and textures that fill the picture
@@ -22,10 +21,10 @@ THEMES = (("white", "black"), ("#1e1e1e", "#d4d4d4"), ("#fdf6e3", "#586e75"), ("
 def no_photos() -> dict[str, list[Image.Image]]:
     """Kind → RGB pictures of it, the same each time."""
     rng, noise = Random(0), np.random.default_rng(0)
-    scenes = list(load_scenes().values())
+    scenes = sorted((DEMO / "Images").glob("*.webp"))
     found = [path for name in SCIENCE for path in Path(data_dir).glob(f"{name}.*")]
     return {
-        "drawn scenes": [draw(scene) for scene in rng.sample(scenes, EACH)],
+        "drawn scenes": [Image.open(path).convert("RGB") for path in rng.sample(scenes, EACH)],
         "charts": [chart(number, noise) for number in range(EACH)],
         "noise": [noisy(number, noise) for number in range(EACH)],
         "screens of text": [screen(rng) for _ in range(EACH)],

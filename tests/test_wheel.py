@@ -14,7 +14,7 @@ from caption_utils.training.checkpoint import load_model
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "caption_utils"
-KINDS = ("*.py", "page.*", "shapes.json", "flickr8k_splits.json")
+KINDS = ("*.py", "page.*", "flickr8k_splits.json")
 FILES = {path.relative_to(ROOT) for kind in KINDS for path in PACKAGE.rglob(kind) if path.suffix != ".pyc"}
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 

@@ -88,7 +88,7 @@ FAULTS = [
         "data/exploration.py", "unknown_percent(val, Vocabulary(all_counts", "unknown_percent(val, Vocabulary(counts"
     ),
     Fault("data/datasets.py", "matched - len(table)", "len(read.rows) - len(table)"),
-    Fault("demo/scenes.py", "kind in SKY else place.size[1] - 8", "kind in SKY else place.size[1] - 9"),
+    Fault("demo/scenes.py", "(width, height))", "(height, width))"),
     Fault("demo/descriptions.py", "said == sentence.replace", "said in sentence.replace"),
     Fault("encoders/encoder.py", "[:, None, None] * 255", "[:, None, None] * 256"),
     Fault("encoders/encode.py", "pixels.flip(2) if mirror", "pixels.flip(1) if mirror", "tests/encoders/test_store.py"),

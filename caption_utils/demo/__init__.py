@@ -5,8 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "descriptions": ["Scene", "Thing", "is_true", "mentions"],
-        "scenes": ["load_scenes"],
-        "words": ["COLOURS"],
+        "descriptions": ["COLOURS", "is_true", "mentions"],
+        "scenes": ["Scene", "Thing", "load_scenes"],
     },
 )

@@ -1,55 +1,82 @@
-"""What can be said about a drawn scene: every true sentence, and captions sampled from them.
+"""What can be said about a drawn scene: the words, and every true sentence.
 
-The sentences form a small finite language, defined by ``TEMPLATES`` alone: ``captions`` samples the true sentences of a
-scene and ``is_true`` looks a caption up among them, so the two cannot disagree.
+The sentences form a small finite language, defined by ``TEMPLATES`` alone: the demo set's captions are sampled from the
+true sentences of a scene and ``is_true`` looks a caption up among them, so the two cannot disagree.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, permutations, product
-from random import Random
 from typing import NamedTuple
 
 from caption_utils.data.vocab import tokenize
-from caption_utils.demo.words import (
-    COLOURS,
-    COUNTS,
-    KINDS,
-    NOUNS,
-    PLACES,
-    article,
-    with_common_words,
-    with_rare_word,
-)
+from caption_utils.demo.scenes import Box, Scene, Thing
 
-Box = tuple[int, int, int, int]
+
+class Kind(NamedTuple):
+    """The words for a kind of thing.
+
+    ``verbs`` are the singular and the plural; ``preposition``, if any, replaces that of the place.
+    """
+
+    plural: str
+    verbs: tuple[str, str]
+    preposition: str = ""
+
+
+KINDS = {
+    "ball": Kind("balls", ("lies", "lie")),
+    "house": Kind("houses", ("stands", "stand")),
+    "tree": Kind("trees", ("stands", "stand")),
+    "car": Kind("cars", ("is parked", "are parked")),
+    "umbrella": Kind("umbrellas", ("stands", "stand")),
+    "flower": Kind("flowers", ("grows", "grow")),
+    "boat": Kind("boats", ("floats", "float")),
+    "fish": Kind("fish", ("swims", "swim"), "in"),
+    "kite": Kind("kites", ("flies", "fly"), "over"),
+    "balloon": Kind("balloons", ("floats", "float"), "over"),
+}
+COLOURS = ("red", "yellow", "green", "blue", "purple")
+COUNTS = {2: "two", 3: "three"}
+PLACES = {
+    "meadow": (("in", "the meadow"), ("on", "the grass")),
+    "beach": (("on", "the beach"), ("on", "the sand")),
+    "snow": (("in", "the snow"), ("on", "the snow")),
+    "street": (("on", "the dark street"), ("on", "the street at night")),
+    "lake": (("on", "the lake"), ("on", "the water")),
+}
+# rare synonym -> common word; each is rarer than the one before it
+RARE = {
+    "cottage": "house",
+    "golden": "yellow",
+    "automobile": "car",
+    "parasol": "umbrella",
+    "crimson": "red",
+    "sailboat": "boat",
+    "emerald": "green",
+    "cottages": "houses",
+    "blossom": "flower",
+    "violet": "purple",
+    "parasols": "umbrellas",
+    "azure": "blue",
+    "automobiles": "cars",
+    "sailboats": "boats",
+    "scarlet": "red",
+    "blossoms": "flowers",
+    "sphere": "ball",
+    "lilac": "purple",
+    "spheres": "balls",
+    "turquoise": "blue",
+}
+NOUNS = {noun: name for name, kind in KINDS.items() for noun in (name, kind.plural)}
+NOUNS |= {rare: NOUNS[common] for rare, common in RARE.items() if common in NOUNS}
 MARGIN = 10  # pixels by which a box must clear another box, or the middle of the picture, to be left or right of it
 NEAR = 50  # pixels between two boxes that are next to each other, at most
-RARELY = 0.04  # share of captions that get a rare word
 
 
-@dataclass(frozen=True)
-class Thing:
-    """One drawn object; ``box`` is (left, top, right, bottom) in pixels, right and bottom exclusive."""
-
-    kind: str
-    colour: str
-    box: Box
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A background with one to three things; ``size`` is the picture's width and height in pixels."""
-
-    background: str
-    things: tuple[Thing, ...]
-    size: tuple[int, int] = (224, 224)
-
-    @property
-    def horizon(self) -> int:
-        """Pixels from the top to where sky and ground meet."""
-        return self.size[1] // 2
+def article(word: str) -> str:
+    """``an`` before a vowel, else ``a``."""
+    return "an" if word[0] in "aeiou" else "a"
 
 
 class Phrase(NamedTuple):
@@ -156,36 +183,6 @@ def _sentences(scene: Scene, templates: list[tuple[str, Condition]]) -> Iterator
                 yield template.format(**dict(zip(names, chosen, strict=True)), place=place)
 
 
-def captions(scene: Scene, rng: Random) -> list[str]:
-    """Five different true captions, the types of sentence in turn, that first name a thing of the largest one's kind.
-
-    Those that name more colours are more likely. A few get a rare word.
-    """
-    pools = [pool for sentences in true_sentences(scene).values() if (pool := _about(_largest(scene), sentences))]
-    chosen: list[str] = []
-    while len(chosen) < 5:
-        pool = pools[len(chosen) % len(pools)]
-        rest = [s for s in pool if s not in chosen] or [s for s in pools[0] if s not in chosen]
-        weights = [(1 + sum(word in COLOURS for word in sentence.split())) ** 3 for sentence in rest]
-        chosen += rng.choices(rest, weights)
-    rng.shuffle(chosen)
-    worded = [with_rare_word(sentence, rng) if rng.random() < RARELY else sentence for sentence in chosen]
-    return [f"{sentence[0].upper()}{sentence[1:]} ." for sentence in worded]
-
-
-def _largest(scene: Scene) -> str:
-    """The kind of the thing with the largest box."""
-    largest = max(scene.things, key=lambda t: (t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
-    return largest.kind
-
-
-def _about(kind: str, sentences: Sequence[str]) -> list[str]:
-    """Those of the sentences in which the first thing named is of this kind."""
-    return [
-        sentence for sentence in sentences if next(iter(mentions(sentence.replace(",", "").split()).values())) == kind
-    ]
-
-
 def is_true(caption: str, scene: Scene) -> bool:
     """Whether ``caption`` is a sentence of the language and everything it says holds in ``scene``.
 
@@ -199,3 +196,19 @@ def is_true(caption: str, scene: Scene) -> bool:
 def mentions(tokens: Sequence[str]) -> dict[int, str]:
     """Position → kind for each token that is a kind's noun: ``["two", "red", "balls"]`` → ``{2: "ball"}``."""
     return {i: NOUNS[token] for i, token in enumerate(tokens) if token in NOUNS}
+
+
+def with_common_words(words: list[str]) -> list[str]:
+    """The words with each ``RARE`` one replaced by its common synonym, unless its article is wrong ("a azure")."""
+    for place, word in enumerate(words):
+        if word in RARE and words == replaced(words, place, word):
+            words = replaced(words, place, RARE[word])
+    return words
+
+
+def replaced(words: list[str], place: int, word: str) -> list[str]:
+    """The words with ``word`` at ``place``, and the article before it, if any, changed to agree."""
+    before = words[:place]
+    if before and before[-1] in ("a", "an"):
+        before[-1] = article(word)
+    return [*before, word, *words[place + 1 :]]

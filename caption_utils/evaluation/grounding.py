@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caption_utils.demo.descriptions import Box, Scene, is_true, mentions
+from caption_utils.demo.descriptions import is_true, mentions
+from caption_utils.demo.scenes import Box, Scene
 from caption_utils.metrics.bootstrap import Score, grouped_mean, mean_score
 
 COLUMNS = ("image", "position", "word", "kind", "hit", "mass", "chance")

@@ -5,8 +5,7 @@ from collections import defaultdict
 
 import pytest
 
-from caption_utils.demo.descriptions import Scene
-from caption_utils.demo.scenes import DEMO, load_scenes
+from caption_utils.demo.scenes import DEMO, Scene, load_scenes
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from caption_utils.demo.descriptions import Scene, Thing
+from caption_utils.demo.scenes import Scene, Thing
 from caption_utils.evaluation.grounding import grounding, grounding_scores, truth
 
 # boxes on the borders of 32-pixel regions, 7 by 7 of which make the picture

@@ -1,16 +1,17 @@
+"""Tests of tools/demo_pictures.py."""
+
 import numpy as np
 import pytest
+from demo_pictures import PALETTE, draw
 from PIL import Image
 
-from caption_utils.demo.descriptions import Scene, Thing
-from caption_utils.demo.drawing import PALETTE, draw
-from caption_utils.demo.scenes import DEMO
-from caption_utils.demo.words import KINDS
+from caption_utils.demo.descriptions import KINDS
+from caption_utils.demo.scenes import DEMO, Scene, Thing, load_scenes
 
 
 @pytest.mark.slow
-def test_pictures_show_each_thing_in_its_colour(demo):
-    for name, scene in demo.items():
+def test_pictures_show_each_thing_in_its_colour():
+    for name, scene in load_scenes().items():
         pixels = np.asarray(Image.open(DEMO / "Images" / name)).astype(np.int16)  # (height, width, 3)
         assert pixels.shape == (*scene.size[::-1], 3)
         for thing in scene.things:
@@ -31,7 +32,7 @@ def test_a_thing_stays_within_its_box():
         assert 99 <= rows.min() and rows.max() <= 180 and 59 <= columns.min() and columns.max() <= 140, kind
 
 
-def test_drawing_is_deterministic(demo):
-    scene = demo["scene_0001.webp"]
+def test_drawing_is_deterministic():
+    scene = load_scenes()["scene_0001.webp"]
     assert draw(scene).tobytes() == draw(scene).tobytes()
     assert draw(scene).size == scene.size

@@ -1,14 +1,13 @@
-"""Scenes to pictures: every kind of thing and every background, drawn with Pillow."""
+"""Pictures of drawn scenes for ``tools/demo_set.py``: every kind of thing and every background, with Pillow."""
 
 import json
-from importlib.resources import files
+from pathlib import Path
 from random import Random
 
 from PIL import Image, ImageDraw
 from PIL.ImageDraw import ImageDraw as Pen
 
-from caption_utils.demo.descriptions import Scene, Thing
-from caption_utils.demo.words import SKY
+from caption_utils.demo.scenes import Scene, Thing
 
 SCALE = 3  # pictures are drawn this many times larger and then reduced, for smooth edges
 SIZE, HORIZON = 224, 112  # side of a background before it is stretched, and its horizon, in pixels from the top
@@ -28,8 +27,9 @@ TONES: dict[str, RGB] = {
     "leaf": (64, 134, 70),
     "glass": (206, 230, 244),
 }
+SKY = ("kite", "balloon")  # kinds that fly, and cast no shadow
 # kind -> shapes (method of ImageDraw, tone, coordinates in the unit box), painted in order
-SHAPES: dict[str, list[list]] = json.loads(files(__package__).joinpath("shapes.json").read_text("utf-8"))
+SHAPES: dict[str, list[list]] = json.loads(Path(__file__).with_name("demo_shapes.json").read_text("utf-8"))
 # background -> colours of sky (top, horizon), land (horizon, bottom) and shadow
 LANDS: dict[str, tuple[RGB, RGB, RGB, RGB, RGB]] = {
     "meadow": ((150, 205, 240), (222, 240, 248), (176, 212, 124), (140, 190, 92), (116, 164, 78)),
