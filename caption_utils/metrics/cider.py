@@ -11,8 +11,8 @@ Gram = tuple[str, ...]
 class CiderD:
     """Vedantam et al. 2015, equations 1 to 3, with the clipping and the length penalty of its variant D.
 
-    Equal to ``pycocoevalcap``'s, with its factor 10. Like it, this counts n-grams where equation 1 takes their shares of
-    the caption; under clipping the two differ. Document frequencies are those of ``references``: for each image its
+    Equal to ``pycocoevalcap``'s, with its factor 10. Like it, this counts n-grams where equation 1 has shares of the
+    caption; under clipping the two differ. Document frequencies are those of ``references``: for each image its
     captions, each a sequence of tokens.
     """
 
