@@ -36,7 +36,12 @@ class Reward:
         self.bleu = bleu
 
     def __call__(self, image: int, captions: Sequence[Sequence[str]]) -> Tensor:
-        """Rewards ``(S,)`` of S captions of an image, each a sequence of tokens without ``<eos>``."""
+        """Rewards ``(S,)`` of S captions of an image, each a sequence of tokens without ``<eos>``.
+
+        Raises ``ValueError`` for captions that are not tokenised.
+        """
+        if any(isinstance(caption, str) for caption in captions):
+            raise ValueError("Reward takes lists of tokens, not strings; tokenize captions first")
         ended = [[*caption, EOS] for caption in captions]
         bleu = sentence_bleu(ended, self.cider.references[image])
         return torch.tensor(self.cider.scores(image, ended)) + self.bleu * torch.tensor(bleu, dtype=torch.float32)

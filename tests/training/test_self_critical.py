@@ -67,6 +67,12 @@ def test_a_fragment_is_worth_less_than_the_sentence_that_it_begins():
     assert fragment < 0.8 * sentence
 
 
+@pytest.mark.parametrize("captions", ["a dog runs", ["a dog runs"], ["a", "dog", "runs"]])
+def test_strings_have_no_reward(captions):
+    with pytest.raises(ValueError, match="tokenize captions first"):
+        Reward(REFERENCES, 0.5)(0, captions)
+
+
 def test_each_sample_is_compared_with_the_mean_of_the_others():
     found = advantages(torch.tensor([[1.0, 2, 3, 4, 10], [5, 5, 5, 5, 5]]))
     torch.testing.assert_close(found[0], torch.tensor([1 - 19 / 4, 2 - 18 / 4, 3 - 17 / 4, 4 - 16 / 4, 10 - 10 / 4]))
