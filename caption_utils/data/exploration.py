@@ -1,4 +1,7 @@
-"""Captions before any model is trained: their words, how well people agree, what a vocabulary leaves out."""
+"""Captions before any model is trained: their words, how well people agree, what a vocabulary leaves out.
+
+Captions are lists of tokens; text in their place raises ``ValueError``, or it would be read letter by letter.
+"""
 
 import math
 import re
@@ -30,18 +33,25 @@ PHRASE = re.compile(
 Tokens = Sequence[str]
 
 
+def _check_tokens(captions: Iterable[Tokens]) -> None:
+    if any(isinstance(tokens, str) for tokens in captions):
+        raise ValueError("captions must be lists of tokens, as tokenize makes them, not text")
+
+
 def nouns_and_verbs(tokens: Tokens) -> tuple[list[str], list[str]]:
     """Nouns and verbs by rule: the first word after "a", "two" or "his" that is not a known adjective; and the word
     after it (or after its "is" or "are") if that ends in -ing, -ed or -s. This is a guess without grammar: it misses
     nouns without a determiner and verbs far from their noun, and takes the second noun of "two soccer players" for a
     verb.
     """
+    _check_tokens([tokens])
     found = PHRASE.findall(" ".join(tokens))
     return [noun for noun, _ in found], [verb for _, verb in found if verb]
 
 
 def overlap(first: Tokens, second: Tokens) -> float:
     """Jaccard index of two captions: shared words over all words, 0 to 1."""
+    _check_tokens([first, second])
     a, b = set(first), set(second)
     return len(a & b) / len(a | b)
 
@@ -53,6 +63,7 @@ def human_bleu(images: Sequence[Sequence[Tokens]], vocab: Vocabulary | None = No
     scored captions (never in the references), as for any model with that vocabulary. Images with one caption are left
     out.
     """
+    _check_tokens(tokens for captions in images for tokens in captions)
     rows, images = {}, [captions for captions in images if len(captions) > 1]
     for k in range(max(map(len, images), default=0)):
         chosen = [captions for captions in images if k < len(captions)]
@@ -98,6 +109,7 @@ def expected_leaks(captions_per_image: Iterable[int], test_rows: int) -> tuple[f
 
 def unknown_percent(captions: Sequence[Tokens], vocab: Vocabulary) -> float:
     """Percentage of the tokens to be predicted, including each caption's ``<eos>``, that ``vocab`` lacks."""
+    _check_tokens(captions)
     unknown = sum(word not in vocab.ids for tokens in captions for word in tokens)
     return 100 * unknown / sum(len(tokens) + 1 for tokens in captions)
 

@@ -26,7 +26,10 @@ def tokenize(text: str) -> list[str]:
 
     Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that full stops improve
     neither perplexity nor BLEU. A token stays if it has a letter or a digit of any script.
+    Raises ``ValueError`` for what is no text.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"captions must be text, not {type(text).__name__}")
     return list(_tokens(text))
 
 

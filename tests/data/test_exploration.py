@@ -72,6 +72,23 @@ def test_unknown_words_match_nothing_though_references_keep_them():
     assert exploration.human_bleu(images, vocab)["bleu1"].tolist() == pytest.approx([200 / 3, 200 / 3])
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (exploration.nouns_and_verbs, ["a dog runs"]),
+        (exploration.overlap, ["a dog", "a cat"]),
+        (exploration.overlap, [["a", "dog"], "a cat"]),
+        (exploration.human_bleu, [IMAGES]),
+        (exploration.human_bleu, [IMAGES[0]]),
+        (exploration.unknown_percent, [IMAGES[0], Vocabulary({"a": 1}, 1)]),
+        (exploration.threshold_table, [IMAGES[0], IMAGES[1]]),
+    ],
+)
+def test_text_is_not_read_letter_by_letter(function, arguments):
+    with pytest.raises(ValueError, match="must be lists of tokens, as tokenize makes them, not text"):
+        function(*arguments)
+
+
 def test_row_split_leaks_counts_images_on_both_sides():
     assert {exploration.row_split_leaks(["x", "y", "y"], 1, seed) for seed in range(20)} == {(1, 0), (1, 1)}
     assert exploration.row_split_leaks(["x", "x", "y"], 3, 0) == (2, 0)

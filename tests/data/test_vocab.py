@@ -36,6 +36,12 @@ def test_tokens(text, tokens):
     assert tokenize(text) == tokens
 
 
+@pytest.mark.parametrize("captions", [["a", "dog"], ("a", "dog"), None])
+def test_only_text_is_tokenised(captions):
+    with pytest.raises(ValueError, match=f"captions must be text, not {type(captions).__name__}"):
+        tokenize(captions)
+
+
 def test_tokens_are_stable_under_another_tokenisation():
     tokens = tokenize("The boys' dog doesn't jump over the fence, does it?")
     assert tokenize(" ".join(tokens)) == tokens

@@ -136,12 +136,14 @@ def test_rouge_of_one_pair_by_hand():
     [
         (["a dog", "a cat"], ["a dog", "a cat"], "references of an image must be a list of one or more captions"),
         (["a dog", "a cat"], [["a dog"], []], "references of an image must be a list of one or more captions"),
+        ([["a", "dog"]], [["a dog"]], "captions must be text, not list"),
+        (["a dog"], [[["a", "dog"]]], "captions must be text, not list"),
         (["a dog", "a cat"], [["a dog"]], "2 captions and references of 1 images; give one caption"),
         (["a dog"], [["a dog"], ["a cat"]], "1 captions and references of 2 images; give one caption"),
         ([], [], "0 captions and references of 0 images; give one caption"),
     ],
 )
-def test_captions_without_their_references_are_told(score, captions, references, message):
+def test_what_cannot_be_scored_is_told(score, captions, references, message):
     with pytest.raises(ValueError, match=message):
         score(captions, references)
 
