@@ -1,6 +1,7 @@
 """A folder in any of the known layouts → a table of image, caption and split."""
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from caption_utils.data.folders import find_images
 from caption_utils.data.layouts import find_caption_file, note_names, passed_over, read_captions
 from caption_utils.data.splits import FEWEST, SCHEMES, SPLITS, assign_split
 from caption_utils.errors import InputError
+
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{8}")  # Thai to Japanese
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +139,9 @@ def load_dataset(
     dropped["in no split"] = matched - len(table)
     if table.empty:
         raise InputError(f"{file}: no usable row; check that the file is complete")
+    joined = sum(map(bool, map(UNSPACED.search, table["caption"])))
+    if 2 * joined > len(table):
+        notes.append(f"Captions without spaces between words: {joined}; put spaces there, or each counts as one word")
     notes.append(_row_counts(len(table), dropped))
     return CaptionDataset(read.name or root.name, root, images, table, notes, missing, scheme)
 

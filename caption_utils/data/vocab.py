@@ -17,7 +17,7 @@ from caption_utils.files import replacing
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
-TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "‐": "-", "–": "-", "—": " - "})
+TYPOGRAPHIC = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "‐": "-", "–": "-", "—": " - ", "İ": "i"})
 CLITIC = re.compile(r" (?=(?:n't|'(?:s|m|d|re|ve|ll))\b)")  # the space before a clitic
 
 
@@ -39,8 +39,8 @@ def _tokens(text: str) -> tuple[str, ...]:
 
     text = text.replace("´", "'")  # NFKC would make a space and an accent of it
     plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
-    # NLTK leaves most punctuation outside ASCII at its word
-    marks = "".join(char for char in plain if not char.isascii() and unicodedata.category(char).startswith("P"))
+    # NLTK leaves most punctuation outside ASCII at its word, and symbols, emoji and invisible marks
+    marks = "\ufe0f" + "".join(char for char in plain if not char.isascii() and unicodedata.category(char)[0] in "PSC")
     tokens = (token.lstrip(marks).rstrip(f".{marks}") for token in word_tokenize(plain, preserve_line=True))
     return tuple(intern(token) for token in tokens if any(map(str.isalnum, token)))
 

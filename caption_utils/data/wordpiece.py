@@ -45,8 +45,10 @@ class WordPiece:
             model = stored["model"]
             if model.get("type") != "WordPiece":
                 raise ValueError(f"its model is {model.get('type')}")
-            pieces = list(model.pop("vocab"))
-            found = cls({"normalizer": stored["normalizer"], "model": model}, pieces)
+            pieces, normalizer = list(model.pop("vocab")), stored["normalizer"]
+            if normalizer:
+                normalizer["handle_chinese_chars"] = False  # a character that becomes a word matches no reference
+            found = cls({"normalizer": normalizer, "model": model}, pieces)
             found.split(["a"])
             return found
         except OSError:
@@ -94,7 +96,7 @@ class WordPiece:
         except ImportError:
             raise InputError("word pieces need the package tokenizers (pip install tokenizers)") from None
         vocab = {piece: i for i, piece in enumerate(dict.fromkeys([self.unknown, *self.pieces]))}
-        spaces = {"type": "WhitespaceSplit"}  # normalising puts spaces around Chinese characters
+        spaces = {"type": "WhitespaceSplit"}  # normalising may put spaces around Chinese characters
         parts = {**self.rules, "model": {**self.rules["model"], "vocab": vocab}, "pre_tokenizer": spaces}
         try:
             return Tokenizer.from_str(json.dumps({"version": "1.0", **parts}))

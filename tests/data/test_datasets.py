@@ -273,6 +273,30 @@ def test_notes_account_for_every_row(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("caption", "joined"),
+    [
+        ("两只黑色的马在街上跳跃。", True),
+        ("茶色の犬が浜辺を走っている。", True),
+        ("สุนัขวิ่งบนหญ้า", True),
+        ("两只 黑色的 马 在 街上 跳跃 。", False),
+        ("茶色の 犬が 浜辺を 走っている", False),
+        ("Чёрная собака бежит", False),
+        ("كلب أبيض يجري", False),
+        ("검은개가 잔디위를 달린다", False),
+    ],
+)
+def test_captions_without_spaces_are_noted(tmp_path, caption, joined):
+    root = make(tmp_path / "toy", NAMES[:5])
+    captions = [caption] * 3 + ["A dog"] * 2
+    lines = [f"{name},{text}\n" for name, text in zip(NAMES, captions, strict=False)]
+    (root / "captions.txt").write_text("image,caption\n" + "".join(lines))
+    note = "Captions without spaces between words: 3; put spaces there, or each counts as one word"
+    assert load_dataset(root).notes[1:-1] == [note] * joined
+    (root / "captions.txt").write_text("image,caption\n" + "".join(lines[1:]))
+    assert note[:8] not in "".join(load_dataset(root).notes)  # half of them
+
+
 def test_a_photo_with_two_spellings_is_one_photo(tmp_path):
     root = make(tmp_path / "toy", ["é.jpg"], images="Images/sub")
     names = ["sub/é.jpg", "sub\\é.jpg", "./sub/é.jpg", "sub/e\u0301.jpg"]

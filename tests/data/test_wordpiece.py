@@ -45,6 +45,15 @@ def test_words_are_normalised_and_not_split_at_hyphens(wordpiece):
     assert wordpiece.split(["DÓGS", "a-a"]) == ["dog", "##s", "a", "##-", "##a"]
 
 
+def test_a_word_of_chinese_characters_stays_one_word(tokenizer_file):
+    stored = json.loads(tokenizer_file.read_text())
+    stored["model"]["vocab"] |= {piece: 100 + i for i, piece in enumerate(["一", "只", "##只"])}
+    for normalizer in (stored["normalizer"], {"type": "Lowercase"}, None):
+        tokenizer_file.write_text(json.dumps(stored | {"normalizer": normalizer}))
+        wordpiece = WordPiece.read(str(tokenizer_file))
+        assert wordpiece.join(wordpiece.split(["一只", "dog"])) == [("一只", 2), ("dog", 1)]
+
+
 def test_unused_pieces_go_and_their_words_are_spelled(wordpiece):
     texts = [["a", "dog"], ["a", "dogs"], ["a", "skate"]]
     fewer = wordpiece.restricted(texts, min_count=2)
