@@ -24,8 +24,11 @@ KNOWN_NAMES = ("captions.txt", "flickr8k.token.txt", "results.csv", "results_201
 SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".token"}
 SPLIT_NAMES = {"": "", "train": "train", "restval": "train", "test": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "dev", "validation"), "val")
-MISSING = {"nan", "NaN", "null", "NULL", "None", "<NA>"}  # written in place of a caption
-USE_KARPATHY = "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO"
+MISSING = {"nan", "NaN", "null", "NULL", "None", "<NA>", "N/A", "#N/A"}  # written in place of a caption
+USE_KARPATHY = (
+    "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO, or write a table with the header image,caption"
+)
+CHOOSE = "point to the one to read, or join them into one captions.csv with a column split"
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
 CUT_OFF = "cut off before the caption"
 
@@ -49,10 +52,15 @@ class CaptionFile:
     dropped: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, number: int, image: str, caption: str, split: str = "") -> None:
-        """Add a row for each caption, with white space collapsed; drop it if the image or the caption is empty."""
+        """Add a row for each caption, with entities of HTML replaced and white space collapsed.
+
+        It is dropped if the image or the caption is empty.
+        """
+        from html import unescape  # its table takes a millisecond, which captioning does not need
+
         image, known = image.strip(), SPLIT_NAMES.get(split.strip().lower())
         for item in _items(" ".join(caption.split())):
-            text = " ".join(item.split())
+            text = " ".join(unescape(item).split())
             if not image or text in MISSING or not has_word(text):
                 self.drop(number, "without an image name or a word in the caption")
             elif known is None:
@@ -86,9 +94,12 @@ def find_caption_file(root: Path) -> Path:
         found = [path for folder in folders for path in _caption_files(folder)]
         if len(found) > 1:
             names = ", ".join(str(path.relative_to(root)) for path in found[:4])
-            raise InputError(f"{root}: {len(found)} caption files ({names}); point to the one to read")
+            raise InputError(f"{root}: {len(found)} caption files ({names}); {CHOOSE}")
         if found:
             return found[0]
+    tables = [path for path in files_in(root) if path.suffix.lower() in SUFFIXES - {".txt"}]
+    if len(tables) == 1:
+        read_captions(tables[0])  # raises, and says what is wrong with it
     raise InputError(f"{root}: no caption file; put captions.txt (first line image,caption) beside Images")
 
 
@@ -163,6 +174,9 @@ def _read_table(file: CaptionFile, text: str) -> None:
     start = next(number for number, line in enumerate(lines) if line.strip())
     table = Table.of(lines[start])
     assert table  # _reader has seen the header
+    names = [name.strip().strip('"') for name in lines[start].split(table.delimiter)]
+    unread = [name for at, name in enumerate(names) if name and at not in (table.image, table.caption, table.split)]
+    note_names(file.notes, unread, f"{file.path.name}: columns not read")
     repaired = []
     for number, cells in table.rows(lines, start + 1):
         if table.delimiter == "|" and len(cells) == table.caption and (match := NUMBERED.fullmatch(cells[-1])):

@@ -134,8 +134,29 @@ def test_flickr30k_results_and_its_malformed_row(tmp_path):
     )
     assert rows(captions) == [("1.jpg", 'Two men , "one" old .'), ("1.jpg", "A dog runs ."), ("2.jpg", "A | B")]
     assert captions.notes == [
-        "results.csv: lines without the last '|' (repaired: the caption follows the number): 1 (line 3)"
+        "results.csv: columns not read: 1 (comment_number)",
+        "results.csv: lines without the last '|' (repaired: the caption follows the number): 1 (line 3)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "unread"),
+    [
+        ("image,caption,caption_2, Set ", "2 (caption_2, Set)"),
+        ('"id";"image";"caption";"caption"', "2 (id, caption)"),
+        (",image,caption,split", None),
+    ],
+)
+def test_columns_that_are_not_read_are_noted(tmp_path, header, unread):
+    captions = read(tmp_path, f"{header}\n", "mine.csv")
+    assert captions.notes == ([f"mine.csv: columns not read: {unread}"] if unread else [])
+
+
+def test_entities_of_html_are_the_signs_they_stand_for(tmp_path):
+    text = "image,caption\na.jpg,Tom &amp; Ann&#39;s&nbsp;dog\nb.jpg,\"['It&#39;s one', 'two']\"\nc.jpg,&nbsp;\n"
+    captions = read(tmp_path, text)
+    assert rows(captions) == [("a.jpg", "Tom & Ann's dog"), ("b.jpg", "It's one"), ("b.jpg", "two")]
+    assert list(captions.dropped.values()) == [[4]]
 
 
 # Other layouts
@@ -182,7 +203,7 @@ def test_a_missing_caption_is_dropped_and_counted(tmp_path, nothing):
     assert list(captions.dropped.values()) == [[2] * (3 if nothing.startswith("[n") else 1)]
 
 
-@pytest.mark.parametrize("missing", ["nan", "None", "null", "<NA>"])
+@pytest.mark.parametrize("missing", ["nan", "None", "null", "<NA>", "N/A", "#N/A"])
 def test_a_missing_item_of_a_list_in_a_table_is_dropped_and_counted(tmp_path, missing):
     captions = read(tmp_path, f"image,caption\na.jpg,\"['A dog', {missing}]\"\nb.jpg,[{missing}]\n")
     assert rows(captions) == [("a.jpg", "A dog")]
@@ -322,14 +343,18 @@ def test_json_that_is_not_karpathys(tmp_path, image):
     fails(
         path,
         f"{path}: images[0] lacks filename or sentences, or has a split that is no text; use Karpathy's "
-        "dataset_flickr8k.json, or that of Flickr30k or COCO",
+        "dataset_flickr8k.json, or that of Flickr30k or COCO, or write a table with the header image,caption",
     )
 
 
 @pytest.mark.parametrize("text", ['{"images": 5}', '{"images": [], "raw": "A dog"}', '{"dataset": "coco"}'])
 def test_json_without_images(tmp_path, text):
     path = write(tmp_path / "dataset_coco.json", text)
-    fails(path, f"{path}: no list of images in it; use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO")
+    fails(
+        path,
+        f"{path}: no list of images in it; use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO, "
+        "or write a table with the header image,caption",
+    )
 
 
 # Finding the file
@@ -376,7 +401,11 @@ def test_hidden_and_unreadable_files_are_ignored(tmp_path):
     [
         (None, "no such folder; point to the folder that holds captions.txt and Images"),
         ([], "no caption file; put captions.txt (first line image,caption) beside Images"),
-        (["a.csv", "b.csv"], "2 caption files (a.csv, b.csv); point to the one to read"),
+        (
+            ["a.csv", "b.csv"],
+            "2 caption files (a.csv, b.csv); point to the one to read, "
+            "or join them into one captions.csv with a column split",
+        ),
     ],
 )
 def test_no_single_caption_file(tmp_path, files, message):
@@ -388,3 +417,21 @@ def test_no_single_caption_file(tmp_path, files, message):
     with pytest.raises(InputError) as caught:
         find_caption_file(root)
     assert str(caught.value) == f"{root}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"Image Name,Description\na.jpg,A dog\n", "add the header line image,caption$"),
+        (b'[{"image": "a.jpg", "caption": "A dog"}]', "add the header line image,caption$"),
+        ("image,caption\na.jpg,A dog\n".encode("utf-16-le"), "not text; unpack it .*, or save it as CSV in UTF-8$"),
+    ],
+)
+def test_a_table_in_no_known_layout_is_named(tmp_path, content, message):
+    path = write(tmp_path / "mine.csv", content)
+    write(tmp_path / "readme.txt", "Some words, no captions\n")
+    with pytest.raises(InputError, match=f"^{path}: .*{message}"):
+        find_caption_file(tmp_path)
+    write(tmp_path / "other.csv", content)  # which of the two is meant?
+    with pytest.raises(InputError, match=f"^{tmp_path}: no caption file; put captions.txt"):
+        find_caption_file(tmp_path)
