@@ -5,6 +5,8 @@ the blue shows where the photo itself is black.
 """
 
 import math
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +59,18 @@ def attention_figure(image: Image.Image, caption: Caption) -> Figure:
 
 
 def save_map(photo: Path, caption: Caption, out: Path) -> None:
-    """Save the attention figure of a photo, in the format given by the suffix of ``out``."""
-    with replacing(out) as temporary:
+    """Save the attention figure of a photo, in the format given by the suffix of ``out``.
+
+    A line on the error stream says if the font lacks letters, in the place of a warning for each of them.
+    """
+    with replacing(out) as temporary, warnings.catch_warnings(record=True) as caught:
         attention_figure(load_image(photo), caption).savefig(temporary, format=out.suffix[1:], dpi=120)
+    others = [each for each in caught if not str(each.message).startswith("Glyph ")]
+    for each in others:
+        warnings.showwarning(each.message, each.category, each.filename, each.lineno)
+    if len(others) < len(caught):
+        what = "the font lacks letters of the caption, drawn as boxes; set Matplotlib's font.family"
+        print(f"caption_utils: {out}: {what}", file=sys.stderr)
 
 
 def place(attention: np.ndarray) -> str:

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from caption_utils.config import FROM_DATA, DecoderConfig, FineTuneConfig, RunConfig, SelfCriticalConfig, TrainConfig
+from caption_utils.config import (
+    FROM_DATA,
+    MAX_LENGTH,
+    DecoderConfig,
+    FineTuneConfig,
+    RunConfig,
+    SelfCriticalConfig,
+    TrainConfig,
+)
 from caption_utils.data.datasets import CaptionDataset, load_dataset
 from caption_utils.data.layouts import summary
 from caption_utils.data.vocab import Vocabulary
@@ -116,11 +124,18 @@ def training_batches(
     place: torch.device,
     make: Callable[..., B],
 ) -> B:
-    """Batches as ``make`` makes them; each process extracts its share of the features."""
+    """Batches as ``make`` makes them; each process extracts its share of the features.
+
+    A line on the error stream says if many captions are longer than a model's own can be.
+    """
     train = dataset.split("train")
     store = _extracted(train, encoder, place)
     mirrored = _extracted(train, encoder, place, mirror=True) if config.mirror else None
-    return make(train, store, vocab, config.images_per_batch, place, mirrored, config.seed)
+    batches = make(train, store, vocab, config.images_per_batch, place, mirrored, config.seed)
+    long = sum(len(ids) - 2 > MAX_LENGTH for image in batches.captions for ids in image)  # <bos> and <eos> are two
+    if 20 * long > len(train.table) and join_processes().is_main_process:
+        print(f"Captions of more than {MAX_LENGTH} tokens: {long}; the model's own end there", file=sys.stderr)
+    return batches
 
 
 def validation_batches(val: CaptionDataset, encoder: Encoder, vocab: Vocabulary, place: torch.device) -> CaptionBatches:

@@ -1,10 +1,12 @@
 """Tests of caption_utils.app.heatmaps."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, place, spotlight, spread, veil
+from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, place, save_map, spotlight, spread, veil
 from caption_utils.captioner import Caption
 
 SIZE = (70, 140)  # width, height
@@ -62,6 +64,21 @@ def test_the_figure_has_a_titled_panel_for_the_photo_and_each_word_in_even_rows(
     assert all(not axes.axison for axes in figure.axes)
     grid = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)
+
+
+def test_letters_that_the_font_lacks_are_told_in_one_line(tmp_path, monkeypatch, capsys, recwarn):
+    def load(photo):
+        warnings.warn("a warning of Pillow", stacklevel=1)
+        return Image.new("RGB", SIZE)
+
+    monkeypatch.setattr("caption_utils.app.heatmaps.load_image", load)
+    out = tmp_path / "map.png"
+    save_map("photo.jpg", caption_of(["一只", "狗"]), out)
+    assert out.is_file() and [str(each.message) for each in recwarn] == ["a warning of Pillow"]
+    what = "the font lacks letters of the caption, drawn as boxes; set Matplotlib's font.family"
+    assert capsys.readouterr().err == f"caption_utils: {out}: {what}\n"
+    save_map("photo.jpg", caption_of(["a", "café"]), out)
+    assert not capsys.readouterr().err
 
 
 def test_how_far_attention_is_spread_in_words():

@@ -1,6 +1,7 @@
 """Wrong settings and data are told before any work is done."""
 
 import json
+import re
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from caption_utils.config import DecoderConfig, TrainConfig
 from caption_utils.errors import InputError
 from caption_utils.training.preparation import check_settings
+from caption_utils.training.processes import OneProcess
 from caption_utils.training.run import train_model
 
 
@@ -101,3 +103,18 @@ def test_words_too_rare_for_the_vocabulary(data_folder, tmp_path, fake_training)
         train_model(data_folder, tmp_path / "out", min_count=100)
     assert fake_training.seen == 0
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("words", "main", "told"), [(31, True, ["1"]), (30, True, []), (31, False, [])])
+def test_captions_longer_than_a_model_s_are_told_once(
+    data_folder, tmp_path, fake_training, monkeypatch, capsys, words, main, told
+):
+    monkeypatch.setattr(OneProcess, "is_main_process", main)
+    with (data_folder / "captions.txt").open("a") as file:
+        file.write(f"0.png,{'red ' * words},train\n")
+    small = {"embed_dim": 8, "hidden_dim": 8, "attention_dim": 8, "epochs": 1, "mirror": False}
+    train_model(data_folder, tmp_path / "out", min_count=1, settings=small)
+    found = re.findall(
+        r"^Captions of more than 30 tokens: (\d+); the model's own end there$", capsys.readouterr().err, re.M
+    )
+    assert found == told
