@@ -152,7 +152,7 @@ FAULTS = [
     Fault("captioner.py", "(len(self.tokens) + 1)", "len(self.tokens)"),
     Fault("captioner.py", "self.encoder.grid).numpy()", "self.encoder.grid).mT.numpy()"),
     Fault("evaluation/grounding.py", "area[top:bottom, left:right]", "area[left:right, top:bottom]"),
-    Fault("evaluation/occlusion.py", "ranks.topk(regions, dim=1)", "ranks.topk(regions, dim=1, largest=False)"),
+    Fault("evaluation/occlusion.py", "generator=ties), -ranks]", "generator=ties), ranks]"),
     Fault("evaluation/sharpness.py", ".sum(axis=1) / 2", ".sum(axis=1)"),
     Fault("evaluation/confidence.py", "eigenvectors.flip(1)", "eigenvectors"),
     Fault("evaluation/confidence.py", "calibrate(first, gists", "calibrate(second, gists"),

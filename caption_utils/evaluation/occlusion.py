@@ -5,6 +5,7 @@ The idea is from Samek et al. 2017 and Petsiuk et al. 2018; here the baseline is
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -31,13 +32,13 @@ def deletion_test(captioner: Captioner, photos: Sequence[Source], draws: int = 5
     photo that cannot be read.
     """
     regions = max(1, round(SHARE * captioner.encoder.grid**2))
-    generator = torch.Generator().manual_seed(0)
+    generator, ties = (torch.Generator().manual_seed(seed) for seed in (0, 1))
     rows = []
     for image, photo in enumerate(photos):
         picture = load_image(photo)
         found = beam_search(captioner.model.decoder, captioner.features([picture]), 1)[0][0]
         words, lengths = zip(*captioner.model.vocab.whole_words(found.ids), strict=True)
-        masks = _masks(found.maps(lengths).cpu(), regions, draws, generator)  # (1 + W + draws, N)
+        masks = _masks(found.maps(lengths).cpu(), regions, draws, generator, ties)  # (1 + W + draws, N)
         features = captioner.features(_greyed(captioner.encoder.transform(picture), masks))
         falls = _falls(_word_probabilities(captioner, found.ids, lengths, features), len(words))
         rows += [(image, position, word, *fall) for position, (word, fall) in enumerate(zip(words, falls, strict=True))]
@@ -53,10 +54,14 @@ def deletion_scores(table: pd.DataFrame, images: int) -> dict[str, Score]:
     return {name: grouped_mean(100 * falls[name], table["image"], images) for name in falls}
 
 
-def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator) -> Tensor:
-    """Which regions are deleted ``(1 + W + draws, N)``: none, those most attended to for each word, random ones."""
+def _masks(alphas: Tensor, regions: int, draws: int, generator: torch.Generator, ties: torch.Generator) -> Tensor:
+    """Which regions are deleted ``(1 + W + draws, N)``: none, those most attended to for each word, random ones.
+
+    Chance decides between equal weights: the same regions each time would tell of their place, not of attention.
+    """
     ranks = torch.cat([alphas, torch.rand(draws, alphas.shape[1], generator=generator)])
-    masks = torch.zeros_like(ranks, dtype=torch.bool).scatter(1, ranks.topk(regions, dim=1).indices, True)
+    order = torch.from_numpy(np.lexsort([torch.rand(ranks.shape, generator=ties), -ranks]))
+    masks = torch.zeros_like(ranks, dtype=torch.bool).scatter(1, order[:, :regions], True)
     return nn.functional.pad(masks, (0, 0, 1, 0))
 
 

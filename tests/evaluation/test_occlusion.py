@@ -127,3 +127,12 @@ def test_with_a_real_decoder(fake_encoder):
         assert row["probability"] == pytest.approx(logits.softmax(1)[0, token].item(), abs=1e-5)
     assert 0 < len(table)
     assert table[["attended", "random"]].abs().to_numpy().max() < 1
+
+
+def test_chance_decides_between_equal_weights():
+    """Even attention is nowhere; with all of it on one region, the others of the fifth may be anywhere."""
+    even, one = torch.full((49,), 1 / 49), torch.eye(49)[24]
+    generators = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    masks = deletion._masks(torch.stack([even, one]).repeat(500, 1), 10, 0, *generators)[1:].float()
+    assert masks[::2].mean(dim=0).tolist() == pytest.approx([10 / 49] * 49, abs=0.08)
+    assert masks[1::2].mean(dim=0).tolist() == pytest.approx(torch.where(one > 0, 1, 9 / 48).tolist(), abs=0.08)
