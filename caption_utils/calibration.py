@@ -19,7 +19,7 @@ from caption_utils.training.checkpoint import folder_digest, save_tensors
 CONFIDENCE = "confidence.safetensors"
 REMEDY = "fit it again with python -m caption_utils confidence, or delete it"
 UNSURE = 0.25  # captions less confident than this are called unsure
-UNFAMILIAR = 0.5  # photos less familiar than this, one validation photo in forty, are called unlike those it knows
+UNFAMILIAR = 0.5  # photos no more familiar than this, one validation photo in forty, are called unlike those it knows
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def load_calibration(folder: str | Path) -> Calibration | None:
 
 
 def _doubt(value: float, familiar: float) -> str:
-    if familiar < UNFAMILIAR:
+    if familiar <= UNFAMILIAR:
         return "unsure: unlike the photos this model knows"
     return "unsure" if value < UNSURE else ""
 

@@ -41,6 +41,12 @@ def test_confidence_is_the_product_of_both_and_says_why_it_is_low():
     assert strange.doubt == "unsure: unlike the photos this model knows"
 
 
+def test_with_a_tail_of_one_photo_those_beyond_it_are_unlike_them():
+    few = Calibration(CALIBRATION.line, PHOTOS, torch.tensor([4.0]))
+    near, far = few.judge(torch.cat([NEAR, FAR]), [1, 1])
+    assert near.doubt == "" and far.doubt == "unsure: unlike the photos this model knows"
+
+
 def test_a_gist_is_the_direction_of_the_mean_feature():
     features = torch.tensor([[[2.0, 0], [4, 8]], [[0, 0], [0, -6]]]).half()
     assert gist(features).tolist() == [pytest.approx([0.6, 0.8]), [0, -1]]
