@@ -65,13 +65,18 @@ def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Rel
     """Fit a model's confidence, write it into its ``folder``, and measure it on photos that it was not fitted to.
 
     Needs the features of training and validation photos, and stores them. Raises ``InputError`` as reading model and
-    data does, if there are too few validation photos, and if nothing can be written into the folder.
+    data does, if the model was trained on other photos, if there are too few validation photos, and if nothing can be
+    written into the folder.
     """
     model = load_model(folder, device())
     check_folder(folder)
     captioner = Captioner(model, model.own_encoder(load_encoder(model.encoder, device())))
     whole, val = read_split(data, model, "val")
     train = whole.split("train")
+    if model.trained_on and not any(map(model.saw, train.image_names)):
+        raise InputError(
+            f"{whole.root}: the model was trained on none of its training photos; give the data it was trained on"
+        )
     first, second = halves(captioner, val)
     names = train.image_names[:: len(train.image_names) // MOST + 1]
     calibration = calibrate(first, gists_of(extract(train, captioner.encoder), names))

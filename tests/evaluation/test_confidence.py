@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +26,7 @@ from caption_utils.evaluation.confidence import (
 )
 from caption_utils.metrics.scores import caption_scores
 from caption_utils.model.decoder import build_decoder
-from caption_utils.training.checkpoint import Model, name_digest, save_model
+from caption_utils.training.checkpoint import Model, load_model, name_digest, save_model
 
 
 def test_platt_finds_the_line_that_captions_were_drawn_from():
@@ -153,6 +155,18 @@ def test_too_few_photos_are_one_line(folder, dataset):
     ):
         fit_confidence(folder, dataset)
     assert not (folder / CONFIDENCE).exists()
+
+
+def test_data_that_the_model_was_not_trained_on_leave_its_confidence_alone(folder, data, fake_encoder):
+    model = load_model(folder)
+    save_model(folder, replace(model, trained_on=frozenset([name_digest("elsewhere.png")])))
+    message = "many: the model was trained on none of its training photos; give the data it was trained on$"
+    with pytest.raises(InputError, match=message):
+        fit_confidence(folder, data)
+    assert fake_encoder.seen == 0 and not (folder / CONFIDENCE).exists()
+    save_model(folder, replace(model, trained_on=frozenset([name_digest(data.split("train").image_names[-1])])))
+    fit_confidence(folder, data)
+    assert (folder / CONFIDENCE).exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_work(folder, data, fake_encoder, monkeypatch):
