@@ -1,5 +1,6 @@
 """Does the model look at what it names, and is that there? On drawn scenes and on photographs."""
 
+import math
 from collections.abc import Sequence
 
 from caption_utils.captioner import Caption, Captioner
@@ -18,7 +19,8 @@ def attention_scores(captioner: Captioner, dataset: CaptionDataset, captions: Se
 
     On the demo set: ``true``, the percentage of true captions; of the pointing game
     ``pointing_hit`` and ``pointing_mass``, to be compared with ``pointing_chance``; and ``pointing_absent``; see
-    ``grounding_scores``. On photographs, the deletion test of the first 200 with greedy captions: ``fall_attended``,
+    ``grounding_scores``. Those that are of no word, because no caption names a thing or none that is there, are
+    missing. On photographs, the deletion test of the first 200 with greedy captions: ``fall_attended``,
     ``fall_random`` and ``fall_difference``; see ``deletion_scores``.
     """
     if dataset.is_demo:
@@ -32,7 +34,8 @@ def _pointing_scores(captions: Sequence[Caption], scenes: Sequence[Scene]) -> di
     true = truth([caption.text for caption in captions], scenes)
     table = grounding([caption.tokens for caption in captions], [caption.attention for caption in captions], scenes)
     pointing = grounding_scores(table, len(scenes))
-    return {"true": true, **{f"pointing_{name}": score for name, score in pointing.items()}}
+    known = {f"pointing_{name}": score for name, score in pointing.items() if not math.isnan(score.value)}
+    return {"true": true, **known}
 
 
 def _scenes_of(dataset: CaptionDataset) -> list[Scene]:

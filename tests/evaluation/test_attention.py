@@ -4,6 +4,7 @@ import pytest
 from caption_utils.captioner import Caption
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.vocab import tokenize
+from caption_utils.demo.descriptions import Scene, Thing
 from caption_utils.demo.scenes import DEMO
 from caption_utils.errors import InputError
 from caption_utils.evaluation import attention as module
@@ -31,6 +32,20 @@ def test_scenes_are_checked_for_what_is_true_and_where_it_is():
     assert scores["pointing_hit"].value == pytest.approx(scores["pointing_chance"].value, abs=0.01)
     turned = attention_scores(None, dataset, list(map(even, texts[1:] + texts[:1])))
     assert turned["true"].value < 20 and turned["pointing_absent"].value > 50
+
+
+@pytest.mark.parametrize(
+    ("text", "measured"),
+    [
+        ("it snows", {"true"}),
+        ("a boat", {"true", "pointing_absent"}),
+        ("a ball", {"true", "pointing_absent", "pointing_hit", "pointing_mass", "pointing_chance"}),
+    ],
+)
+def test_scores_of_no_word_are_missing(text, measured):
+    """No caption names a thing, or none that is there."""
+    scene = Scene("snow", (Thing("ball", "red", (0, 0, 64, 64)),))
+    assert module._pointing_scores([even(text)], [scene]).keys() == measured
 
 
 def test_photographs_are_put_to_the_deletion_test(dataset, monkeypatch):
