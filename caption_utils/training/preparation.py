@@ -48,6 +48,8 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
                 if fields_of(kind, {name: None}):
                     raise InputError(f"setting {name!r} needs {needed}")
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
+    if "score" in settings and "attention" not in settings:
+        raise InputError("score is for attention luong; set attention too")
     TrainConfig(**fields_of(TrainConfig, settings))
     spec, shape = encoder_spec(encoder_name), fields_of(DecoderConfig, settings)
     config = DecoderConfig(1, spec.width, local_dim=spec.local, **shape)
@@ -58,7 +60,10 @@ def check_context(decoder: DecoderConfig, from_context: float) -> None:
     """Raises ``InputError`` where the context alone is to say words and reaches them only through the LSTM."""
     reaches_words = decoder.attention == "luong" or (decoder.attention == "bahdanau" and decoder.deep_output)
     if from_context and not reaches_words:
-        raise InputError("from_context needs attention, whose context has a way to the words; set deep_output")
+        raise InputError(
+            "from_context needs a model whose context has a way to the words: "
+            "attention bahdanau with deep_output, or luong"
+        )
 
 
 def check_folder(out: str | Path) -> None:
@@ -96,7 +101,9 @@ def unseen(dataset: CaptionDataset, model: Model) -> CaptionDataset:
     """Without the photos that the model was trained on, as a line on the error stream says, once for all processes."""
     seen = list(filter(model.saw, dataset.image_names))
     if len(seen) == len(dataset.image_names):
-        raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split; take others")
+        why = ", since the split source divides captions, not photos; train one with --split official"
+        remedy = why if dataset.scheme == "source" else "; take others"
+        raise InputError(f"{dataset.root}: the model was trained on all {len(seen)} photos of this split{remedy}")
     if seen and join_processes().is_main_process:
         print(f"Photos that the model was trained on (left out): {summary(seen)}", file=sys.stderr)
     return replace(dataset, table=dataset.table[~dataset.table["image"].isin(seen)])

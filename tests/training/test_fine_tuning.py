@@ -148,7 +148,7 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(tune, tmp_path, monkeypatch
         ({"fine_tune": 0}, "fine_tune=0 is out of range"),
         ({"hidden_dim": 9}, "hidden_dim: no setting of fine-tuning, which takes the model as it is"),
         ({"distillation": 0.5}, "distillation: no setting of fine-tuning"),
-        ({"from_context": 0.5}, "from_context needs attention, whose context has a way to the words"),
+        ({"from_context": 0.5}, "from_context needs a model whose .*: attention bahdanau with deep_output, or luong$"),
     ],
 )
 def test_what_cannot_be_is_told_before_any_work(tune, tmp_path, settings, message):
