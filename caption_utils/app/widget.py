@@ -42,17 +42,17 @@ class CaptionWidget(VBox):
         super().__init__([HTML(page.STYLE), self._columns()])
         self.add_class("cu")
         self.upload.add_class("cu-upload").observe(self._uploaded, "value")
-        self.path.observe(lambda _: self._look_up(), "value")
+        self.path.observe(lambda _: self._look_up() if self.path.value.strip() else self.choose([]), "value")
         self.button.on_click(lambda _: self.caption())
         self._rest()
-        self._load()
+        self.status.value = self._load()  # now, so that the first caption does not wait for it
 
     def __repr__(self) -> str:
         return "CaptionWidget()"
 
     def choose(self, photos: list[Photo], path: str = "") -> None:
         """Choose the photos that the next click captions, and show ``path`` as their path."""
-        self.photos, self.path.value = photos, path
+        self.path.value, self.photos = path, photos  # in this order: a path that is emptied chooses nothing
         names = ", ".join(photo.name for photo in photos[:3])
         more = f" and {len(photos) - 3} more" if len(photos) > 3 else ""
         self.status.value = page.fill("ready", names=names, more=more) if photos else ""
@@ -65,33 +65,38 @@ class CaptionWidget(VBox):
             return
         self._work(len(self.photos))
         try:
-            for number, photo in enumerate(self.photos, 1):
-                if number == MOST_CARDS + 1:
-                    self._show(page.fill("cut", cards=MOST_CARDS))
-                if outcome := self._outcome(photo, number <= MOST_CARDS):
-                    self._show(outcome)
-                self.progress.value = number
+            if failure := self._load():
+                self._show(failure)
+            else:
+                self._caption_all()
         finally:
             self.history.value = page.history_table(self.session.history, len(self.session.rows), self.session.csv())
             self._rest()
 
-    def _show(self, result: str) -> None:
-        self.results.children = (*self.results.children, HTML(result))
-
-    def _outcome(self, photo: Photo, large: bool) -> str:
-        """The photo's card, if ``large``, or why it has no caption."""
-        try:
-            result = self.session.caption(photo, self.model.value, self.beams.value)
-            return page.result_card(result) if large else ""
-        except Exception as error:  # errors of a click are seen by nobody, so the page shows them
-            return page.failed_line(photo.name, error, "no caption ({}); try a smaller photo or another model")
-
-    def _load(self) -> None:
-        """Load the first model now, so that the first caption does not wait for it."""
+    def _load(self) -> str:
+        """Load the chosen model. Returns why it cannot be loaded, or nothing."""
         try:
             self.session.captioner(self.model.value)
-        except Exception as error:  # as in ``_outcome``
-            self.status.value = page.failed_line(self.model.value, error, "not loaded ({}); choose another model")
+        except Exception as error:  # errors of a click are seen by nobody, so the page shows them
+            return page.failed_line(self.model.value, error, "not loaded ({}); choose another model")
+        return ""
+
+    def _caption_all(self) -> None:
+        captioned = 0
+        for number, photo in enumerate(self.photos, 1):
+            try:
+                result = self.session.caption(photo, self.model.value, self.beams.value)
+                captioned += 1
+                if captioned <= MOST_CARDS:
+                    self._show(page.result_card(result))
+                elif captioned == MOST_CARDS + 1:
+                    self._show(page.fill("cut", cards=MOST_CARDS))
+            except Exception as error:  # as in ``_load``
+                self._show(page.failed_line(photo.name, error, "no caption ({}); try a smaller photo or another model"))
+            self.progress.value = number
+
+    def _show(self, result: str) -> None:
+        self.results.children = (*self.results.children, HTML(result))
 
     def _columns(self) -> Box:
         kept = page.fill("stored") if host() == "colab" else page.fill("memory")

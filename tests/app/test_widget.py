@@ -108,14 +108,13 @@ def test_cards_are_closed_when_others_replace_them(widget):
 
 
 def test_busy_while_it_works_and_ready_after(widget, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        widget,
-        "_outcome",
-        lambda photo, large: (
-            seen.append((widget.button.disabled, widget.button.description, "cu-working" in widget.status.value)) or ""
-        ),
-    )
+    seen, captioned = [], widget.session.caption
+
+    def caption(*settings):
+        seen.append((widget.button.disabled, widget.button.description, "cu-working" in widget.status.value))
+        return captioned(*settings)
+
+    monkeypatch.setattr(widget.session, "caption", caption)
     widget.choose([Photo("a.png", COFFEE)])
     widget.button.click()
     assert seen == [(True, "Working…", True)]
@@ -206,6 +205,24 @@ def test_a_path_given_again_after_an_upload_or_a_sample_counts(widget):
         assert widget.photos == [Photo("coffee.png", COFFEE)]
 
 
+@pytest.mark.parametrize("emptied", ["", " "])
+def test_an_emptied_path_chooses_nothing(widget, emptied):
+    for path in (str(COFFEE), "/no/such.png"):
+        widget.path.value = path
+        assert widget.status.value
+        widget.path.value = emptied
+        assert widget.photos == [] and widget.status.value == ""
+    widget.button.click()
+    assert "Choose a photo first" in widget.status.value
+
+
+def test_an_upload_empties_the_path_and_counts(widget):
+    widget.path.value = str(COFFEE)
+    hand_over(widget, **{"mine.png": b"photo"})
+    assert (widget.photos, widget.path.value) == ([Photo("mine.png", b"photo")], "")
+    assert "Ready: <bdi>mine.png</bdi>" in widget.status.value
+
+
 def test_an_empty_folder_is_told(widget, tmp_path):
     widget.path.value = str(tmp_path)
     assert "holds no picture" in widget.status.value
@@ -222,6 +239,16 @@ def test_many_photos_are_captioned_though_few_are_shown_large(widget, monkeypatc
     widget.choose(photos[:2])
     widget.button.click()
     assert ["cu-caption" in card for card in cards(widget)] == [True, True]
+
+
+def test_photos_that_have_no_caption_take_no_other_photo_s_place(widget, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CARDS", 2)
+    good = [Photo(f"{i}.png", COFFEE) for i in range(3)]
+    for photos, cut in ((good[:2], 0), (good, 1)):
+        widget.choose([Photo("bad.png", b"no photo")] * 3 + photos)
+        widget.button.click()
+        assert sum("cu-caption" in card for card in cards(widget)) == 2
+        assert sum("shown large" in card for card in cards(widget)) == cut
 
 
 def test_running_out_of_memory_is_told_and_the_widget_goes_on(widget, monkeypatch):
@@ -254,14 +281,14 @@ def test_whatever_goes_wrong_is_told_and_the_history_kept(widget, monkeypatch, e
 
 
 def test_an_interrupted_click_keeps_what_it_had_in_the_history(widget, monkeypatch):
-    outcome = widget._outcome
+    captioned = widget.session.caption
 
-    def interrupted(photo, large):
+    def interrupted(photo, *settings):
         if photo.name == "b.png":
             raise KeyboardInterrupt
-        return outcome(photo, large)
+        return captioned(photo, *settings)
 
-    monkeypatch.setattr(widget, "_outcome", interrupted)
+    monkeypatch.setattr(widget.session, "caption", interrupted)
     widget.choose([Photo("a.png", COFFEE), Photo("b.png", COFFEE)])
     with pytest.raises(KeyboardInterrupt):
         widget.caption()
@@ -283,6 +310,20 @@ def test_a_damaged_model_is_told_at_once(tmp_path):
     widget.choose([Photo("a.png", COFFEE)])
     widget.button.click()
     assert "config.json" in cards(widget)[0]
+
+
+def test_a_damaged_model_is_told_once_however_many_photos_and_another_one_chosen(widget, tmp_path):
+    widget.session.models["bad"] = tmp_path
+    widget.model.options = list(widget.session.models)
+    widget.choose([Photo("a.png", COFFEE), Photo("b.png", CHELSEA)])
+    widget.model.value = "bad"
+    widget.button.click()
+    (told,) = cards(widget)
+    assert "<bdi>bad</bdi>" in told and "config.json" in told and "png" not in told
+    assert (widget.button.disabled, widget.button.description) == (False, "Caption")
+    widget.model.value = "tiny"
+    widget.button.click()
+    assert ["cu-caption" in card for card in cards(widget)] == [True, True]
 
 
 def places(widget):
