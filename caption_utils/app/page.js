@@ -3,11 +3,13 @@
 // selected and copied by command.
 const button = this;
 const caption = button.closest(".cu-card").querySelector(".cu-caption");
-const copied = () => { button.textContent = "Copied"; };
+const say = text => {
+  for (const other of document.querySelectorAll("button.cu-copy")) other.textContent = "Copy";
+  button.textContent = text;
+};
 const select = () => {
   getSelection().selectAllChildren(caption);
-  if (document.execCommand("copy")) copied();
-  else button.textContent = "Selected: copy it by keyboard or menu";
+  say(document.execCommand("copy") ? "Copied" : "Selected: copy it by keyboard or menu");
 };
-if (navigator.clipboard) navigator.clipboard.writeText(caption.textContent).then(copied, select);
+if (navigator.clipboard) navigator.clipboard.writeText(caption.textContent).then(() => say("Copied"), select);
 else select();

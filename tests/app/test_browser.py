@@ -140,6 +140,15 @@ def test_where_nothing_can_be_copied_the_caption_is_selected_and_no_key_is_named
     app.evaluate("delete navigator.clipboard; delete document.execCommand")
 
 
+def test_of_several_cards_the_one_whose_caption_was_copied_last_says_so(app):
+    upload(app, PHOTOS / "astronaut.png", PHOTOS / "camera.png")
+    click_caption(app)
+    buttons = app.locator("button.cu-copy")
+    for number, labels in enumerate((["Copied", "Copy"], ["Copy", "Copied"])):
+        buttons.nth(number).click()
+        expect(buttons).to_have_text(labels)
+
+
 def test_on_a_telephone_a_word_is_tapped_and_everything_is_in_view(app):
     app.set_viewport_size(TELEPHONE)
     pick_sample(app, "coffee")
@@ -174,13 +183,15 @@ def test_masks_lie_on_a_photo_of_any_shape_and_its_words_have_room(app, tmp_path
     assert words.evaluate("words => words.scrollWidth <= words.clientWidth")
 
 
-def test_a_long_name_stays_in_the_panel(app, tmp_path):
+def test_a_long_name_stays_in_the_panel_and_hides_nothing_of_the_card(app, tmp_path):
     app.set_viewport_size(TELEPHONE)
-    (tmp_path / f"{'x' * 240}.jpg").write_bytes(b"no photo")
-    upload(app, tmp_path / f"{'x' * 240}.jpg")
-    assert app.evaluate("document.documentElement.scrollWidth") <= 390
-    status = app.get_by_text("Ready:")
+    shutil.copy(PHOTOS / "coffee.png", tmp_path / f"{'x' * 240}.png")
+    upload(app, tmp_path / f"{'x' * 240}.png")
+    status, name = app.get_by_text("Ready:"), app.locator(".cu-card .cu-name")
     assert status.evaluate("status => status.scrollWidth <= status.clientWidth")
+    click_caption(app)
+    assert name.evaluate("name => name.scrollWidth <= name.clientWidth")
+    assert app.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_a_broken_file_is_told_as_text_and_the_page_goes_on(app, tmp_path):
