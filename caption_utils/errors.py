@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.splitlines()))
+
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks and the page show: the message alone."""
+        return [f"{type(self).__name__}: {self}"]

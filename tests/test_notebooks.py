@@ -244,14 +244,25 @@ def test_stored_outputs_hold_no_machine_and_no_widget(throwaway):
     assert notebooks.normalize(stored) == stored
 
 
-def test_failure_names_notebook_cell_and_error(throwaway):
+def failure_of(throwaway, source):
     notebook = read(throwaway)
-    notebook.cells[1].source = "shape = (2, 3)\nassert shape == (3, 2), 'transposed'"
+    notebook.cells[1].source = source
     nbformat.write(notebook, throwaway)
     with pytest.raises(notebooks.NotebookFailed) as failure:
         executed(throwaway)
-    assert str(failure.value).startswith("01_t.ipynb: cell 1 failed\n\nshape = (2, 3)\n")
-    assert str(failure.value).endswith("AssertionError: transposed")
+    return str(failure.value)
+
+
+def test_failure_names_notebook_cell_and_error(throwaway):
+    failure = failure_of(throwaway, "shape = (2, 3)\nassert shape == (3, 2), 'transposed'")
+    assert failure.startswith("01_t.ipynb: cell 1 failed\n\nshape = (2, 3)\n")
+    assert failure.endswith("AssertionError: transposed")
+
+
+def test_of_an_input_error_the_message_alone_is_shown(throwaway):
+    source = "from caption_utils.captioner import Captioner\nCaptioner.load('gone')"
+    told = "InputError: gone/config.json: not found; point to a model folder that training wrote"
+    assert failure_of(throwaway, source) == f"01_t.ipynb: cell 1 failed\n\n{source}\n\n{told}"
 
 
 @pytest.mark.slow

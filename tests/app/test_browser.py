@@ -17,7 +17,7 @@ import psutil
 import pytest
 import skimage
 from PIL import Image
-from servers import ROOT, TOKEN, arguments_of
+from servers import ROOT, TOKEN, Servers, arguments_of
 from traitlets.config.loader import PyFileConfigLoader
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -356,3 +356,29 @@ def test_only_this_machine_can_open_the_servers(monkeypatch):
         monkeypatch.setenv(name, "")  # the settings change them
     settings = PyFileConfigLoader("voila.py", str(ROOT / "tools" / "jupyter")).load_config()
     assert settings.Voila.ip == settings.ServerApp.ip == "127.0.0.1"
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    started = Servers(tmp_path)
+    yield started
+    started.stop()
+
+
+def test_a_wrong_setting_is_told_and_so_is_the_end_of_the_server(own_server, visit, keep_picture, monkeypatch):
+    monkeypatch.setenv("CAPTION_DEVICE", "abacus")
+    page = visit(own_server.start("app"))
+    keep_picture(page)
+    error = page.get_by_text("InputError: CAPTION_DEVICE=abacus: choose one of")
+    expect(error).to_be_visible()
+    expect(page.get_by_text("Traceback")).to_have_count(0)
+    with page.expect_response(lambda response: response.request.method == "HEAD") as response:
+        error.click()
+    assert response.value.ok
+    expect(page.get_by_role("alert")).to_have_count(0)
+    own_server.stop()
+    error.evaluate("error => { error.style.marginTop = '3000px'; }")  # as below many cards
+    error.click()
+    told = page.get_by_text("The server of this page has ended. Start it again with make app")
+    expect(told).to_have_role("alert")
+    expect(told).to_be_in_viewport(ratio=1)

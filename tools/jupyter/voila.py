@@ -29,5 +29,6 @@ for server in (c.ServerApp, c.Voila):
     server.tornado_settings = settings
 c.LabApp.news_url = None  # no requests to other servers
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+c.VoilaConfiguration.show_tracebacks = True  # of an InputError, its message
 c.VoilaConfiguration.template = "captions"
 c.VoilaConfiguration.prelaunch_hook = only_the_page
