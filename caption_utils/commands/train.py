@@ -82,6 +82,8 @@ def run(data: str, out: str, self_critical: str | None = None, start: str | None
     elif start is not None:
         history = fine_tune_model(data, start, out, given)
     else:
+        if "score" in given and given.get("attention") != "luong":
+            raise InputError("--score is for --attention luong; give both, or leave it out")
         named = {name: given.pop(name) for name in signature(train_model).parameters if name in given}
         history = train_model(data, out, **named, settings=given)
     row = best(history.to_dict("records"))

@@ -1,6 +1,6 @@
 """Captions before any model is trained: their words, how well people agree, what a vocabulary leaves out.
 
-Captions are lists of tokens; text in their place raises ``ValueError``, or it would be read letter by letter.
+Captions are lists of tokens; text in their place raises ``ValueError``: it would be read letter by letter.
 """
 
 import math

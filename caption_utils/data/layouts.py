@@ -28,7 +28,7 @@ MISSING = {"nan", "NaN", "null", "NULL", "None", "<NA>", "N/A", "#N/A"}  # writt
 USE_KARPATHY = (
     "use Karpathy's dataset_flickr8k.json, or that of Flickr30k or COCO, or write a table with the header image,caption"
 )
-CHOOSE = "point to the one to read, or join them into one captions.csv with a column split"
+CHOOSE = "point to the one to read, or join them into one captions.txt with a column split"
 LAYOUTS = "a header 'image,caption', 'name#0<TAB>caption' lines, Karpathy's JSON or JSON lines"
 CUT_OFF = "cut off before the caption"
 
@@ -138,7 +138,9 @@ def read_captions(path: Path) -> CaptionFile:
             raise InputError(f"{path}: the file is empty; download it again")
         if "\0" in read_text(path, 1 << 16, errors="replace"):
             raise InputError(f"{path}: not text; unpack it if it is an archive, or save it as CSV in UTF-8")
-        raise InputError(f"{path}: no caption file (expected {LAYOUTS}); add the header line image,caption")
+        raise InputError(
+            f"{path}: no caption file (expected {LAYOUTS}); add the header line image,caption, or write such a table"
+        )
     file = CaptionFile(path)
     reader(file, read_text(path))
     where = "images " if reader is _read_karpathy else "line "

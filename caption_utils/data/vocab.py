@@ -26,7 +26,7 @@ def tokenize(text: str) -> list[str]:
 
     Punctuation is dropped, as in Karpathy's published tokens and in the papers' scorer, so that full stops improve
     neither perplexity nor BLEU. A token stays if it has a letter or a digit of any script.
-    Raises ``ValueError`` for what is no text.
+    Raises ``ValueError`` for anything but text.
     """
     if not isinstance(text, str):
         raise ValueError(f"captions must be text, not {type(text).__name__}")
@@ -40,7 +40,9 @@ def _tokens(text: str) -> tuple[str, ...]:
     text = text.replace("´", "'")  # NFKC would make a space and an accent of it
     plain = unicodedata.normalize("NFKC", text).translate(TYPOGRAPHIC).lower()
     # NLTK leaves most punctuation outside ASCII at its word, and symbols, emoji and invisible marks
-    marks = "\ufe0f" + "".join(char for char in plain if not char.isascii() and unicodedata.category(char)[0] in "PSC")
+    marks = "\ufe0e\ufe0f\u20e3" + "".join(
+        char for char in plain if not char.isascii() and unicodedata.category(char)[0] in "PSC"
+    )
     tokens = (token.lstrip(marks).rstrip(f".{marks}") for token in word_tokenize(plain, preserve_line=True))
     return tuple(intern(token) for token in tokens if any(map(str.isalnum, token)))
 

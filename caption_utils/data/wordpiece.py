@@ -41,14 +41,12 @@ class WordPiece:
         """
         path = _bert() if name == WORDPIECE else Path(name)
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(path.read_text(encoding="utf-8"), object_hook=_whole_words)
             model = stored["model"]
             if model.get("type") != "WordPiece":
                 raise ValueError(f"its model is {model.get('type')}")
-            pieces, normalizer = list(model.pop("vocab")), stored["normalizer"]
-            if normalizer:
-                normalizer["handle_chinese_chars"] = False  # a character that becomes a word matches no reference
-            found = cls({"normalizer": normalizer, "model": model}, pieces)
+            pieces = list(model.pop("vocab"))
+            found = cls({"normalizer": stored["normalizer"], "model": model}, pieces)
             found.split(["a"])
             return found
         except OSError:
@@ -108,3 +106,8 @@ class WordPiece:
 def _bert() -> Path:
     files = packaged(PACKAGE, "model/tokenizer.json")
     return files[0] if files else fetched(REPOSITORY, "tokenizer.json", ADVICE)
+
+
+def _whole_words(part: dict) -> dict:
+    """A part of a ``tokenizer.json`` that leaves Chinese characters in their word: one alone matches no reference."""
+    return part | {"handle_chinese_chars": False} if "handle_chinese_chars" in part else part

@@ -74,9 +74,8 @@ def fit_confidence(folder: str | Path, data: str | Path | CaptionDataset) -> Rel
     whole, val = read_split(data, model, "val")
     train = whole.split("train")
     if model.trained_on and not any(map(model.saw, train.image_names)):
-        raise InputError(
-            f"{whole.root}: the model was trained on none of its training photos; give the data it was trained on"
-        )
+        remedy = "give the data that it was trained on"
+        raise InputError(f"{whole.root}: the model was trained on none of the training photos here; {remedy}")
     first, second = halves(captioner, val)
     names = train.image_names[:: len(train.image_names) // MOST + 1]
     calibration = calibrate(first, gists_of(extract(train, captioner.encoder), names))

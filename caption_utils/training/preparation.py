@@ -48,8 +48,6 @@ def check_settings(encoder_name: str, settings: Mapping[str, Any]) -> None:
                 if fields_of(kind, {name: None}):
                     raise InputError(f"setting {name!r} needs {needed}")
             raise InputError(f"setting {name!r} is unknown; the fields of DecoderConfig and TrainConfig are known")
-    if "score" in settings and "attention" not in settings:
-        raise InputError("score is for attention luong; set attention too")
     TrainConfig(**fields_of(TrainConfig, settings))
     spec, shape = encoder_spec(encoder_name), fields_of(DecoderConfig, settings)
     config = DecoderConfig(1, spec.width, local_dim=spec.local, **shape)

@@ -76,6 +76,7 @@ def test_a_broken_data_set_is_one_line(data_folder, tmp_path, refused, change, m
     ("option", "value", "message"),
     [
         ("--encoder", "vgg", "encoder 'vgg' is unknown; choose one of efficientnet_lite2,"),
+        ("--score", "dot", "--score is for --attention luong; give both, or leave it out"),
         ("--attention", "self", "attention 'self' is unknown; choose one of bahdanau, luong"),
         ("--schedule", "linear", "schedule 'linear' is unknown"),
         ("--split", "mine", "split='mine' is unknown; use one of official, first6k, source, random"),

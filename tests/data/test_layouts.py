@@ -263,7 +263,7 @@ def test_header_missing(tmp_path, text):
     fails(
         path,
         f"{path}: no caption file (expected a header 'image,caption', 'name#0<TAB>caption' lines, "
-        "Karpathy's JSON or JSON lines); add the header line image,caption",
+        "Karpathy's JSON or JSON lines); add the header line image,caption, or write such a table",
     )
 
 
@@ -404,7 +404,7 @@ def test_hidden_and_unreadable_files_are_ignored(tmp_path):
         (
             ["a.csv", "b.csv"],
             "2 caption files (a.csv, b.csv); point to the one to read, "
-            "or join them into one captions.csv with a column split",
+            "or join them into one captions.txt with a column split",
         ),
     ],
 )
@@ -422,8 +422,8 @@ def test_no_single_caption_file(tmp_path, files, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"Image Name,Description\na.jpg,A dog\n", "add the header line image,caption$"),
-        (b'[{"image": "a.jpg", "caption": "A dog"}]', "add the header line image,caption$"),
+        (b"Image Name,Description\na.jpg,A dog\n", "add the header line image,caption, or write such a table$"),
+        (b'[{"image": "a.jpg", "caption": "A dog"}]', "add the header line image,caption, or write such a table$"),
         ("image,caption\na.jpg,A dog\n".encode("utf-16-le"), "not text; unpack it .*, or save it as CSV in UTF-8$"),
     ],
 )
@@ -435,3 +435,12 @@ def test_a_table_in_no_known_layout_is_named(tmp_path, content, message):
     write(tmp_path / "other.csv", content)  # which of the two is meant?
     with pytest.raises(InputError, match=f"^{tmp_path}: no caption file; put captions.txt"):
         find_caption_file(tmp_path)
+
+
+def test_files_that_are_joined_as_the_remedy_says_are_read(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path / name, "image,caption\na.jpg,A dog\n")
+    with pytest.raises(InputError, match="join them into one captions.txt with a column split"):
+        find_caption_file(tmp_path)
+    joined = write(tmp_path / "captions.txt", "image,caption,split\na.jpg,A dog,train\n")
+    assert find_caption_file(tmp_path) == joined

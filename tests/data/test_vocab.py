@@ -29,6 +29,7 @@ from caption_utils.errors import InputError
         ("ג׳ינס, ‚col·lecció‘ ،.", ["ג׳ינס", "col·lecció"]),
         ("It can´t be a t\u2011shirt", ["it", "ca", "n't", "be", "a", "t-shirt"]),
         ("A dog🐶 runs❤️ 🐶here at 30°", ["a", "dog", "runs", "here", "at", "30"]),
+        ("1\ufe0f\u20e3 dog\ufe0e", ["1", "dog"]),
         ("\u200bdog\u200f cat\u00ad", ["dog", "cat"]),
         ("او می\u200cرود c++", ["او", "می\u200cرود", "c++"]),
         ("İki iki I\u0307ki", ["iki", "iki", "iki"]),

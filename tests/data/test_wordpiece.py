@@ -48,7 +48,8 @@ def test_words_are_normalised_and_not_split_at_hyphens(wordpiece):
 def test_a_word_of_chinese_characters_stays_one_word(tokenizer_file):
     stored = json.loads(tokenizer_file.read_text())
     stored["model"]["vocab"] |= {piece: 100 + i for i, piece in enumerate(["一", "只", "##只"])}
-    for normalizer in (stored["normalizer"], {"type": "Lowercase"}, None):
+    rules = stored["normalizer"]
+    for normalizer in (rules, {"type": "Sequence", "normalizers": [rules]}, {"type": "Lowercase"}, None):
         tokenizer_file.write_text(json.dumps(stored | {"normalizer": normalizer}))
         wordpiece = WordPiece.read(str(tokenizer_file))
         assert wordpiece.join(wordpiece.split(["一只", "dog"])) == [("一只", 2), ("dog", 1)]

@@ -4,8 +4,7 @@ import pytest
 from caption_utils.captioner import Caption
 from caption_utils.data.datasets import load_dataset
 from caption_utils.data.vocab import tokenize
-from caption_utils.demo.descriptions import Scene, Thing
-from caption_utils.demo.scenes import DEMO
+from caption_utils.demo.scenes import DEMO, Scene, Thing
 from caption_utils.errors import InputError
 from caption_utils.evaluation import attention as module
 from caption_utils.evaluation.attention import attention_scores

@@ -160,7 +160,7 @@ def test_too_few_photos_are_one_line(folder, dataset):
 def test_data_that_the_model_was_not_trained_on_leave_its_confidence_alone(folder, data, fake_encoder):
     model = load_model(folder)
     save_model(folder, replace(model, trained_on=frozenset([name_digest("elsewhere.png")])))
-    message = "many: the model was trained on none of its training photos; give the data it was trained on$"
+    message = "many: the model was trained on none of the training photos here; give the data that it was trained on$"
     with pytest.raises(InputError, match=message):
         fit_confidence(folder, data)
     assert fake_encoder.seen == 0 and not (folder / CONFIDENCE).exists()

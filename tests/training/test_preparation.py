@@ -43,7 +43,6 @@ from caption_utils.training.run import train_model
         ({"mirror": "no"}, "mirror='no' is of the wrong kind; give True or False"),
         ({"gate": 1}, "gate=1 is of the wrong kind; give True or False"),
         ({"input_feeding": True}, "input_feeding is for attention luong; leave it out"),
-        ({"score": "dot"}, "score is for attention luong; set attention too"),
         (
             {"attention": "none", "from_context": 0.5},
             "from_context needs a model whose .*: attention bahdanau with deep_output, or luong$",
@@ -68,10 +67,6 @@ def test_numbers_of_numpy_and_whole_ones_are_numbers():
     config = TrainConfig(epochs=np.int64(2), learning_rate=1, warmup=np.float32(0.5))
     assert config == TrainConfig(epochs=2, learning_rate=1.0, warmup=0.5)
     assert json.loads(json.dumps(asdict(config)))["epochs"] == 2
-
-
-def test_a_recipe_may_hold_the_score_of_another_attention():
-    check_settings("resnet101", {"attention": "bahdanau", "score": "dot"})
 
 
 def test_every_setting_has_limits_or_names():
