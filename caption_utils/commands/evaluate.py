@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from caption_utils.evaluation.report import Evaluation
     from caption_utils.metrics.bootstrap import Difference
 
+FEW = 30  # images; the bootstrap intervals of fewer are too narrow
+
 
 def add_options(parser: ArgumentParser) -> None:
     """Model, data and search, and where the results go."""
@@ -70,6 +72,8 @@ def _print(found: "Evaluation", as_json: bool, against: str | None, differences:
         print(_as_json(found.report(), against, differences), flush=True)
     else:
         lines = [*_score_lines(found.report(), found.missing), *_difference_lines(against, differences)]
+        if len(found.images) < FEW:
+            lines.append(f"fewer than {FEW} images: others may move the scores farther than the intervals say")
         print("\n".join(lines), flush=True)
 
 

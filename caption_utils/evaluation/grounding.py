@@ -29,8 +29,10 @@ def grounding(
 
     - ``hit``: the pointing game (Zhang et al. 2016, without their tolerance): 1 if the peak of the attention, upsampled
       bicubically to the picture, lies in a box of that kind; a peak of several pixels counts by the share inside.
+      That of a region at the border lies near the picture's edge, so a random region hits a bit less than ``chance``.
     - ``mass``: share of the attention inside the boxes, with each region's spread evenly over its square.
-    - ``chance``: the boxes' share of the picture, which a random point hits and even attention has inside.
+    - ``chance``: the boxes' share of the picture, which a random point hits and even attention has inside. A map that
+      knows neither word nor picture may get more, since things lie near the middle.
 
     All three are shares from 0 to 1. All things of a kind count as one area, because a plural means all of them. If the
     scene has no such thing, the three are missing.

@@ -39,7 +39,8 @@ class Score:
 class Difference:
     """A first score minus a second: value, 95 % interval, and ``p``, the share of resamples without its sign.
 
-    A resample in which a score is not a number counts as without its sign.
+    A resample in which a score is not a number counts as without its sign. Where ``p`` is below 0.025, the interval
+    leaves out zero.
     """
 
     value: float

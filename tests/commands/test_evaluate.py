@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,14 @@ def test_evaluate_against_another_model(model, data_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"difference from {other}, 95 % interval" in printed
     assert "cider                +0.0000  +0.0000 to +0.0000  p 1.000\n" in printed
+
+
+@pytest.mark.parametrize(("images", "told"), [(29, True), (30, False)])
+def test_few_images_are_told_to_be_few(tmp_path, capsys, monkeypatch, images, told):
+    found = SimpleNamespace(images=images * ["a.jpg"], report=dict, missing={})
+    monkeypatch.setattr("caption_utils.evaluation.report.evaluate_model", lambda *rest: found)
+    assert main(["evaluate", "--model", str(tmp_path), "--data", str(tmp_path)]) == 0
+    assert ("fewer than 30 images" in capsys.readouterr().out) == told
 
 
 @pytest.mark.parametrize(
