@@ -135,3 +135,23 @@ def test_test_scores_are_those_of_the_shipped_models():
     for row in table:
         page = (RESULTS / "checkpoints" / row["model"] / "README.md").read_text(encoding="utf-8")
         assert all(row[name] in page for name in ("perplexity", "bleu4", "cider"))
+
+
+# first words of a row of the table -> score, and how many of its decimal places are written
+SHARPNESS = {"effective": ("effective_regions", 0), "largest": ("peak", 3), "weight": ("change", 2)}
+
+
+def test_how_sharp_attention_is_was_measured_on_the_shipped_models():
+    document = (RESULTS / "README.md").read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in document.splitlines() if line[:1] == "|"]
+    [head] = [cells for cells in lines if cells[-1] == "even attention"]
+    table = {
+        cells[0].partition(" ")[0]: dict(zip(head, cells, strict=True)) for cells in lines if len(cells) == len(head)
+    }
+    for name in [folder.name for folder in SHIPPED]:
+        found = json.loads((RESULTS / f"evaluations/{name}.json").read_text(encoding="utf-8"))
+        assert [found[key] for key in ("model", "data", "split", "search")] == [name, "flickr8k", "val", "beam 5"]
+        for row, (score, places) in SHARPNESS.items():
+            assert float(table[row][name]) == pytest.approx(found[score], abs=0.501 * 10**-places)
+        value, low, high = (found[f"fall_difference{end}"] for end in ("", "_low", "_high"))
+        assert f"{value:.1f} ({low:.1f} to {high:.1f})" in document.replace(" points", "")
