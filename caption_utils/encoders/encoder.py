@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -78,6 +78,8 @@ class Encoder(nn.Module):
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB picture to ``(3, S, S)``, bytes. Squashed to a square, not cropped: captions name what is at the edge."""
+        if image.mode != "RGB":
+            raise ValueError("transform takes RGB pictures, as load_image makes them")
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -129,15 +131,16 @@ class Encoder(nn.Module):
         return regions(self.feature_map(maps, -count))
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> "Encoder":
-        """This encoder with some of its published weights replaced. Raises ``InputError`` if they do not fit."""
+        """A copy with some of the published weights replaced. Raises ``InputError`` if they do not fit."""
+        changed = deepcopy(self)
         try:
-            unknown = self.model.load_state_dict(weights, strict=False).unexpected_keys
+            unknown = changed.model.load_state_dict(weights, strict=False).unexpected_keys
         except RuntimeError as error:
             unknown = [str(error).splitlines()[-1].strip()]
         if unknown:
             raise InputError(f"encoder {self.name}: weights that do not fit ({unknown[0]}); restore its model folder")
-        self.fingerprint = self.fingerprint_with(weights)
-        return self
+        changed.fingerprint = self.fingerprint_with(weights)
+        return changed
 
     def fingerprint_with(self, weights: Mapping[str, Tensor]) -> str:
         """The fingerprint with these weights, the same for weights that are equal in float16."""

@@ -58,6 +58,12 @@ def test_local_channels_are_means_of_finer_cells_and_the_last_map_follows(encode
     torch.testing.assert_close(found[..., :720], cells.flatten(2).mT)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_only_rgb_pictures_are_transformed(encoder, mode):
+    with pytest.raises(ValueError, match="^transform takes RGB pictures, as load_image makes them$"):
+        encoder.transform(Image.new(mode, (30, 20)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite2", "efficientnet_lite2_local"])
 @pytest.mark.parametrize("count", [2, 7])

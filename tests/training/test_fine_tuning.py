@@ -172,6 +172,18 @@ def test_encoder_weights_that_are_missing_or_do_not_fit(tune, tmp_path):
             published().with_weights(wrong)
 
 
+def test_an_encoder_stays_as_it_is_when_others_get_their_weights_from_it():
+    encoder = published()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    good, bad = {"parts.3.0.bias": torch.ones(6)}, {"parts.3.0.bias": torch.zeros(6), "parts.9.0.weight": torch.ones(2)}
+    changed = encoder.with_weights(good)
+    with pytest.raises(InputError, match="encoder small: weights that do not fit"):
+        encoder.with_weights(bad)
+    assert encoder.fingerprint == published().fingerprint != changed.fingerprint
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert torch.equal(changed.model.parts[3][0].bias, torch.ones(6))
+
+
 def test_a_run_whose_best_encoder_is_gone_does_not_go_on(tune, tmp_path):
     tune("tuned")
     progress = load_progress(tmp_path / "tuned")
