@@ -1,7 +1,7 @@
 """Every setting of a decoder, a training run and a search. Importing them does not load PyTorch."""
 
 import math
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,7 +20,7 @@ KINDS: dict[Any, tuple[type, str]] = {  # a field's type -> what is taken for it
 }
 
 
-def within(low: float, high: float, default: float) -> Any:
+def within(low: float, high: float, default: Any = MISSING) -> Any:
     """A field with values from ``low`` to ``high``."""
     return field(default=default, metadata={"range": (low, high)})
 
@@ -81,8 +81,8 @@ class DecoderConfig(Settings):
     Raises ``InputError`` for values that are out of range or contradict each other.
     """
 
-    vocab_size: int
-    feature_dim: int
+    vocab_size: int = within(1, 1e9)
+    feature_dim: int = within(1, 1e9)
     attention: str = one_of("bahdanau", "luong", "none")
     score: str = one_of("general", "dot", "concat")
     input_feeding: bool = False
@@ -111,6 +111,7 @@ class DecoderConfig(Settings):
             (self.hard and not attending, "hard chooses among regions; take attention bahdanau or luong"),
             (sparse and not attending, "a normalizer is for attention bahdanau or luong; leave it out"),
             (sparse and self.hard, "hard attention must be able to try every region; leave normalizer softmax"),
+            (self.local_dim > self.feature_dim, f"local_dim exceeds feature_dim; choose at most {self.feature_dim}"),
             (self.likeliest and not self.hard, "likeliest is for hard attention; set hard too"),
             (
                 dot and self.context_dim != self.hidden_dim,

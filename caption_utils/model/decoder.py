@@ -90,8 +90,10 @@ class Decoder(nn.Module):
     def init_state(self, features: Tensor) -> State:
         """The state before the first word, for one caption of each image: ``h_0`` and ``c_0`` from the mean feature.
 
-        Source: Xu et al. 2015, section 3.1.2.
+        Source: Xu et al. 2015, section 3.1.2. Raises ``ValueError`` for features of another width.
         """
+        if features.dim() != 3 or features.shape[2] != self.config.feature_dim:
+            raise ValueError(f"features {tuple(features.shape)}: this decoder takes (G, N, {self.config.feature_dim})")
         regions = self.regions(features)
         whole = self.feature_dropout(features) if self.config.local_dim else regions
         start = torch.tanh(self.initial(whole.mean(dim=1))).to(self.initial.weight.dtype)  # (G, 2H)

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from unittest import mock
 
@@ -263,6 +264,7 @@ def test_tied_weights_are_one_tensor(make_decoder):
             {"normalizer": "sparsemax", "hard": True},
             "hard attention must be able to try every region; leave normalizer",
         ),
+        ({"local_dim": 7}, "local_dim exceeds feature_dim; choose at most 6"),
         ({"likeliest": True}, "likeliest is for hard attention; set hard too"),
         ({"attention": "self"}, "attention 'self' is unknown; choose one of bahdanau, luong, none"),
         ({"score": "cosine"}, "score 'cosine' is unknown; choose one of general, dot, concat"),
@@ -369,3 +371,16 @@ def test_gradients_repeat_to_the_last_bit(attention):
 
     first = gradients()
     assert all(torch.equal(gradients(), first) for _ in range(10))
+
+
+@pytest.mark.parametrize("variant", ["bahdanau", "general", "local"])
+@pytest.mark.parametrize("shape", [(2, 5, 7), (2, 5, 3), (5, 6)])
+def test_features_of_another_width_are_refused(make_decoder, variant, shape):
+    with pytest.raises(ValueError, match=rf"^features {re.escape(str(shape))}: this decoder takes \(G, N, 6\)$"):
+        make_decoder(variant).init_state(torch.ones(shape))
+
+
+@pytest.mark.parametrize("sizes", [(0, 6), (10, 0), (10, -1)])
+def test_sizes_from_the_data_are_at_least_one(sizes):
+    with pytest.raises(InputError, match=r"^(vocab_size|feature_dim)=-?\d is out of range; choose a value from 1"):
+        DecoderConfig(*sizes)
