@@ -22,6 +22,8 @@ IMAGES_AT_ONCE = 64  # bounds the memory; as many as a GPU encodes
 def beam_search(decoder: Decoder, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Hypothesis]]:
     """1 to ``beams`` captions for each image of ``features (B, N, D)``, best score first; ``config`` may be ``beams``.
 
+    The decoder is in evaluation mode, or dropout acts on the search.
+
     At each step an image keeps the K likeliest of all one-word continuations of its partial hypotheses; those that end
     leave the beam. A hypothesis is dropped once K finished ones are likelier, since more words can only make it less
     likely. The greedy caption is followed even if it falls off the beam, so the best of the K is never less likely

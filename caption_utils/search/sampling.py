@@ -19,6 +19,8 @@ LIMITS = SearchConfig(no_repeat_ngram=0)
 def sample(decoder: Decoder, features: Tensor, seed: int = 0, count: int = 1) -> list[list[Hypothesis]]:
     """``count`` captions for each image of ``features (B, N, D)``, in the order drawn; two may be the same.
 
+    The decoder is in evaluation mode, as for ``beam_search``.
+
     Each word is sampled from the probabilities of those that may follow, rescaled; the log-probabilities returned are
     the model's own, as in ``beam_search``. Samples depend on ``seed`` and on the image's own features, never on the
     other images.

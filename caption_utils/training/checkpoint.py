@@ -77,6 +77,13 @@ def check_encoder(model: Model, name: str, fingerprint: str) -> None:
         )
 
 
+def check_words(model: Model) -> None:
+    """Raises ``InputError`` if decoder and vocabulary differ in size."""
+    words, size = len(model.vocab), model.decoder.config.vocab_size
+    if words != size:
+        raise InputError(f"a decoder for {size} words, but a vocabulary of {words}; build it with len(vocab)")
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all. Raises ``InputError`` when the disk will not take it."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -88,8 +95,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def save_model(folder: str | Path, model: Model) -> None:
-    """Write the model folder; the weights come last, so that a new folder which has them is whole."""
+    """Write the model folder; the weights come last, so that a new folder which has them is whole.
+
+    Raises ``InputError`` for an ensemble, and if decoder and vocabulary differ in size.
+    """
     folder = Path(folder)
+    check_words(model)
+    if isinstance(model.decoder, Ensemble):
+        raise InputError(f"{folder}: an ensemble has no weights of its own; write a config.json that names its models")
     model.vocab.save(folder / VOCAB)
     config: dict[str, Any] = {
         "decoder": asdict(model.decoder.config),

@@ -22,7 +22,7 @@ from caption_utils.metrics.perplexity import perplexity
 from caption_utils.model.decoder import BahdanauDecoder, Batch, Decoder
 from caption_utils.runtime import cuda_graphs, progress_bar
 from caption_utils.training.batches import CaptionBatches, Share
-from caption_utils.training.checkpoint import LAST, Model, save_model
+from caption_utils.training.checkpoint import LAST, Model, check_words, save_model
 from caption_utils.training.loss import TeacherForcing, caption_loss, hard_loss
 from caption_utils.training.processes import all_reduce, broadcast, join_processes
 from caption_utils.training.progress import (
@@ -298,6 +298,9 @@ class Trainer:
     def run(self) -> pd.DataFrame:
         """Train, or go on, until it is finished, see ``fit``; returns the history."""
         self.resume()
+        check_words(self.model)
+        if len({each.vocab.fingerprint() for each in (self.model, self.batches, self.val)}) > 1:
+            raise InputError("model and batches have different vocabularies; make them with the same one")
         device = self.batches.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             try:
@@ -311,6 +314,8 @@ class Trainer:
                 raise
             except torch.OutOfMemoryError:
                 raise InputError(f"{self.config.images_per_batch} images a batch {self._remedy()}") from None
+            finally:
+                self.model.decoder.eval()  # or a search would drop units
         return pd.DataFrame(self.history)
 
     def _remedy(self) -> str:
@@ -363,9 +368,9 @@ def fit(
     ``folder`` becomes a model folder with the best weights by validation perplexity. If a run with the same settings
     was interrupted there, it goes on after its last validation, as if nothing had happened: on a CPU, with as many
     threads as before, the final weights are the same to the last bit. Raises ``InputError`` if the folder holds
-    another run, if the model diverges, or if a GPU's memory is too small.
+    another run, if model and batches differ in vocabulary, if the model diverges, or if a GPU's memory is too small.
 
     Several processes call it alike, each with the same weights to start from. ``KeyboardInterrupt`` leaves weights and
-    folder as they were after the last validation, and is raised again.
+    folder as they were after the last validation, and is raised again. The decoder is left in evaluation mode.
     """
     return Trainer(model, config, Path(folder), train, val, teachers).run()

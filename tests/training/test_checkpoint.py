@@ -292,6 +292,18 @@ def test_an_ensemble_is_its_models_together(ensemble, make_batches):
     assert together.saw("a.jpg") and together.saw("b.jpg") and not together.saw("c.jpg")
 
 
+def test_an_ensemble_is_not_saved_as_a_model(ensemble, tmp_path):
+    with pytest.raises(InputError, match=r"an ensemble has no weights of its own; write a config\.json that names"):
+        save_model(tmp_path / "new", load_model(ensemble))
+    assert not (tmp_path / "new").exists()
+
+
+def test_decoder_and_vocabulary_have_the_same_size(make_decoder, vocab, tmp_path):
+    with pytest.raises(InputError, match=f"^a decoder for 7 words, but a vocabulary of {len(vocab)}; build it with"):
+        save_model(tmp_path / "new", Model(make_decoder(vocab_size=7), vocab, "fake", "f4ce"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_ensemble_is_found_from_within(ensemble, monkeypatch):
     monkeypatch.chdir(ensemble)
     assert load_model(".").training["models"] == ["one", "two"]

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -561,6 +561,26 @@ def test_other_words_are_another_run(run, tmp_path, vocab):
     other = Vocabulary({f"{word}x": count for word, count in vocab.counts.items()}, min_count=1)
     with pytest.raises(InputError, match="another run"):
         run(tmp_path, words=other)
+
+
+def test_other_words_than_the_batches_are_refused(run, tmp_path, vocab, make_batches):
+    other = Vocabulary({f"{word}x": count for word, count in vocab.counts.items()}, min_count=1)
+    for parts in ({"words": other}, {"val": make_batches(words=other)}):
+        with pytest.raises(InputError, match="^model and batches have different vocabularies; make them with the"):
+            run(tmp_path / "new", **parts)
+    with pytest.raises(InputError, match="^a decoder for 7 words"):
+        run(tmp_path / "new", vocab_size=7)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("moment", [None, 1])
+def test_a_run_leaves_the_decoder_without_dropout(make_decoder, make_batches, vocab, tmp_path, monkeypatch, moment):
+    model = Model(make_decoder(), vocab, "fake", "f4ce")
+    if moment:
+        interrupt_step(monkeypatch, moment, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) if moment else nullcontext():
+        fit(model, make_batches(), make_batches(), replace(CONFIG, epochs=1, mirror=False), tmp_path)
+    assert not model.decoder.training
 
 
 def test_other_captions_are_another_run(make_decoder, make_batches, vocab, run, tmp_path):
