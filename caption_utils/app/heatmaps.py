@@ -44,7 +44,7 @@ def attention_figure(image: Image.Image, caption: Caption) -> Figure:
 
     Panels are in even rows of up to ``MOST_COLUMNS``.
     """
-    image = fitted(image, PIXELS)
+    image = fitted(load_image(image), PIXELS)
     pictures = [image, *(spotlight(image, attention) for attention in caption.attention)]
     rows = math.ceil(len(pictures) / MOST_COLUMNS)
     columns = math.ceil(len(pictures) / rows)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from caption_utils.app.heatmaps import VEIL, fitted, place, spread, veil
 from caption_utils.app.session import Result
 from caption_utils.captioner import Caption
+from caption_utils.data.images import load_image
 from caption_utils.errors import InputError
 
 PAGE_SIDE, THUMBNAIL_SIDE = 400, 72  # pixels
@@ -50,7 +51,7 @@ STYLE = fill("style", css=Markup(CSS))  # once a page
 
 def attention_page(image: Image.Image, caption: Caption) -> str:
     """The photo above its words, as HTML; pointing at, tapping or focusing a word shows where the model looked."""
-    return STYLE + _attention(fitted(image, PAGE_SIDE), caption)
+    return STYLE + _attention(fitted(load_image(image), PAGE_SIDE), caption)
 
 
 def result_card(result: Result) -> str:

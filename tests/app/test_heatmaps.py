@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from caption_utils.app.heatmaps import SHADE, VEIL, attention_figure, fitted, place, save_map, spotlight, spread, veil
 from caption_utils.captioner import Caption
@@ -92,6 +92,14 @@ def test_how_far_attention_is_spread_in_words():
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 def test_a_picture_of_any_shape_has_a_figure(size):
     assert max(attention_figure(Image.new("RGB", size), caption_of(["a", "ball"])).get_size_inches()) < 6
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_picture_that_a_user_opened_is_shown_upright_and_in_colour(mode):
+    photo = Image.new(mode, (40, 30), "white")
+    photo.getexif()[ExifTags.Base.Orientation] = 6
+    shown, *_ = attention_figure(photo, caption_of(["a", "ball"])).axes
+    assert shown.images[0].get_array().shape == (256, 192, 3)
 
 
 @pytest.mark.parametrize(("size", "expected"), [((1, 2000), (1, 56)), ((2000, 1), (56, 1)), ((20, 10), (56, 28))])

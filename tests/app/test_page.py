@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from caption_utils.app import page
 from caption_utils.app.heatmaps import VEIL
@@ -172,6 +172,13 @@ def test_the_photo_stands_above_its_words_each_with_a_small_mask_and_in_reach_of
     assert [mask.size for _, mask in masks] == [(7, 7)] * 3
     assert [attributes["tabindex"] for tag, attributes in shown.tags if tag == "span"] == ["0"] * 3
     assert "script" not in {tag for tag, _ in shown.tags}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_picture_that_a_user_opened_is_shown_upright(mode):
+    photo = Image.new(mode, (40, 30), "white")
+    photo.getexif()[ExifTags.Base.Orientation] = 6
+    assert Tags(page.attention_page(photo, caption("a ball"))).pictures[0][1].size == (300, 400)
 
 
 def test_a_mask_veils_what_was_not_attended():
