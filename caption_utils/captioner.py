@@ -23,7 +23,7 @@ from caption_utils.training.checkpoint import Model, check_encoder, load_model
 PHOTOS_AT_ONCE = 16  # for the search on a CPU, slower with fewer; with more, those that are encoded wait for it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Caption:
     """A sentence about a picture. ``attention (T, H', W')`` holds one map for each word in ``tokens``.
 
@@ -75,13 +75,15 @@ class Captioner:
     def features(self, images: Iterable[Source]) -> Tensor:
         """What the encoder makes of at least one picture, for ``captions``: ``(B, N, D)``.
 
-        Raises ``InputError`` for the first that cannot be read.
+        Raises ``InputError`` for the first that cannot be read, and for none.
         """
         found = []
         for item in encode(self.encoder, images):
             if isinstance(item, InputError):
                 raise item
             found.append(item)
+        if not found:
+            raise InputError("no photos; give at least one")
         return torch.stack(found)
 
     def captions(self, features: Tensor, config: SearchConfig | int = BEAMS) -> list[list[Caption]]:

@@ -100,6 +100,13 @@ def test_features_as_a_store_holds_them_are_captioned(captioner):
 
 def test_no_photo_gives_no_caption(captioner):
     assert list(caption_photos(captioner, [], 2)) == []
+    with pytest.raises(InputError, match="^no photos; give at least one$"):
+        captioner.features([])
+
+
+def test_captions_are_compared_as_objects(captioner, encoder):
+    captions = captioner.captions(torch.rand(1, encoder.grid**2, encoder.width), 2)[0]
+    assert captions[1] in captions and len({*captions, *captions}) == 2
 
 
 def test_the_runners_up_follow_the_best(captioner):

@@ -16,7 +16,7 @@ from caption_utils.runtime import sent
 DEAD = -torch.inf  # the log-probability of a place without a hypothesis
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hypothesis:
     """A finished caption: word ids without specials, natural log-probability with ``<eos>``, alphas ``(T, N)``."""
 

@@ -16,6 +16,11 @@ def test_the_map_of_a_word_is_the_mean_of_its_tokens_maps():
     assert torch.equal(found.maps([1, 1, 1]), found.alphas)
 
 
+def test_hypotheses_are_compared_as_objects():
+    one, two = (Hypothesis([4], -1.0, torch.ones(1, 3)) for _ in range(2))
+    assert two in [one, two] and len({one, two}) == 2
+
+
 def test_captions_grow_and_end_as_their_parents_words():
     script, features = Script([{A: 1.0}], [{A: 1.0}]), features_of(0, 1)
     live = PartialHypotheses.start(script.init_state(features), features, 2)
