@@ -79,6 +79,8 @@ class Vocabulary:
 
         ``wordpiece`` is restricted to the pieces they use; single letters stay however rare they are.
         """
+        if isinstance(captions, str):
+            raise ValueError("captions must be a list of texts, not one text")
         texts = list(map(tokenize, captions))
         if wordpiece is None:
             return cls(Counter(token for tokens in texts for token in tokens), min_count)

@@ -31,7 +31,7 @@ ALL = slice(None)
 
 
 class FeatureStore:
-    """Features of named images: ``store[names]`` is a float16 tensor ``(B, N, D)``.
+    """Features of named images: ``store[names]`` is a float16 tensor ``(B, N, D)``; decoders take ``.float()`` of it.
 
     On disk: ``features.npy`` (all rows), ``done.npy`` (which rows are valid) and ``index.json`` (the images' names).
     """
@@ -50,7 +50,13 @@ class FeatureStore:
         return len(self.row)
 
     def __getitem__(self, names: Sequence[str]) -> Tensor:
-        rows = torch.tensor([self.row[name] for name in names], dtype=torch.long)
+        """Raises ``InputError`` for one name in place of several, and for the first that is not in the store."""
+        if isinstance(names, str):
+            raise InputError("one name where a list of names belongs; put it into brackets: [name]")
+        try:
+            rows = torch.tensor([self.row[name] for name in names], dtype=torch.long)
+        except KeyError as error:
+            raise InputError(f"{self.folder}: holds no features of {error}; extract those of this data set") from None
         if isinstance(self.array, Tensor):
             return self.array.index_select(0, sent(rows, self.array.device))
         return torch.from_numpy(self.array[rows.numpy()])

@@ -32,6 +32,9 @@ class Reward:
     """
 
     def __init__(self, references: Sequence[Sequence[str]], bleu: float):
+        """Raises ``ValueError`` unless there is a list of texts for each image."""
+        if any(isinstance(texts, str) for texts in references):
+            raise ValueError("references must be a list of captions for each image")
         self.cider = CiderD([[[*tokenize(text), EOS] for text in texts] for texts in references])
         self.bleu = bleu
 

@@ -170,6 +170,11 @@ def test_a_fingerprint_depends_on_words_and_their_order():
     assert words[0].fingerprint() == Vocabulary({"a": 9, "b": 8}, 2).fingerprint()
 
 
+def test_one_text_is_no_list_of_captions():
+    with pytest.raises(ValueError, match="^captions must be a list of texts, not one text$"):
+        Vocabulary.build("a dog runs", 1)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"vocab\.json: no vocabulary here; point to a model folder"):
         Vocabulary.load(tmp_path / "vocab.json")

@@ -37,6 +37,14 @@ def test_names_are_looked_up_in_any_order(dataset, fake_encoder, tmp_path):
     assert store[[]].shape == (0, 4, 6)
 
 
+def test_names_without_features_and_one_that_is_no_list_are_told(dataset, fake_encoder, tmp_path):
+    store = extract(dataset, fake_encoder, tmp_path)
+    with pytest.raises(InputError, match=r"fake-\w+: holds no features of 'x\.png'; extract those of this data set$"):
+        store[["0.png", "x.png"]]
+    with pytest.raises(InputError, match=r"^one name where a list of names belongs; put it into brackets: \[name\]$"):
+        store["0.png"]
+
+
 def test_features_are_returned_as_a_copy(dataset, fake_encoder, tmp_path):
     store = extract(dataset, fake_encoder, tmp_path)
     before = store[["0.png"]].clone()

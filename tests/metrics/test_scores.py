@@ -195,6 +195,15 @@ def test_perplexity_is_taken_without_dropout_and_leaves_the_mode_as_it_was(make_
     assert decoder.training
 
 
+def test_batches_that_are_used_up_are_told_and_leave_the_mode_as_it_was(make_decoder, make_batches, vocab):
+    decoder, batches = make_decoder().train(), make_batches().in_order()
+    perplexity(decoder, batches)
+    for measure in (lambda: perplexity(decoder, batches), lambda: unknown_rate(batches, vocab.unk)):
+        with pytest.raises(ValueError, match="^no batches; an iterator can be used once$"):
+            measure()
+    assert decoder.training
+
+
 @pytest.mark.parametrize("bias", [1e4, math.nan])
 def test_a_diverged_model_has_infinite_perplexity(make_decoder, make_batches, bias):
     decoder = make_decoder()

@@ -73,6 +73,11 @@ def test_strings_have_no_reward(captions):
         Reward(REFERENCES, 0.5)(0, captions)
 
 
+def test_references_are_lists_of_texts():
+    with pytest.raises(ValueError, match="^references must be a list of captions for each image$"):
+        Reward(["a dog", "two birds"], 0.5)
+
+
 def test_each_sample_is_compared_with_the_mean_of_the_others():
     found = advantages(torch.tensor([[1.0, 2, 3, 4, 10], [5, 5, 5, 5, 5]]))
     torch.testing.assert_close(found[0], torch.tensor([1 - 19 / 4, 2 - 18 / 4, 3 - 17 / 4, 4 - 16 / 4, 10 - 10 / 4]))
