@@ -32,7 +32,7 @@ def draw_captions() -> None:
     panels = [panel(captioner, name) for name in PHOTOGRAPHS]
     sheet = Image.new("RGB", (max(p.width for p in panels), sum(p.height for p in panels)), "white")
     for i, picture in enumerate(panels):
-        sheet.paste(picture, (0, sum(p.height for p in panels[:i])))
+        sheet.paste(picture, ((sheet.width - picture.width) // 2, sum(p.height for p in panels[:i])))
     sheet.save(RESULTS / "figures" / "captions.jpg", quality=85)
 
 
