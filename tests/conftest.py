@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as all that starts the project, before PyTorch is loaded
@@ -20,6 +21,7 @@ from caption_utils.model.decoder import build_decoder
 from caption_utils.training.batches import CaptionBatches
 from caption_utils.training.checkpoint import Model, save_model
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore interruptions
 pytest_plugins = ["browsing", "exercises"]  # fixtures of the pages; solutions of the notebooks
 
 # 05, 06 and 09 use what notebook 04 trains, and 06 what 05 trains, so other files come between them.
